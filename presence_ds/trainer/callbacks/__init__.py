@@ -1,0 +1,1 @@
+"""Optional behaviours of the trainer, one file each."""

@@ -1,0 +1,109 @@
+"""What rank 0 shows: the resolved set-up, progress with ETA, and the summary."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from presence_ds.trainer.callbacks.callback import Callback
+
+if TYPE_CHECKING:
+    from presence_ds.trainer.trainer import Metrics, Trainer
+
+
+class Console(Callback):
+    """A progress bar on a terminal, a line per logged step elsewhere."""
+
+    def __init__(self, console: RichConsole) -> None:
+        self._console = console
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._started = 0.0
+        self._first_step = 0
+
+    def on_train_start(self, trainer: Trainer) -> None:
+        self._started = time.perf_counter()
+        self._first_step = trainer.step
+        if self._console.is_terminal:
+            self._progress = Progress(
+                TextColumn("training"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+                console=self._console,
+            )
+            self._task = self._progress.add_task("", total=trainer.total_steps, completed=trainer.step)
+            self._progress.start()
+
+    def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=trainer.step)
+
+    def on_log(self, trainer: Trainer, metrics: Metrics) -> None:
+        text = describe(metrics)
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, description=text)
+            if "validation/loss" in metrics:
+                self._console.print(f"step {trainer.step}  validation loss {metrics['validation/loss']:.4f}")
+            return
+        per_step = (time.perf_counter() - self._started) / (trainer.step - self._first_step)
+        remaining = time.strftime("%H:%M:%S", time.gmtime(per_step * (trainer.total_steps - trainer.step)))
+        line = f"step {trainer.step}/{trainer.total_steps}  ETA {remaining}  {text}"
+        if "validation/loss" in metrics:
+            line += f"  validation loss {metrics['validation/loss']:.4f}"
+        self._console.print(line, soft_wrap=True, highlight=False)
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+
+def describe(metrics: Metrics) -> str:
+    """The few figures of a step that a person watches."""
+    text = f"loss {metrics['loss']:.4f}"
+    if "throughput(tokens/s)" in metrics:
+        text += f"  {metrics['throughput(tokens/s)']:,.0f} tokens/s"
+    return text + f"  lr {metrics['learning_rate']:.2e}  τ {metrics['tau']:g} ({metrics['stage']})"
+
+
+def print_setup(console: RichConsole, facts: dict[str, Any]) -> None:
+    """The resolved facts of the run, one line each."""
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        table.add_row(name, str(value))
+    console.print(table, highlight=False)
+
+
+def print_summary(console: RichConsole, summary: dict[str, Any]) -> None:
+    """The summary of a finished run: mean weights are w·N, so that 1 is a uniform weight; ESS is the effective
+    sample size 1/Σw²."""
+    speed = summary["tokens_per_second"]
+    loss = summary["validation_loss"]
+    console.print()
+    console.print(
+        f"finished: {summary['steps']} steps, {summary['tokens']:,} tokens"
+        + (f", {speed:,.0f} tokens/s" if speed is not None else "")
+        + (f", validation loss {loss:.4f}" if loss is not None else ""),
+        highlight=False,
+        soft_wrap=True,
+    )
+    table = Table("stage", "steps", "source", "samples", "mean weight", "mean SI", "ESS / N")
+    for stage_name, stage in summary["stages"].items():
+        for name, source in stage["sources"].items():
+            table.add_row(
+                stage_name,
+                str(stage["steps"]),
+                name,
+                f"{source['samples']:,}",
+                f"{source['mean_weight']:.4f}",
+                "none finite" if source["mean_si"] is None else f"{source['mean_si']:.4g}",
+                f"{stage['mean_effective_share']:.1%}",
+            )
+        table.add_section()
+    console.print(table, highlight=False)
+    console.print(f"run directory: {summary['run_dir']}", highlight=False, soft_wrap=True)

@@ -1,0 +1,115 @@
+"""Weights & Biases: the numbers of metrics.jsonl as they are written. Nothing that fails here ends a run."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from presence_ds.trainer.callbacks.callback import Callback
+from presence_ds.trainer.run_directory import RunDirectory, write_atomically
+
+if TYPE_CHECKING:
+    from presence_ds.trainer.trainer import Metrics, Trainer
+
+NETWORK_TIMEOUT = 5.0  # seconds
+INIT_TIMEOUT = 60.0  # seconds
+FINISH_TIMEOUT = 60.0  # seconds that the end of a run waits for the upload; `wandb sync` sends the rest
+
+
+@dataclass
+class WandbConfig:
+    """Weights & Biases. The key is wandb's own business (WANDB_API_KEY or `wandb login`).
+
+    Args:
+        enabled: Log to wandb what goes to metrics.jsonl. wandb is not imported otherwise.
+        project: Project of the run.
+        entity: User or team. null: the key's default.
+        group: Group of runs that belong together. null: none.
+        name: Display name. null: the name of the run directory.
+        mode: auto is online, or offline when there is no key or no network (`wandb sync` sends such a run later).
+    """
+
+    enabled: bool = False
+    project: str = "presence-ds"
+    entity: str | None = None
+    group: str | None = None
+    name: str | None = None
+    mode: Literal["auto", "online", "offline"] = "auto"
+
+
+class WandbRun(Callback):
+    """One wandb run per run directory; its id is kept there, so that a resumed run goes on in it."""
+
+    def __init__(
+        self, config: WandbConfig, directory: RunDirectory, resolved: dict[str, Any], warn: Callable[[str], None]
+    ) -> None:
+        """``resolved`` is shown as the run's configuration; ``warn`` takes the one line about a failure."""
+        self._config = config
+        self._directory = directory
+        self._resolved = resolved
+        self._warn = warn
+        self._run: Any = None
+
+    def on_train_start(self, trainer: Trainer) -> None:
+        with self._never_fail():
+            import wandb
+
+            run_id_file = self._directory.wandb_run_id
+            run_id = run_id_file.read_text().strip() if run_id_file.is_file() else uuid.uuid4().hex[:8]
+            write_atomically(run_id_file, run_id + "\n")
+            self._run = wandb.init(
+                project=self._config.project,
+                entity=self._config.entity,
+                group=self._config.group,
+                name=self._config.name or self._directory.name,
+                id=run_id,
+                resume="allow",
+                dir=str(self._directory.path),
+                mode=self._mode(),
+                config=self._resolved,
+                settings=wandb.Settings(init_timeout=INIT_TIMEOUT, finish_timeout=FINISH_TIMEOUT, silent=True),
+            )
+            self._run.define_metric("*", step_metric="step")
+
+    def on_log(self, trainer: Trainer, metrics: Metrics) -> None:
+        if self._run is not None:
+            with self._never_fail():
+                self._run.log(dict(metrics))
+
+    def close(self) -> None:
+        if self._run is not None:
+            with self._never_fail():
+                self._run.finish()
+
+    def _mode(self) -> Literal["online", "offline"]:
+        import wandb
+
+        if self._config.mode != "auto":
+            return self._config.mode
+        if not wandb.login(prompt=False, verify=False):
+            return "offline"
+        return "online" if _answers(wandb.setup().settings.base_url) else "offline"
+
+    @contextmanager
+    def _never_fail(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._run = None
+            self._warn(f"wandb is off for the rest of this run: {' '.join(str(error).split()) or repr(error)}")
+
+
+def _answers(url: str) -> bool:
+    """Whether a server answers there, in whatever way."""
+    try:
+        urllib.request.urlopen(url, timeout=NETWORK_TIMEOUT).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True

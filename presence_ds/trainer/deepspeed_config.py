@@ -1,0 +1,110 @@
+"""The DeepSpeed configuration of a run: the JSON file, and the values the recipe states for both."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from presence_ds.errors import ConfigError
+
+LARGEST_STAGE = 3
+
+
+def read_deepspeed_json(path: Path, field: str = "deepspeed") -> dict[str, Any]:
+    """The parsed JSON file, its ZeRO section checked.
+
+    Raises:
+        ConfigError: no such file, no JSON object, or a setting this project does not work with.
+    """
+    try:
+        section = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{field} is {path}: it cannot be read ({error})") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{field} is {path}: it is not JSON ({error})") from None
+    if not isinstance(section, dict):
+        raise ConfigError(f"{field} is {path}: it must hold a JSON object")
+    for name, instead in REFUSED_SECTIONS.items():
+        if name in section:
+            raise ConfigError(f'{field}: {path.name} has a section "{name}": {instead}')
+    for monitor in ("wandb", "tensorboard", "csv_monitor", "comet"):
+        if section.get(monitor, {}).get("enabled", False):
+            raise ConfigError(f'{field}: {path.name} enables "{monitor}": metrics are the recipe\'s (logging, wandb)')
+    if section.get("fp16", {}).get("enabled", False):
+        raise ConfigError(f"{field}: {path.name} enables fp16, which is not supported: use bf16 (training.precision)")
+    _check_zero(section.get("zero_optimization", {}), f"{field}: {path.name} zero_optimization")
+    return section
+
+
+def _check_zero(zero: dict[str, Any], field: str) -> None:
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+    from pydantic import ValidationError
+
+    stage = zero.get("stage", 0)
+    if stage not in range(1, LARGEST_STAGE + 1):
+        raise ConfigError(f"{field}.stage is {stage}, which is not supported: it must be 1, 2 or 3")
+    try:
+        DeepSpeedZeroConfig(**zero)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{field}.{name}: {first['msg']}") from None
+
+
+def merge_deepspeed_config(
+    section: dict[str, Any],
+    *,
+    micro_batch_size: int,
+    gradient_accumulation_steps: int,
+    world_size: int,
+    gradient_clipping: float,
+    bf16: bool,
+    untested_optimizer: bool,
+) -> dict[str, Any]:
+    """The dict for ``presence_ds.initialize``: ``section`` with the values that the recipe states for both.
+
+    Args:
+        gradient_clipping: Largest gradient norm; 0 leaves gradients alone (DeepSpeed's own default is 1).
+        untested_optimizer: The optimizer is not among those DeepSpeed lists as tested with ZeRO (SGD).
+
+    Raises:
+        ConfigError: the JSON file states one of them differently (absent and "auto" are fine).
+    """
+    merged = json.loads(json.dumps(section))
+    shared: dict[tuple[str, ...], tuple[str, int | float | bool]] = {
+        ("train_batch_size",): (
+            "training.micro_batch_size x gradient_accumulation_steps x ranks",
+            micro_batch_size * gradient_accumulation_steps * world_size,
+        ),
+        ("train_micro_batch_size_per_gpu",): ("training.micro_batch_size", micro_batch_size),
+        ("gradient_accumulation_steps",): ("training.gradient_accumulation_steps", gradient_accumulation_steps),
+        ("gradient_clipping",): ("training.gradient_clipping", gradient_clipping),
+        ("bf16", "enabled"): ("training.precision as bf16", bf16),
+    }
+    for keys, (field, value) in shared.items():
+        parent = merged
+        for key in keys[:-1]:
+            parent = parent.setdefault(key, {})
+        stated = parent.get(keys[-1], "auto")
+        if stated not in ("auto", value):
+            raise ConfigError(
+                f"deepspeed: {'.'.join(keys)} is {json.dumps(stated)} in the JSON file, but {field} is "
+                f'{json.dumps(value)}: leave it out of the JSON file, or write "auto"'
+            )
+        parent[keys[-1]] = value
+    if untested_optimizer:
+        merged["zero_allow_untested_optimizer"] = True
+        merged["zero_force_ds_cpu_optimizer"] = False
+    return merged
+
+
+def offloads_optimizer(section: dict[str, Any]) -> bool:
+    """Whether ZeRO keeps the optimizer state on the CPU."""
+    offload = section["zero_optimization"].get("offload_optimizer") or {}
+    return offload.get("device", "none") != "none"
+
+
+REFUSED_SECTIONS = {
+    "optimizer": "the optimizer is the recipe's (optimizer)",
+    "scheduler": "the learning-rate schedule is the recipe's (lr_schedule)",
+    "presence": "the method is the recipe's (presence)",
+}

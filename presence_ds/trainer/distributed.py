@@ -1,0 +1,92 @@
+"""Ranks: starting them, letting them agree on an error, and sharing small objects between them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import deepspeed
+import torch
+import torch.distributed as dist
+
+from presence_ds.errors import PresenceError
+
+T = TypeVar("T")
+
+CONTROL_TIMEOUT = timedelta(days=2)  # the other ranks wait on rank 0 while it reads and tokenizes a large corpus
+
+
+def launched() -> bool:
+    """Whether a launcher (deepspeed, torchrun, srun with RANK set) started this process as one rank of several."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def environment_rank() -> int:
+    """Global rank stated by the launcher; 0 without one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def cores_per_rank(ranks: int) -> int:
+    """CPU cores this process may use, shared between ``ranks`` ranks of one machine."""
+    return max(1, len(os.sched_getaffinity(0)) // max(1, ranks))
+
+
+class Ranks:
+    """The process group of a run and, beside it, a gloo group with a long timeout for control messages."""
+
+    def __init__(self) -> None:
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(cores_per_rank(int(os.environ.get("LOCAL_SIZE", "1"))))
+        deepspeed.init_distributed()
+        self.rank: int = dist.get_rank()
+        self.world_size: int = dist.get_world_size()
+        self._control = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
+
+    @property
+    def is_main(self) -> bool:
+        """True on global rank 0, the only one that writes shared files and prints."""
+        return self.rank == 0
+
+    @contextmanager
+    def agreement(self) -> Iterator[None]:
+        """Run a block without collectives on every rank; if it fails on any, the same error is raised on all.
+
+        Also a barrier that waits as long as `CONTROL_TIMEOUT`.
+        """
+        error: PresenceError | None = None
+        try:
+            yield
+        except PresenceError as raised:
+            error = raised
+        errors: list[PresenceError | None] = [None] * self.world_size
+        dist.all_gather_object(errors, error, group=self._control)
+        for found in errors:
+            if found is not None:
+                raise found
+
+    def all(self, value: bool) -> bool:
+        """Whether ``value`` is true on every rank."""
+        values = [value] * self.world_size
+        dist.all_gather_object(values, value, group=self._control)
+        return all(values)
+
+    def broadcast(self, value: T) -> T:
+        """Rank 0's ``value`` on every rank (any picklable object)."""
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self._control)
+        return box[0]
+
+    def barrier(self) -> None:
+        """Wait for every rank, up to `CONTROL_TIMEOUT`."""
+        dist.barrier(group=self._control)
+
+    def sum(self, values: list[float], device: torch.device) -> list[float]:
+        """Element-wise float64 sum of ``values`` over the ranks."""
+        total = torch.tensor(values, dtype=torch.float64, device=device)
+        dist.all_reduce(total)
+        return [float(value) for value in total.tolist()]
+
+    def close(self) -> None:
+        """Leave the process group."""
+        dist.destroy_process_group()

@@ -1,0 +1,121 @@
+"""The model to train: from a `transformers` configuration, or from a checkpoint."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerBase
+
+from presence_ds.errors import ConfigError
+
+VOCABULARY_MULTIPLE = 64  # matrix sides that accelerators like
+LEGACY_FIELDS = {"rope_theta", "rope_scaling"}  # transformers moves them into rope_parameters
+
+
+@dataclass
+class ModelConfig:
+    """A causal language model of `transformers`. Give config or path, not both.
+
+    Args:
+        config: A `transformers` configuration: model_type (llama, gpt2, ...) and that type's own fields. The model
+            starts from random weights. vocab_size may be left out: it is then the tokenizer's size, rounded up to a
+            multiple of 64; the special token ids are the tokenizer's unless given.
+        path: A local directory, or a name on the Hugging Face hub.
+        from_scratch: With path: take the configuration only and start from random weights.
+        trust_remote_code: Let Python code that comes with the model run on this machine.
+        attention: Attention implementation (eager, sdpa, flash_attention_2, ...). null: what `transformers` chooses.
+    """
+
+    config: dict[str, Any] | None = None
+    path: str | None = None
+    from_scratch: bool = False
+    trust_remote_code: bool = False
+    attention: str | None = None
+
+    def validate(self, field: str) -> None:
+        """Raise `ConfigError` naming the first field whose value cannot be used."""
+        if (self.config is None) == (self.path is None):
+            state = "neither is set" if self.config is None else "both are set"
+            raise ConfigError(f"{field}.config and {field}.path: {state}; give exactly one of them")
+
+
+def load_model_config(model: ModelConfig, field: str = "model") -> PretrainedConfig:
+    """The `transformers` configuration that ``model`` names, its field names and types checked.
+
+    Raises:
+        ConfigError: an unknown model type or field, a value of the wrong type, or no configuration at the path.
+    """
+    if model.path is not None:
+        if model.path.startswith(("/", ".", "~")) and not Path(model.path).expanduser().is_dir():
+            raise ConfigError(f"{field}.path is {model.path}: there is no such directory")
+        try:
+            return AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{field}.path is {model.path}: {first_line(error)}") from None
+    assert model.config is not None  # ModelConfig.validate
+    fields = dict(model.config)
+    model_type = fields.pop("model_type", None)
+    if model_type not in CONFIG_MAPPING:
+        raise ConfigError(
+            f'{field}.config.model_type is "{model_type}": it must be a model type of transformers, such as llama'
+        )
+    config_class = CONFIG_MAPPING[model_type]
+    known = set(config_class().to_dict()) | set(config_class.attribute_map) | LEGACY_FIELDS
+    for name in fields:
+        if name not in known:
+            raise ConfigError(f"{field}.config.{name} is not a field of {config_class.__name__}")
+    try:
+        return config_class(**fields)
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        raise ConfigError(f"{field}.config: {' '.join(str(error).split())}") from None
+
+
+def check_sequence_length(config: PretrainedConfig, sequence_length: int, field: str) -> None:
+    """Raise `ConfigError` if the model's positions end before ``sequence_length`` tokens."""
+    longest = getattr(config, "max_position_embeddings", None)
+    if longest is not None and sequence_length > longest:
+        raise ConfigError(
+            f"{field} is {sequence_length}, longer than the model's max_position_embeddings: "
+            f"it must be at most {longest}"
+        )
+
+
+def fit_vocabulary(config: PretrainedConfig, model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Fill in what an inline configuration leaves to the tokenizer, in place, and check that every token id fits."""
+    given = model.config or {}
+    if model.config is not None:
+        if "vocab_size" not in given:
+            config.vocab_size = -(-len(tokenizer) // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            if name not in given:
+                setattr(config, name, getattr(tokenizer, name))
+    if len(tokenizer) > config.vocab_size:
+        raise ConfigError(
+            f"model vocab_size is {config.vocab_size}, smaller than the tokenizer's {len(tokenizer)} tokens: "
+            f"it must be at least {len(tokenizer)}"
+        )
+
+
+def build_model(config: PretrainedConfig, model: ModelConfig) -> torch.nn.Module:
+    """The model in float32 on the CPU, whole on every rank; DeepSpeed casts, moves and partitions it.
+
+    Random weights are drawn from torch's global generator.
+    """
+    options: dict[str, Any] = {"trust_remote_code": model.trust_remote_code}
+    if model.attention is not None:
+        options["attn_implementation"] = model.attention
+    try:
+        if model.path is not None and not model.from_scratch:
+            return AutoModelForCausalLM.from_pretrained(
+                model.path, config=config, dtype=torch.float32, use_safetensors=True, **options
+            )
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(f"model: {first_line(error)}") from None
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message."""
+    return str(error).strip().split("\n", 1)[0]

@@ -1,0 +1,65 @@
+"""From a recipe and a number of ranks to what the run needs, with every check that needs no run directory."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from presence_ds.trainer.deepspeed_config import merge_deepspeed_config, offloads_optimizer, read_deepspeed_json
+from presence_ds.trainer.model import check_sequence_length, load_model_config
+from presence_ds.trainer.recipe import Recipe, find_beside_recipe
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a validated recipe comes to on ``world_size`` ranks.
+
+    Attributes:
+        deepspeed: the dict for ``presence_ds.initialize``.
+        offloaded_to_cpu: whether ZeRO keeps the optimizer state on the CPU.
+        model_config: the model's configuration, not yet fitted to the tokenizer.
+        samples_per_step: samples of one optimizer step over all ranks and micro-steps.
+        bf16: whether the model computes in bfloat16.
+    """
+
+    deepspeed: dict[str, Any]
+    offloaded_to_cpu: bool
+    model_config: PretrainedConfig
+    samples_per_step: int
+    bf16: bool
+
+    @property
+    def zero_stage(self) -> int:
+        """ZeRO stage, 1 to 3."""
+        return int(self.deepspeed["zero_optimization"]["stage"])
+
+
+def make_plan(recipe: Recipe, recipe_file: Path | None, *, world_size: int, bf16_hardware: bool) -> Plan:
+    """Validate the recipe and read the files that it names.
+
+    Raises:
+        ConfigError: the first value that cannot be used, in one line naming its field.
+    """
+    recipe.validate()
+    training = recipe.training
+    accumulation_steps = training.accumulation_steps(world_size)
+    bf16 = training.precision == "bf16" or (training.precision == "auto" and bf16_hardware)
+    section = read_deepspeed_json(find_beside_recipe(recipe.deepspeed, recipe_file, "deepspeed"))
+    model_config = load_model_config(recipe.model)
+    check_sequence_length(model_config, recipe.data.sequence_length, "data.sequence_length")
+    return Plan(
+        deepspeed=merge_deepspeed_config(
+            section,
+            micro_batch_size=training.micro_batch_size,
+            gradient_accumulation_steps=accumulation_steps,
+            world_size=world_size,
+            gradient_clipping=training.gradient_clipping or 0.0,
+            bf16=bf16,
+            untested_optimizer=recipe.optimizer.kind == "sgd",
+        ),
+        offloaded_to_cpu=offloads_optimizer(section),
+        model_config=model_config,
+        samples_per_step=training.micro_batch_size * accumulation_steps * world_size,
+        bf16=bf16,
+    )

@@ -1,0 +1,168 @@
+"""The recipe: everything one training run is made of, as a tree of dataclasses.
+
+Sections stand beside the component that owns them; only what has no other owner is declared here.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from presence_ds.data import DataConfig
+from presence_ds.engine.config import PresenceConfig
+from presence_ds.errors import ConfigError
+from presence_ds.trainer.callbacks.checkpoint import CheckpointConfig
+from presence_ds.trainer.callbacks.evaluation import EvaluationConfig
+from presence_ds.trainer.callbacks.wandb_run import WandbConfig
+from presence_ds.trainer.learning_rate import LearningRateConfig
+from presence_ds.trainer.model import ModelConfig
+from presence_ds.trainer.optimizer import OptimizerConfig
+
+
+@dataclass
+class TrainingConfig:
+    """Length of the run, batch sizes and precision. What DeepSpeed needs of it is passed on to DeepSpeed.
+
+    Args:
+        steps: Optimizer steps of the whole run.
+        micro_batch_size: Samples per rank in one forward and backward.
+        gradient_accumulation_steps: Micro-steps per optimizer step. Give this or global_batch_size; with neither it
+            is 1.
+        global_batch_size: Samples per optimizer step over all ranks; a multiple of micro_batch_size times the number
+            of ranks.
+        gradient_clipping: Largest norm of the whole gradient; null leaves it alone.
+        precision: auto is bf16 where every rank's hardware computes in it, otherwise fp32. Optimizer states are
+            float32 in both.
+        seed: Seed of the model's weights and of dropout.
+    """
+
+    steps: int = 1000
+    micro_batch_size: int = 8
+    gradient_accumulation_steps: int | None = None
+    global_batch_size: int | None = None
+    gradient_clipping: float | None = 1.0
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    seed: int = 0
+
+    def validate(self, field: str) -> None:
+        """Raise `ConfigError` naming the first field whose value cannot be used."""
+        for name in ("steps", "micro_batch_size", "gradient_accumulation_steps", "global_batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{field}.{name} is {value}: it must be at least 1")
+        if self.gradient_accumulation_steps is not None and self.global_batch_size is not None:
+            raise ConfigError(
+                f"{field}.gradient_accumulation_steps and {field}.global_batch_size are both set: give one of them"
+            )
+        if self.gradient_clipping is not None and not 0.0 < self.gradient_clipping < float("inf"):
+            raise ConfigError(
+                f"{field}.gradient_clipping is {self.gradient_clipping}: it must be above 0, or null for none"
+            )
+
+    def accumulation_steps(self, world_size: int, field: str = "training") -> int:
+        """Micro-steps per optimizer step on ``world_size`` ranks.
+
+        Raises:
+            ConfigError: global_batch_size is no multiple of what the ranks take in one micro-step.
+        """
+        if self.global_batch_size is None:
+            return self.gradient_accumulation_steps or 1
+        samples = self.micro_batch_size * world_size
+        if self.global_batch_size % samples != 0:
+            raise ConfigError(
+                f"{field}.global_batch_size is {self.global_batch_size}, which does not divide: it must be a multiple "
+                f"of {samples} (micro_batch_size {self.micro_batch_size} x {world_size} ranks)"
+            )
+        return self.global_batch_size // samples
+
+
+@dataclass
+class LoggingConfig:
+    """What is written down while training.
+
+    Args:
+        every_steps: Optimizer steps between two lines of metrics.jsonl, the console and wandb.
+        score_records: Write loss, self-influence and weight of every sample to scores/ (parquet).
+    """
+
+    every_steps: int = 10
+    score_records: bool = True
+
+    def validate(self, field: str) -> None:
+        """Raise `ConfigError` naming the first field whose value cannot be used."""
+        if self.every_steps < 1:
+            raise ConfigError(f"{field}.every_steps is {self.every_steps}: it must be at least 1")
+
+
+@dataclass
+class Recipe:
+    """One training run.
+
+    Args:
+        data: The text, its tokenizer, and how it is packed.
+        run_dir: Where the run leaves everything it writes. null: runs/NAME-DATE-TIME in the working directory, NAME
+            being the recipe file's. To be able to resume, name it.
+        model: The model.
+        deepspeed: The DeepSpeed JSON file, relative to the recipe file or to the working directory.
+        presence: Self-influence guided reweighting.
+        optimizer: The optimizer.
+        lr_schedule: The learning rate over the run.
+        training: Length, batch sizes, precision, seed.
+        evaluation: Loss on the validation split.
+        checkpoint: Saving and resuming.
+        logging: Metrics and score records.
+        wandb: Weights & Biases.
+    """
+
+    data: DataConfig
+    run_dir: str | None = None
+    model: ModelConfig = field(default_factory=ModelConfig)
+    deepspeed: str = "ds_configs/zero2.json"
+    presence: PresenceConfig = field(default_factory=PresenceConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    lr_schedule: LearningRateConfig = field(default_factory=LearningRateConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+
+    def validate(self) -> None:
+        """Check every value that can be checked without reading other files or knowing the number of ranks.
+
+        Fills presence.schedule.training_steps with training.steps.
+
+        Raises:
+            ConfigError: the first value that cannot be used, in one line naming its field.
+        """
+        self.training.validate("training")
+        schedule = self.presence.schedule
+        if schedule.training_steps not in (None, self.training.steps):
+            raise ConfigError(
+                f"presence.schedule.training_steps is {schedule.training_steps}, but training.steps is "
+                f"{self.training.steps}: leave it out, the trainer fills it in"
+            )
+        schedule.training_steps = self.training.steps
+        self.presence.validate("presence")
+        self.model.validate("model")
+        self.data.validate("data")
+        self.optimizer.validate("optimizer")
+        self.lr_schedule.validate("lr_schedule", self.training.steps)
+        self.evaluation.validate("evaluation")
+        self.checkpoint.validate("checkpoint")
+        self.logging.validate("logging")
+
+
+def find_beside_recipe(path: str, recipe_file: Path | None, field: str) -> Path:
+    """The absolute path of a file that a recipe names, looked up beside the recipe, then in the working directory.
+
+    Raises:
+        ConfigError: it is in neither place.
+    """
+    candidates = [Path(path).expanduser()]
+    if recipe_file is not None:
+        candidates.insert(0, recipe_file.parent / candidates[0])
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate.resolve()
+    places = " nor ".join(str(candidate.absolute().parent) for candidate in dict.fromkeys(candidates))
+    raise ConfigError(f"{field} is {path}: there is no such file in {places}")

@@ -1,0 +1,202 @@
+"""One rank of a training run, from a recipe to the summary."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from deepspeed.accelerator import get_accelerator
+from rich.console import Console as RichConsole
+from torchdata.stateful_dataloader import StatefulDataLoader
+from transformers import set_seed
+
+import presence_ds
+from presence_ds.data import BatchStream, Corpus, PackedDataset, build_loader, open_corpus, prepare_corpus
+from presence_ds.reweighting.schedule import ScheduleConfig, TemperatureSchedule
+from presence_ds.trainer.callbacks.callback import Callback
+from presence_ds.trainer.callbacks.checkpoint import Checkpoints, checkpoint_step, find_resume, restore
+from presence_ds.trainer.callbacks.console import Console, print_setup, print_summary
+from presence_ds.trainer.callbacks.evaluation import Evaluation
+from presence_ds.trainer.callbacks.metrics_file import MetricsFile
+from presence_ds.trainer.callbacks.score_records import ScoreRecords
+from presence_ds.trainer.callbacks.stage_summary import StageSummary
+from presence_ds.trainer.callbacks.throughput import Throughput
+from presence_ds.trainer.callbacks.wandb_run import WandbRun
+from presence_ds.trainer.distributed import Ranks
+from presence_ds.trainer.learning_rate import build_lr_scheduler
+from presence_ds.trainer.model import build_model, fit_vocabulary
+from presence_ds.trainer.optimizer import build_optimizer
+from presence_ds.trainer.plan import Plan, make_plan
+from presence_ds.trainer.precision import hardware_has_bf16
+from presence_ds.trainer.recipe import Recipe
+from presence_ds.trainer.run_directory import RunDirectory, default_run_directory, write_atomically, write_json
+from presence_ds.trainer.trainer import Trainer
+
+
+def train(recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) -> None:
+    """Train as ``recipe`` says, on a rank that a launcher has started.
+
+    Args:
+        recipe_file: the YAML file it was read from, if any; files that it names are looked up beside it.
+        resolved: the recipe as plain values, to be written to the run directory.
+
+    Raises:
+        PresenceError: bad input, before any step is taken and the same on every rank; or no finite sample in a step.
+    """
+    ranks = Ranks()
+    console = RichConsole(quiet=not ranks.is_main)
+    bf16_hardware = ranks.all(hardware_has_bf16())
+    with ranks.agreement():
+        plan = make_plan(recipe, recipe_file, world_size=ranks.world_size, bf16_hardware=bf16_hardware)
+    directory, checkpoint = open_run_directory(recipe, recipe_file, resolved, plan, ranks)
+    corpus = load_corpus(recipe, directory, ranks)
+    with ranks.agreement():
+        fit_vocabulary(plan.model_config, recipe.model, corpus.tokenizer)
+        set_seed(recipe.training.seed)
+        model = build_model(plan.model_config, recipe.model)
+
+    optimizer = build_optimizer(model, recipe.optimizer, offloaded_to_cpu=plan.offloaded_to_cpu)
+    scheduler = build_lr_scheduler(optimizer, recipe.lr_schedule, recipe.training.steps)
+    engine, _, _, _ = presence_ds.initialize(
+        model=model, config=plan.deepspeed, presence=recipe.presence, optimizer=optimizer, lr_scheduler=scheduler
+    )
+    set_seed(recipe.training.seed + 1 + ranks.rank)  # dropout differs between ranks
+
+    trainer = Trainer(
+        engine,
+        BatchStream(corpus_loader(corpus.train, recipe, ranks, shuffle=True)),
+        ranks,
+        make_callbacks(recipe, resolved, corpus, directory, ranks, console),
+        total_steps=recipe.training.steps,
+        log_every_steps=recipe.logging.every_steps,
+        tokens_per_step=plan.samples_per_step * recipe.data.sequence_length,
+        source_names=corpus.source_names,
+    )
+    if checkpoint is not None:
+        restore(trainer, checkpoint)
+    print_setup(console, setup_facts(recipe, plan, trainer, corpus, directory))
+    trainer.fit()
+    ranks.close()
+
+
+def open_run_directory(
+    recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any], plan: Plan, ranks: Ranks
+) -> tuple[RunDirectory, Path | None]:
+    """The run directory, ready to be written to, and the checkpoint to go on from, if any."""
+    path = recipe.run_dir or default_run_directory(recipe_file)
+    directory = RunDirectory(Path(ranks.broadcast(str(Path(path).expanduser().absolute()))))
+    with ranks.agreement():
+        if ranks.is_main:
+            directory.claim(training_steps=recipe.training.steps, may_resume=recipe.checkpoint.resume != "never")
+    with ranks.agreement():
+        checkpoint = find_resume(recipe.checkpoint, directory.checkpoints, ranks.world_size)
+    with ranks.agreement():
+        if ranks.is_main:
+            directory.discard_after(0 if checkpoint is None else checkpoint_step(checkpoint))
+            directory.checkpoints.mkdir(exist_ok=True)
+            write_atomically(
+                directory.recipe, yaml.safe_dump({**resolved, "run_dir": str(directory.path)}, sort_keys=False)
+            )
+            write_json(directory.deepspeed, plan.deepspeed)
+    return directory, checkpoint
+
+
+def load_corpus(recipe: Recipe, directory: RunDirectory, ranks: Ranks) -> Corpus:
+    """The corpus, prepared on rank 0 unless that is done."""
+    with ranks.agreement():
+        if ranks.is_main:
+            prepare_corpus(recipe.data, directory.corpus)
+    with ranks.agreement():
+        corpus = open_corpus(directory.corpus)
+    return corpus
+
+
+def corpus_loader(part: PackedDataset, recipe: Recipe, ranks: Ranks, *, shuffle: bool) -> StatefulDataLoader:
+    """Micro-batches of this rank."""
+    return build_loader(
+        part,
+        micro_batch_size=recipe.training.micro_batch_size,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        seed=recipe.data.seed,
+        shuffle=shuffle,
+        num_workers=recipe.data.num_workers,
+    )
+
+
+def make_callbacks(
+    recipe: Recipe,
+    resolved: dict[str, Any],
+    corpus: Corpus,
+    directory: RunDirectory,
+    ranks: Ranks,
+    console: RichConsole,
+) -> dict[str, Callback]:
+    """The callbacks of this rank in the order they are called; the names are those in a checkpoint."""
+    callbacks: dict[str, Callback] = {}
+    if recipe.logging.score_records:
+        callbacks["score_records"] = ScoreRecords(directory.scores, ranks.rank, corpus.source_names)
+    callbacks["throughput"] = throughput = Throughput()
+    evaluation = None
+    if len(corpus.validation) > 0:
+        validation = corpus_loader(corpus.validation, recipe, ranks, shuffle=False)
+        callbacks["evaluation"] = evaluation = Evaluation(recipe.evaluation, validation)
+    show = partial(print_summary, console)
+    callbacks["stage_summary"] = StageSummary(directory.summary, evaluation, throughput, show)
+    if ranks.is_main:
+        callbacks["metrics_file"] = MetricsFile(directory.metrics)
+        callbacks["console"] = Console(console)
+        if recipe.wandb.enabled:
+            callbacks["wandb"] = WandbRun(recipe.wandb, directory, resolved, console.print)
+    callbacks["checkpoints"] = Checkpoints(recipe.checkpoint, directory.checkpoints)
+    return callbacks
+
+
+def setup_facts(
+    recipe: Recipe, plan: Plan, trainer: Trainer, corpus: Corpus, directory: RunDirectory
+) -> dict[str, Any]:
+    """What is shown once before the first step."""
+    engine, config = trainer.engine, plan.model_config
+    parameters = {name: whole_size(parameter) for name, parameter in engine.module.named_parameters()}
+    left_out = [name for name in parameters if name not in engine.presence.scored]
+    return {
+        "run directory": directory.path,
+        "model": f"{config.model_type}, {sum(parameters.values()):,} parameters, {engine.module.dtype}",
+        "attention": config._attn_implementation,
+        "tokenizer": f"{len(corpus.tokenizer):,} tokens",
+        "corpus": f"{len(corpus.train):,} training and {len(corpus.validation):,} validation samples of "
+        f"{recipe.data.sequence_length} tokens; sources {', '.join(corpus.source_names)}",
+        "tokens per step": f"{trainer.tokens_per_step:,} ({recipe.training.micro_batch_size} samples x "
+        f"{engine.gradient_accumulation_steps()} micro-steps x {trainer.ranks.world_size} ranks)",
+        "steps": f"{trainer.step} done of {trainer.total_steps}",
+        "DeepSpeed": f"ZeRO-{plan.zero_stage} on {get_accelerator().device_name()}",
+        "optimizer": f"{type(engine.basic_optimizer).__name__}, lr {recipe.optimizer.lr:g}, {recipe.lr_schedule.kind}",
+        "strategy": f"{recipe.presence.strategy}, {recipe.presence.signal}, {recipe.presence.estimator} estimator",
+        "temperature": describe_temperature(recipe.presence.schedule),
+        "left out of SI": summarize(left_out, len(parameters)),
+    }
+
+
+def describe_temperature(config: ScheduleConfig) -> str:
+    """τ over the run in one line."""
+    switch = TemperatureSchedule(config).switch_step
+    if switch is None:
+        return f"τ {config.tau_direct:g} throughout"
+    return f"τ {config.tau_direct:g} to step {switch}, then τ {config.tau_inverse:g}"
+
+
+def whole_size(parameter: torch.nn.Parameter) -> int:
+    """Number of elements of a parameter, also where ZeRO-3 has partitioned it."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
+def summarize(names: list[str], total: int) -> str:
+    """A list of parameter names in one line."""
+    if not names:
+        return f"nothing ({total} parameters scored)"
+    shown = ", ".join(names[:SHOWN_NAMES])
+    return shown if len(names) <= SHOWN_NAMES else f"{shown} and {len(names) - SHOWN_NAMES} more of {total} parameters"
+
+
+SHOWN_NAMES = 4

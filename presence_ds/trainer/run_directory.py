@@ -1,0 +1,127 @@
+"""The run directory: everything a run leaves.
+
+RUN_DIR/
+  recipe.yaml       the recipe as resolved, overrides included; `presence train RUN_DIR/recipe.yaml` repeats it
+  deepspeed.json    what DeepSpeed was given
+  corpus/           tokenizer, packed tokens, report
+  metrics.jsonl     one JSON object per logged step
+  scores/           loss, self-influence and weight of every sample (parquet)
+  checkpoints/      step_*/ and the pointer `latest`
+  wandb_run_id      with wandb enabled
+  summary.json      written when the run has finished
+"""
+
+import json
+import os
+import shutil
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from presence_ds.errors import ConfigError
+
+
+class RunDirectory:
+    """Paths of one run, and the few operations on the directory as a whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.recipe = self.path / "recipe.yaml"
+        self.deepspeed = self.path / "deepspeed.json"
+        self.corpus = self.path / "corpus"
+        self.metrics = self.path / "metrics.jsonl"
+        self.scores = self.path / "scores"
+        self.checkpoints = self.path / "checkpoints"
+        self.wandb_run_id = self.path / "wandb_run_id"
+        self.summary = self.path / "summary.json"
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return self.path.name
+
+    def claim(self, *, training_steps: int, may_resume: bool) -> None:
+        """Create the directory, or make sure that a run may go on in it. On rank 0 only.
+
+        Args:
+            may_resume: Whether a run found in the directory may be continued.
+
+        Raises:
+            ConfigError: not writable, holds other files, or holds a run that may not be continued.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            content = os.listdir(self.path)
+        except OSError as error:
+            raise ConfigError(f"run_dir is {self.path}: it cannot be made ({error.strerror})") from None
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise ConfigError(f"run_dir is {self.path}: it is not writable")
+        if content and not self.recipe.is_file():
+            raise ConfigError(f"run_dir is {self.path}: it holds other files and no run; name a new directory")
+        if content and not may_resume:
+            raise ConfigError(
+                f"run_dir is {self.path}: it holds a run already and checkpoint.resume is never; name a new directory"
+            )
+        if self.summary.is_file():
+            finished = json.loads(self.summary.read_text())["steps"]
+            if finished >= training_steps:
+                raise ConfigError(
+                    f"run_dir is {self.path}: it holds a run that has finished its {finished} steps; name a new "
+                    f"directory, or raise training.steps to go on"
+                )
+
+    def discard_after(self, step: int) -> None:
+        """Drop what was written after optimizer step ``step``, so that a resumed run writes it once. Rank 0 only."""
+        if self.metrics.is_file():
+            kept = [line for line in self.metrics.read_text().splitlines() if _step_of(line) <= step]
+            write_atomically(self.metrics, "".join(line + "\n" for line in kept))
+        for file in self.scores.glob("*.parquet*"):
+            if score_file_steps(file)[0] > step or file.suffix != ".parquet":
+                file.unlink()
+        for folder in self.checkpoints.glob("*step_*"):
+            if folder.name.startswith(UNFINISHED) or int(folder.name.removeprefix("step_")) > step:
+                shutil.rmtree(folder)
+        self.summary.unlink(missing_ok=True)
+
+
+def default_run_directory(recipe_file: Path | None) -> Path:
+    """``runs/NAME-DATE-TIME`` in the working directory."""
+    name = "run" if recipe_file is None else recipe_file.stem
+    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def score_file_name(rank: int, first_step: int, last_step: int) -> str:
+    """Name of the records of ``rank`` for the optimizer steps ``first_step`` to ``last_step``, both included."""
+    return f"rank_{rank:05d}-steps_{first_step:08d}-{last_step:08d}.parquet"
+
+
+def score_file_steps(file: Path) -> tuple[int, int]:
+    """First and last optimizer step of a file of score records; a file still being written has no last one (-1)."""
+    numbers = file.name.split(".")[0].split("steps_")[1].split("-")
+    return int(numbers[0]), int(numbers[1]) if len(numbers) > 1 else -1
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text``; a reader, or a crash, finds the old content or the new, never a part."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Replace ``path`` by ``content`` as indented JSON."""
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of metrics.jsonl; infinity for a line that a crash cut short."""
+    try:
+        return float(json.loads(line)["step"])
+    except (json.JSONDecodeError, KeyError):
+        return float("inf")
+
+
+UNFINISHED = "unfinished_"

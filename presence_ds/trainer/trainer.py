@@ -1,0 +1,129 @@
+"""The training loop. Everything optional is a callback."""
+
+from typing import Any
+
+import torch
+
+from presence_ds.data import BatchStream
+from presence_ds.engine import PresenceEngine
+from presence_ds.trainer.callbacks.callback import Callback
+from presence_ds.trainer.distributed import Ranks
+
+Batch = dict[str, Any]  # input_ids, labels: int64 [B, T]; source_ids: int64 [B]; document_ids: B strings
+Metrics = dict[str, Any]  # one line of metrics.jsonl
+
+STATISTICS = (
+    "loss",
+    "weighted_loss",
+    "tau",
+    "stage",
+    "samples",
+    "nonfinite_samples",
+    "si_mean",
+    "si_variance",
+    "si_min",
+    "si_max",
+    "normalizer_mean",
+    "normalizer_std",
+    "effective_sample_size",
+    "max_weight",
+)
+
+
+class Trainer:
+    """Runs optimizer steps ``step + 1`` to ``total_steps`` and tells the callbacks."""
+
+    def __init__(
+        self,
+        engine: PresenceEngine,
+        batches: BatchStream,
+        ranks: Ranks,
+        callbacks: dict[str, Callback],
+        *,
+        total_steps: int,
+        log_every_steps: int,
+        tokens_per_step: int,
+        source_names: list[str],
+    ) -> None:
+        self.engine = engine
+        self.ranks = ranks
+        self.total_steps = total_steps
+        self.tokens_per_step = tokens_per_step
+        self.source_names = source_names
+        self.step = 0
+        self._batches = batches
+        self._callbacks = callbacks
+        self._log_every_steps = log_every_steps
+
+    @property
+    def tokens(self) -> int:
+        """Tokens seen so far, over all ranks."""
+        return self.step * self.tokens_per_step
+
+    @property
+    def is_last_step(self) -> bool:
+        """Whether ``step`` is the last optimizer step of the run."""
+        return self.step == self.total_steps
+
+    def notify(self, hook: str, *arguments: Any) -> None:
+        """Call one hook of every callback, in order."""
+        for callback in self._callbacks.values():
+            getattr(callback, hook)(self, *arguments)
+
+    def fit(self) -> None:
+        """Train to the end."""
+        try:
+            self.notify("on_train_start")
+            self.engine.train()
+            while self.step < self.total_steps:
+                metrics = self._train_step()
+                self.notify("on_step", metrics)
+                if self.step % self._log_every_steps == 0 or self.is_last_step or "validation/loss" in metrics:
+                    self.notify("on_log", metrics)
+                self.notify("on_step_end")
+            self.notify("on_train_end")
+        finally:
+            for callback in self._callbacks.values():
+                callback.close()
+
+    def _train_step(self) -> Metrics:
+        """One optimizer step: as many micro-steps as DeepSpeed accumulates."""
+        learning_rate = self.engine.get_lr()[0]
+        for _ in range(self.engine.gradient_accumulation_steps()):
+            batch = next(self._batches)
+            loss = self.engine(**self._model_inputs(batch))
+            self.engine.backward(loss)
+            self.engine.step()
+            self.notify("on_micro_step", batch)
+        self.step += 1
+        return self._metrics(learning_rate)
+
+    def _model_inputs(self, batch: Batch) -> dict[str, torch.Tensor]:
+        names = ("input_ids", "labels", "source_ids")
+        return {name: batch[name].to(self.engine.device, non_blocking=True) for name in names}
+
+    def _metrics(self, learning_rate: float) -> Metrics:
+        statistics = self.engine.presence.statistics
+        metrics: Metrics = {"step": self.step, "tokens": self.tokens, "epoch": self._batches.epoch}
+        metrics |= {name: statistics[name] for name in STATISTICS}
+        for source_id, source in statistics["sources"].items():
+            metrics |= {f"source/{self.source_names[source_id]}/{name}": value for name, value in source.items()}
+        metrics["learning_rate"] = learning_rate
+        metrics["gradient_norm"] = float(self.engine.get_global_grad_norm())
+        metrics["skipped_steps"] = self.engine.skipped_steps
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """This rank's position in the run and in the data, and the callbacks' states."""
+        return {
+            "step": self.step,
+            "batches": self._batches.state_dict(),
+            "callbacks": {name: callback.state_dict() for name, callback in self._callbacks.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave; callbacks that were off then start empty."""
+        self.step = state["step"]
+        self._batches.load_state_dict(state["batches"])
+        for name, callback in self._callbacks.items():
+            callback.load_state_dict(state["callbacks"].get(name, callback.state_dict()))
