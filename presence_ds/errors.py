@@ -1,4 +1,7 @@
-"""Errors a user can meet. Each message is one line: the field or module at fault, what was found, what would be right."""
+"""Errors a user can meet.
+
+Each message is one line: the field or module at fault, what was found, what would be right.
+"""
 
 
 class PresenceError(Exception):

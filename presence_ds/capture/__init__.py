@@ -1,0 +1,18 @@
+"""Per-sample gradients in factored form, from one forward pass and one input-gradient sweep."""
+
+from presence_ds.capture.capture import Capture, full_shape
+from presence_ds.capture.instrument import Instrumentation
+from presence_ds.capture.registry import register, register_where
+from presence_ds.capture.terms import DenseTerm, LookupTerm, OuterTerm, Term
+
+__all__ = [
+    "Capture",
+    "DenseTerm",
+    "Instrumentation",
+    "LookupTerm",
+    "OuterTerm",
+    "Term",
+    "full_shape",
+    "register",
+    "register_where",
+]

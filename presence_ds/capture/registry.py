@@ -1,0 +1,47 @@
+"""Which layer rule runs in place of which module's forward.
+
+A layer rule computes what the module computes, but its backward returns only the input gradient and leaves the terms of
+the parameters' per-sample gradients in the capture. One file per rule in ``presence_ds/capture/rules``.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+LayerRule = Callable[..., Any]  # (module, capture, *inputs) -> outputs
+
+_BY_FORWARD: dict[Callable[..., Any], LayerRule] = {}
+_BY_PREDICATE: list[tuple[Callable[[nn.Module], bool], LayerRule]] = []
+
+
+def register(*module_types: type[nn.Module]) -> Callable[[LayerRule], LayerRule]:
+    """Use the decorated rule for modules whose class has the very ``forward`` of one of ``module_types``.
+
+    A subclass with a forward of its own computes something else, so it does not inherit the rule.
+    """
+
+    def decorate(rule: LayerRule) -> LayerRule:
+        for module_type in module_types:
+            _BY_FORWARD[module_type.forward] = rule
+        return rule
+
+    return decorate
+
+
+def register_where(predicate: Callable[[nn.Module], bool]) -> Callable[[LayerRule], LayerRule]:
+    """Use the decorated rule for modules that satisfy ``predicate`` and have no rule by type."""
+
+    def decorate(rule: LayerRule) -> LayerRule:
+        _BY_PREDICATE.append((predicate, rule))
+        return rule
+
+    return decorate
+
+
+def find_rule(module: nn.Module) -> LayerRule | None:
+    """The rule for ``module``, or None if only the general rule can serve."""
+    rule = _BY_FORWARD.get(type(module).forward)
+    if rule is not None:
+        return rule
+    return next((rule for predicate, rule in _BY_PREDICATE if predicate(module)), None)

@@ -1,0 +1,93 @@
+"""Any other leaf module: its own forward, repeated sample by sample in the backward pass.
+
+Costs the module's forward once more and keeps its per-sample gradients, B times its parameters; meant for small modules
+(a learned scale, a gate, a convolution). The module must treat samples independently and draw no random numbers.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+
+from presence_ds.capture.capture import Capture
+
+
+class _General(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, anchor: Tensor, module: nn.Module, capture: Capture, names: Sequence[str | None], *inputs: Any
+    ) -> Any:
+        ctx.module, ctx.capture, ctx.names = module, capture, names
+        ctx.others = [None if isinstance(value, Tensor) else value for value in inputs]
+        ctx.save_for_backward(*[value if isinstance(value, Tensor) else None for value in inputs])
+        output = _call(module, names, inputs)
+        outputs = output if isinstance(output, tuple) else (output,)
+        for value in outputs:
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{type(module).__name__} returned a {type(value).__name__}")
+            capture.check_samples_first(module, value, "output")
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *deltas: Tensor) -> tuple[Any, ...]:
+        module, capture, batch_size = ctx.module, ctx.capture, ctx.capture.batch_size
+        inputs = [other if saved is None else saved for saved, other in zip(ctx.saved_tensors, ctx.others, strict=True)]
+        parameters = {n: p for n, p in module.named_parameters(recurse=False) if p.requires_grad}
+        wanted = [index for index in range(len(inputs)) if ctx.needs_input_grad[4 + index]]
+        grad_inputs: list[Tensor | None] = [None] * len(inputs)
+        for index in wanted:
+            grad_inputs[index] = torch.zeros_like(inputs[index])
+        grads = {name: [] for name in parameters}  # type: dict[str, list[Tensor]]
+        for sample in range(batch_size):
+            rows = [_rows(value, sample, batch_size) for value in inputs]
+            with torch.enable_grad():
+                leaves = {n: p.detach().requires_grad_() for n, p in parameters.items()}
+                for index in wanted:
+                    rows[index] = rows[index].detach().requires_grad_()
+                module.__dict__.update(leaves)  # instance attributes hide the parameters of the same names
+                try:
+                    output = _call(module, ctx.names, rows)
+                finally:
+                    for name in leaves:
+                        del module.__dict__[name]
+            outputs = output if isinstance(output, tuple) else (output,)
+            differentiable = [
+                (value, _rows(delta, sample, batch_size))
+                for value, delta in zip(outputs, deltas, strict=True)
+                if value.requires_grad
+            ]
+            sources = [*leaves.values(), *(rows[index] for index in wanted)]
+            found = torch.autograd.grad(
+                [value for value, _ in differentiable], sources, [delta for _, delta in differentiable],
+                allow_unused=True, materialize_grads=True,
+            )  # fmt: skip
+            for name, grad in zip(parameters, found, strict=False):
+                grads[name].append(grad)
+            for index, grad in zip(wanted, found[len(parameters) :], strict=True):
+                _rows(grad_inputs[index], sample, batch_size).add_(grad)
+        for name, parameter in parameters.items():
+            capture.add_dense(parameter, torch.stack(grads[name]))
+        return None, None, None, None, *grad_inputs
+
+
+def _call(module: nn.Module, names: Sequence[str | None], inputs: Sequence[Any]) -> Any:
+    positional = [value for name, value in zip(names, inputs, strict=True) if name is None]
+    keyword = {name: value for name, value in zip(names, inputs, strict=True) if name is not None}
+    return type(module).forward(module, *positional, **keyword)
+
+
+def _rows(value: Any, sample: int, batch_size: int) -> Any:
+    """The rows of one sample; inputs that are no tensors or are shared by all samples pass whole."""
+    if not isinstance(value, Tensor) or value.dim() == 0 or value.shape[0] % batch_size:
+        return value
+    size = value.shape[0] // batch_size
+    return value[sample * size : (sample + 1) * size]
+
+
+def general_rule(module: nn.Module, capture: Capture, *args: Any, **kwargs: Any) -> Any:
+    """Tensors among the inputs whose first dimension divides into B samples are split; outputs must divide so."""
+    capture.expect(*module.parameters(recurse=False))
+    names = [None] * len(args) + list(kwargs)
+    return _General.apply(capture.anchor, module, capture, names, *args, *kwargs.values())

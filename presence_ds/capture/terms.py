@@ -1,0 +1,88 @@
+"""What one use of a parameter adds to its per-sample gradients, in the form in which it is cheapest to keep.
+
+A parameter's gradient for sample i is the sum of its terms. Terms are linear in the output gradient, so a parameter
+that is used twice (a tied head, a module called in a loop) simply has two of them.
+
+Shapes below: B samples, T positions of one sample, R rows and C columns of the parameter.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class OuterTerm:
+    """A matrix product's: G_i = Σ_t rows[i, t] ⊗ cols[i, t].
+
+    Attributes:
+        rows: [B, T, R].
+        cols: [B, T, C], same dtype as rows.
+    """
+
+    rows: Tensor
+    cols: Tensor
+
+    def weighted_sum(self, weights: Tensor, dtype: torch.dtype) -> Tensor:
+        """Σ_i weights[i] G_i as [R, C] in ``dtype``; ``weights`` is [B] float32 or wider."""
+        rows, cols = self.rows, self.cols
+        weights = weights.to(rows.dtype)[:, None, None]
+        # The weight goes on the narrower factor: the head's output gradient is a whole vocabulary wide.
+        if rows.shape[-1] <= cols.shape[-1]:
+            rows = rows * weights
+        else:
+            cols = cols * weights
+        return (rows.flatten(0, 1).mT @ cols.flatten(0, 1)).to(dtype)
+
+    def select(self, samples: Tensor) -> "OuterTerm":
+        """The term of the samples with indices ``samples`` ([n] int64) alone."""
+        return OuterTerm(self.rows[samples], self.cols[samples])
+
+
+@dataclass
+class LookupTerm:
+    """An embedding's: G_i = Σ_t e(ids[i, t]) ⊗ cols[i, t], with e(v) the v-th unit vector.
+
+    Attributes:
+        ids: [B, T] int64, below num_rows.
+        cols: [B, T, C], zero where the embedding has no gradient (padding_idx).
+        num_rows: R.
+    """
+
+    ids: Tensor
+    cols: Tensor
+    num_rows: int
+
+    def weighted_sum(self, weights: Tensor, dtype: torch.dtype) -> Tensor:
+        """Σ_i weights[i] G_i as [R, C] in ``dtype``."""
+        cols = self.cols.to(dtype) * weights.to(dtype)[:, None, None]
+        total = cols.new_zeros(self.num_rows, cols.shape[-1])
+        return total.index_add_(0, self.ids.flatten(), cols.flatten(0, 1))
+
+    def select(self, samples: Tensor) -> "LookupTerm":
+        """The term of the samples with indices ``samples`` ([n] int64) alone."""
+        return LookupTerm(self.ids[samples], self.cols[samples], self.num_rows)
+
+
+@dataclass
+class DenseTerm:
+    """The per-sample gradients themselves, for parameters as small as a norm's scale.
+
+    Attributes:
+        grads: [B, *parameter shape].
+    """
+
+    grads: Tensor
+
+    def weighted_sum(self, weights: Tensor, dtype: torch.dtype) -> Tensor:
+        """Σ_i weights[i] G_i with the parameter's shape in ``dtype``."""
+        wide = torch.promote_types(self.grads.dtype, torch.float32)
+        return torch.tensordot(weights.to(wide), self.grads.to(wide), dims=1).to(dtype)
+
+    def select(self, samples: Tensor) -> "DenseTerm":
+        """The term of the samples with indices ``samples`` ([n] int64) alone."""
+        return DenseTerm(self.grads[samples])
+
+
+Term = OuterTerm | LookupTerm | DenseTerm

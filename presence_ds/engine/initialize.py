@@ -1,0 +1,91 @@
+"""`presence_ds.initialize`: `deepspeed.initialize` with PRESENCE."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+from torch import nn
+
+from presence_ds.engine.config import PresenceConfig
+from presence_ds.engine.engine import PresenceEngine
+from presence_ds.engine.presence import Presence
+from presence_ds.engine.zero import check_engine, restore_partition
+from presence_ds.errors import ConfigError
+from presence_ds.versions import check_versions
+
+
+def initialize(
+    *,
+    model: nn.Module,
+    config: Mapping[str, Any] | str | Path,
+    presence: PresenceConfig | Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> tuple[PresenceEngine, Any, Any, Any]:
+    """Make a DeepSpeed engine that weighs every sample by its self-influence.
+
+    The training loop stays DeepSpeed's: ``loss = engine(**batch); engine.backward(loss); engine.step()``, with
+    ``input_ids``, ``labels`` and what else the model takes in ``batch``.
+
+    Args:
+        model: a causal language model of `transformers`, or any module whose output has ``logits`` [B, T, V].
+        config: DeepSpeed configuration, as a dict or the path of its JSON.
+        presence: what to score and how to weigh; None reads the "presence" section of ``config``.
+        kwargs: everything else that `deepspeed.initialize` takes.
+
+    Returns:
+        engine, optimizer, training data loader and learning-rate scheduler, as `deepspeed.initialize` does.
+
+    Raises:
+        ConfigError: a field of ``presence`` or ``config`` cannot be used.
+        AttributionError: the model has parameters whose gradient cannot be attributed to samples.
+    """
+    check_versions()
+    settings = _read(config)
+    section = settings.pop("presence", {})
+    if presence is None:
+        presence = section
+    if not isinstance(presence, PresenceConfig):
+        presence = PresenceConfig.from_mapping(presence)
+    presence.validate()
+    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+        raise ConfigError(
+            "the model has activation checkpointing enabled: strategy one_pass keeps every activation until the "
+            "weights are known; call model.gradient_checkpointing_disable()"
+        )
+
+    engine, optimizer, loader, scheduler = deepspeed.initialize(model=model, config=settings, **kwargs)
+    check_engine(engine)
+    # deepspeed.initialize chooses the engine's class itself; a subclass of that very class adds PRESENCE to its calls.
+    assert type(engine) is PresenceEngine.__base__, type(engine)
+    engine.__class__ = PresenceEngine
+    engine._gradient_divisor = None
+    engine.presence = Presence(
+        presence,
+        engine.module,
+        micro_batch_size=engine.train_micro_batch_size_per_gpu(),
+        accumulation_steps=engine.gradient_accumulation_steps(),
+        group=engine.data_parallel_group,
+    )
+    for parameter in engine.module.parameters():
+        if (
+            hasattr(parameter, "ds_id") and parameter.requires_grad
+        ):  # after ZeRO's own hook, which takes the gradient up
+            parameter.register_post_accumulate_grad_hook(restore_partition)
+    return engine, optimizer, loader, scheduler
+
+
+def _read(config: Mapping[str, Any] | str | Path) -> dict[str, Any]:
+    if isinstance(config, Mapping):
+        return dict(config)
+    path = Path(config)
+    try:
+        settings = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"config: {path} does not exist: give the path of a DeepSpeed JSON") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"config: {path} is not valid JSON: {error}") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"config: {path} holds a {type(settings).__name__}: a DeepSpeed JSON is an object")
+    return settings

@@ -1,0 +1,55 @@
+"""The weight-gradient sweep: Σ_i u_i G_i of every parameter, delivered through autograd.
+
+A parameter enters a custom autograd Function as its input, so its gradient arrives where autograd would have put it,
+and ZeRO's own hooks reduce and partition it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from presence_ds.capture import Term
+from presence_ds.engine.zero import is_partitioned, pose_as_whole
+
+
+class _Deliver(Function):
+    @staticmethod
+    def forward(ctx: Any, parameter: Tensor, terms: list[Term], weights: Tensor) -> Tensor:
+        ctx.terms, ctx.weights, ctx.dtype = terms, weights, parameter.dtype
+        return weights.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        weights = ctx.weights * grad_outputs[0]
+        total = ctx.terms[0].weighted_sum(weights, ctx.dtype)
+        for term in ctx.terms[1:]:
+            total += term.weighted_sum(weights, ctx.dtype)
+        ctx.terms = None  # frees the layer's activations and output gradients
+        return total, None, None
+
+
+def surrogate(terms: Mapping[Tensor, list[Term]], weights: Tensor, value: Tensor) -> Tensor:
+    """A scalar equal to ``value`` whose backward gives every parameter the gradient Σ_i weights[i] G_i.
+
+    Args:
+        terms: gradient terms in the order of the forward pass; their backward runs in the opposite order, as usual.
+        weights: [B] float32.
+        value: 0-dimensional, without gradient.
+    """
+    deliveries = []
+    for parameter, uses in terms.items():
+        if not uses:
+            continue  # used, but the loss does not depend on it
+        if is_partitioned(parameter):
+            pose_as_whole(parameter)
+        deliveries.append(_Deliver.apply(parameter, uses, weights))
+    return value + torch.stack(deliveries).sum()
+
+
+def drop_samples(terms: Mapping[Tensor, list[Term]], kept: Tensor) -> dict[Tensor, list[Term]]:
+    """The terms of the samples with indices ``kept`` alone: 0 · NaN is NaN, so a weight of 0 would not silence the
+    others."""
+    return {parameter: [term.select(kept) for term in uses] for parameter, uses in terms.items()}
