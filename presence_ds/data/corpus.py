@@ -43,14 +43,16 @@ class PackedDataset(Dataset[Sample]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Sample:
-        row = self._arrays[index]
-        input_ids = torch.from_numpy(row["input_ids"]).long()
-        return Sample(
-            input_ids=input_ids,
-            labels=input_ids,
-            source_ids=int(row["source_id"]),
-            document_ids=str(row["document_id"]),
-        )
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[Sample]:
+        """A batch at once, which torch's loader prefers where it exists: several times cheaper than row by row."""
+        rows = self._arrays[indices]
+        samples = zip(torch.from_numpy(rows["input_ids"]).long(), rows["source_id"], rows["document_id"], strict=True)
+        return [
+            Sample(input_ids=ids, labels=ids, source_ids=int(source_id), document_ids=str(document_id))
+            for ids, source_id, document_id in samples
+        ]
 
 
 def sample_features(sequence_length: int) -> datasets.Features:

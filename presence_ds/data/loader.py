@@ -1,5 +1,6 @@
 """Batches of packed samples on every rank, resumable at any batch."""
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,15 +41,17 @@ def build_loader(
     sampler = StatefulDistributedSampler(
         dataset, num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed, drop_last=True
     )
-    return StatefulDataLoader(
-        dataset,
-        batch_size=micro_batch_size,
-        sampler=sampler,
-        num_workers=num_workers,
-        pin_memory=pin_memory,
-        drop_last=True,
-        generator=torch.Generator().manual_seed(seed),  # otherwise each epoch draws from the global generator
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*set_vital")  # torchdata calls what newer torch deprecates
+        return StatefulDataLoader(
+            dataset,
+            batch_size=micro_batch_size,
+            sampler=sampler,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            drop_last=True,
+            generator=torch.Generator().manual_seed(seed),  # otherwise each epoch draws from the global generator
+        )
 
 
 class BatchStream(Iterator[dict[str, Any]]):

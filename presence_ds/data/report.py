@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from presence_ds.data.sources import Skipped
 
@@ -65,14 +66,18 @@ class CorpusReport:
         return cls(**{**value, **parts})
 
     def table(self) -> Table:
-        """The report for people, to be printed with rich."""
-        table = Table(title=f"Corpus: samples of {self.sequence_length} tokens, vocabulary of {self.vocab_size}")
-        table.add_column("part")
-        table.add_column("source")
-        for name in ("documents", "characters", "tokens", "samples", "dropped tokens", "duplicates", "skipped rows"):
+        """The report for people, narrow enough for a log of 80 columns, to be printed with rich."""
+        table = Table(
+            title=f"Corpus: samples of {self.sequence_length} tokens, vocabulary of {self.vocab_size}",
+            box=None,
+            padding=(0, 1, 0, 0),
+        )
+        table.add_column("source", overflow="fold")
+        for name in ("documents", "tokens", "samples", "dropped tokens", "duplicates", "skipped rows"):
             table.add_column(name, justify="right")
         for part, sources in (("train", self.train), ("validation", self.validation)):
+            table.add_row(part, style="bold")
             for name, report in sources.items():
-                counts = {**asdict(report), "skipped": report.skipped.rows}
-                table.add_row(part, name, *(f"{count:,}" for count in counts.values()))
+                counts = (report.documents, report.tokens, report.samples, report.dropped_tokens, report.duplicates)
+                table.add_row(Text(f"  {name}"), *(f"{count:,}" for count in (*counts, report.skipped.rows)))
         return table
