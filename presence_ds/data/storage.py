@@ -1,0 +1,51 @@
+"""Arrow stream files: written a batch at a time, read memory-mapped."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+
+BATCH_ROWS = 1000
+BATCH_BYTES = 4 * 2**20
+
+
+class ArrowWriter:
+    """Append rows to an arrow stream file, holding at most about `BATCH_BYTES` or `BATCH_ROWS` rows in memory."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._writer = pa.ipc.new_stream(str(path), schema)
+        self._rows: list[Sequence[Any]] = []
+        self._bytes = 0
+
+    def write(self, row: Sequence[Any], size: int) -> None:
+        """Append one row, its values in the order of the schema, of about ``size`` bytes."""
+        self._rows.append(row)
+        self._bytes += size
+        if self._bytes >= BATCH_BYTES or len(self._rows) >= BATCH_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._rows:
+            columns = zip(*self._rows, strict=True)
+            arrays = [pa.array(c, type=t) for c, t in zip(columns, self._schema.types, strict=True)]
+            self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
+            self._rows, self._bytes = [], 0
+
+    def __enter__(self) -> "ArrowWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._flush()
+        self._writer.close()
+
+
+def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Read the batches of an arrow stream file in turn, memory-mapped."""
+    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
+        yield from reader
