@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
+from presence_ds.data.sources import find_files
 from presence_ds.errors import ConfigError, PresenceError
 from presence_ds.trainer.distributed import environment_rank, launched
 from presence_ds.trainer.launcher import launch, local_processes, set_environment_defaults
@@ -61,6 +62,8 @@ def run(arguments: list[str]) -> None:
             raise ConfigError(f"num_processes is {parsed.num_processes}: it must be at least 1")
         processes = local_processes(parsed.num_processes)
         make_plan(recipe, recipe_file, world_size=processes, bf16_hardware=hardware_has_bf16())
+        for source in [*recipe.data.sources, *(recipe.data.validation_sources or [])]:
+            find_files(source)
         launch(arguments[1:], parsed.num_processes)
 
 

@@ -1,0 +1,166 @@
+"""Bad input: one line on standard error that names the field, exit status 1, before any rank is started."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from presence_ds import cli
+
+CASES = {
+    "unknown field": (["--training.stepz", "3"], "training.stepz"),
+    "wrong type": (["--training.steps", "many"], "training.steps"),
+    "wrong type in the presence section": (["--presence.projection_dim", "big"], "presence.projection_dim"),
+    "unknown choice": (["--presence.schedule.kind", "three_stage"], "presence.schedule.kind"),
+    "switch step beyond the end": (
+        ["--presence.schedule.switch_step", "61", "--presence.schedule.switch_fraction", "null"],
+        "presence.schedule.switch_step is 61, beyond the end of training: it must be at most 60",
+    ),
+    "switch stated twice": (["--presence.schedule.switch_step", "3"], "presence.schedule.switch_fraction"),
+    "steps stated twice": (["--presence.schedule.training_steps", "7"], "presence.schedule.training_steps is 7"),
+    "projection dimension 0": (["--presence.projection_dim", "0"], "presence.projection_dim is 0"),
+    "no layers": (["--presence.layers", "[]"], "presence.layers is empty"),
+    "missing DeepSpeed file": (["--deepspeed", "nowhere.json"], "deepspeed is nowhere.json"),
+    "missing data file": (['--data.sources=[{"name": "a", "path": "nowhere.jsonl"}]'], "nowhere.jsonl"),
+    "no source": (["--data.sources", "[]"], "data.sources"),
+    "too long for the model": (["--data.sequence_length", "65"], "data.sequence_length is 65"),
+    "batch that does not divide": (
+        ["--training.gradient_accumulation_steps", "null", "--training.global_batch_size", "12"],
+        "training.global_batch_size is 12, which does not divide: it must be a multiple of 8",
+    ),
+    "batch stated twice": (["--training.global_batch_size", "16"], "training.gradient_accumulation_steps"),
+    "empty micro-batch": (["--training.micro_batch_size", "0"], "training.micro_batch_size is 0"),
+    "negative clipping": (["--training.gradient_clipping", "-1"], "training.gradient_clipping is -1"),
+    "negative learning rate": (["--optimizer.lr", "-1"], "optimizer.lr is -1"),
+    "warm-up beyond the end": (["--lr_schedule.warmup_steps", "61"], "lr_schedule.warmup_steps is 61"),
+    "evaluation every 0 steps": (["--evaluation.every_steps", "0"], "evaluation.every_steps is 0"),
+    "keep no checkpoint": (["--checkpoint.keep", "0"], "checkpoint.keep is 0"),
+    "log every 0 steps": (["--logging.every_steps", "0"], "logging.every_steps is 0"),
+    "no process": (["--num_processes", "0"], "num_processes is 0"),
+    "unknown model type": (["--model.config.model_type", "lama"], 'model.config.model_type is "lama"'),
+    "unknown model field": (["--model.config.n_layers", "3"], "model.config.n_layers is not a field of GPT2Config"),
+    "wrong type in the model": (["--model.config.n_layer", "x"], "n_layer"),
+    "two models": (["--model.path", "somewhere"], "model.config and model.path"),
+    "missing model": (["--model.config", "null", "--model.path", "./nowhere"], "model.path is ./nowhere"),
+}
+
+
+def fails_with_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["train", *arguments])
+    assert ended.value.code == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1, captured.err
+    return captured.err
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_bad_recipe(case: str, tiny_recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides, expected = CASES[case]
+    assert expected in fails_with_one_line([str(tiny_recipe), "--num_processes", "2", *overrides], capsys)
+
+
+def test_the_recipe_these_cases_start_from_is_good(
+    tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every case above fails for its own reason: untouched, the recipe gets as far as the launcher."""
+    reached: list[list[str]] = []
+    monkeypatch.setattr("presence_ds.trainer.launcher.os.execv", lambda _, command: reached.append(command))
+    cli.main(["train", str(tiny_recipe), "--num_processes", "2"])
+    (command,) = reached
+    assert command[:3] == [sys.executable, "-m", "deepspeed.launcher.runner"]
+    assert command[-5:] == ["--module", "presence_ds.train", str(tiny_recipe), "--num_processes", "2"]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("training: {stepz: 3}", "training.stepz"),
+        ("trainin: {steps: 3}", "trainin"),
+        ("training: [1", "config"),
+        ("- training", "config"),
+        ("", "config"),
+        ("training: {steps: 3}", "data.sources"),
+    ],
+)
+def test_bad_yaml(content: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(content)
+    assert expected in fails_with_one_line([str(path)], capsys)
+
+
+def test_missing_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nowhere.yaml" in fails_with_one_line(["nowhere.yaml"], capsys)
+    assert "recipe" in fails_with_one_line([], capsys)
+
+
+def test_recipe_after_its_overrides(tiny_recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """jsonargparse would let the file win over what stands before it."""
+    assert "training.steps" in fails_with_one_line(["--training.steps", "3", str(tiny_recipe)], capsys)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"zero_optimization": {"stage": 0}}, "zero_optimization.stage is 0"),
+        ({"zero_optimization": {"stage": 4}}, "zero_optimization.stage is 4"),
+        ({"zero_optimization": {"stage": 2, "overlap": True}}, "zero_optimization.overlap"),
+        ({"zero_optimization": {"stage": 2, "overlap_comm": "x"}}, "zero_optimization.overlap_comm"),
+        ({"fp16": {"enabled": True}}, "fp16"),
+        ({"optimizer": {"type": "Adam"}}, '"optimizer"'),
+        ({"scheduler": {"type": "WarmupLR"}}, '"scheduler"'),
+        ({"presence": {"layers": "all"}}, '"presence"'),
+        ({"wandb": {"enabled": True}}, '"wandb"'),
+        ({"train_batch_size": 99}, "train_batch_size is 99"),
+        ({"train_micro_batch_size_per_gpu": 3}, "training.micro_batch_size is 4"),
+        ({"gradient_accumulation_steps": 5}, "training.gradient_accumulation_steps is 2"),
+        ({"gradient_clipping": 0.5}, "training.gradient_clipping is 1.0"),
+        ({"bf16": {"enabled": True}}, "bf16.enabled is true"),
+    ],
+)
+def test_bad_deepspeed_json(
+    change: dict[str, object], expected: str, tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps({"zero_optimization": {"stage": 2}} | change))
+    line = fails_with_one_line([str(tiny_recipe), "--num_processes", "2", "--deepspeed", str(path)], capsys)
+    assert expected in line
+    assert "deepspeed" in line
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\xff"])
+def test_deepspeed_file_that_is_no_json_object(
+    content: str, tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "ds.json"
+    path.write_text(content, encoding="latin-1")
+    assert "deepspeed" in fails_with_one_line([str(tiny_recipe), "--deepspeed", str(path)], capsys)
+
+
+def test_shared_values_may_be_auto_or_the_same(tiny_recipe: Path, tmp_path: Path) -> None:
+    path = tmp_path / "ds.json"
+    values = {"train_batch_size": "auto", "gradient_clipping": 1.0, "train_micro_batch_size_per_gpu": 4}
+    path.write_text(json.dumps({"zero_optimization": {"stage": 2}} | values))
+    parser = cli.make_train_parser()
+    recipe, recipe_file = cli.read_recipe(parser, parser.parse_args([str(tiny_recipe), "--deepspeed", str(path)]))
+    plan = cli.make_plan(recipe, recipe_file, world_size=2, bf16_hardware=True)
+    assert plan.deepspeed["train_batch_size"] == 16
+    assert plan.deepspeed["gradient_clipping"] == 1.0
+    assert not plan.bf16
+
+
+def test_deepspeed_path_beside_the_recipe_or_in_the_working_directory(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = yaml.safe_load(tiny_recipe.read_text())
+    source = Path(recipe["deepspeed"])
+    for place in (tiny_recipe.parent, tmp_path / "work"):
+        place.mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / "work" if place != tiny_recipe.parent else "/")
+        (place / "here.json").write_text(source.read_text())
+        assert cli.find_beside_recipe("here.json", tiny_recipe, "deepspeed") == (place / "here.json").resolve()
+        (place / "here.json").unlink()
