@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-WORDS = "the model of a small world reads one line after another and learns what comes next in it".split()
+WORDS = ["the", "model", "of", "a", "small", "world", "reads", "one", "line", "after", "another", "and", "learns"]
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,9 @@ class WandbRun(Callback):
                 dir=str(self._directory.path),
                 mode=self._mode(),
                 config=self._resolved,
-                settings=wandb.Settings(init_timeout=INIT_TIMEOUT, finish_timeout=FINISH_TIMEOUT, silent=True),
+                settings=wandb.Settings(
+                    init_timeout=INIT_TIMEOUT, finish_timeout=FINISH_TIMEOUT, console="off", silent=True
+                ),
             )
             self._run.define_metric("*", step_metric="step")
 

@@ -1,0 +1,181 @@
+"""Whole runs on two ranks through the real DeepSpeed launcher."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, presence_train, read_metrics, read_scores, write_recipe
+
+from presence_ds.trainer.callbacks.checkpoint import complete_checkpoints
+
+Environment = dict[str, str]
+TIMINGS = ("throughput(tokens/s)", "step_time(s)", "memory/peak(GiB)")
+
+
+@pytest.fixture(scope="module")
+def quickstart(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The shipped quickstart at 6 steps, wandb on: its run directory and what it printed."""
+    work = tmp_path_factory.mktemp("quickstart")
+    overrides = ["--training.steps", "6", "--lr_schedule.warmup_steps", "2", "--logging.every_steps", "2"]
+    overrides += ["--evaluation.max_batches", "2", "--wandb.enabled", "true"]
+    recipe = ROOT / "recipes" / "quickstart.yaml"
+    finished = presence_train(recipe, *overrides, environment=environment, cwd=work)
+    assert finished.returncode == 0, finished.stderr
+    (run_dir,) = (work / "runs").iterdir()
+    return run_dir, finished.stdout
+
+
+def test_quickstart_leaves_a_complete_run_directory(quickstart: tuple[Path, str]) -> None:
+    run_dir, _ = quickstart
+    assert run_dir.name.startswith("quickstart-")
+    metrics = read_metrics(run_dir)
+    assert [line["step"] for line in metrics] == [2, 4, 6]
+    assert metrics[-1]["loss"] < metrics[0]["loss"]
+    assert metrics[-1]["tokens"] == 6 * 2 * 16 * 128
+    assert [checkpoint.name for checkpoint in complete_checkpoints(run_dir / "checkpoints")] == ["step_00000006"]
+    assert json.loads((run_dir / "deepspeed.json").read_text())["train_batch_size"] == 32
+    assert len(list((run_dir / "wandb").glob("offline-run-*/*.wandb"))) == 1
+
+
+def test_quickstart_summary_is_what_the_score_records_say(quickstart: tuple[Path, str]) -> None:
+    """Mean weight (w·N) and mean self-influence of each source and stage, recomputed from every sample."""
+    run_dir, printed = quickstart
+    summary = json.loads((run_dir / "summary.json").read_text())
+    samples = defaultdict(list)
+    for row in read_scores(run_dir):
+        samples["direct" if row["step"] <= 3 else "inverse", row["source"]].append(row)
+    assert {source for _, source in samples} == {"prose", "code", "shuffled"}
+    for (stage, source), rows in samples.items():
+        found = summary["stages"][stage]["sources"][source]
+        assert found["samples"] == len(rows)
+        assert found["mean_weight"] == pytest.approx(sum(row["weight"] * 32 for row in rows) / len(rows), rel=1e-5)
+        assert found["mean_si"] == pytest.approx(sum(row["self_influence"] for row in rows) / len(rows), rel=1e-5)
+        assert f"{found['mean_weight']:.4f}" in printed
+    assert summary["validation_loss"] == read_metrics(run_dir)[-1]["validation/loss"]
+    assert f"{summary['validation_loss']:.4f}" in printed
+    assert str(run_dir) in printed
+
+
+def test_weights_of_every_step_sum_to_one_over_both_ranks(quickstart: tuple[Path, str]) -> None:
+    sums: dict[object, float] = defaultdict(float)
+    rows = read_scores(quickstart[0])
+    for row in rows:
+        sums[row["step"]] += row["weight"]
+    assert {row["rank"] for row in rows} == {0, 1}
+    assert len(rows) == 6 * 32
+    assert len({(row["step"], row["rank"], row["micro_step"], row["position"]) for row in rows}) == len(rows)
+    assert all(total == pytest.approx(1.0, abs=1e-6) for total in sums.values())
+    assert all(row["document_id"] for row in rows)
+
+
+def test_what_rank_0_shows(quickstart: tuple[Path, str]) -> None:
+    printed = quickstart[1]
+    for expected in ("5,004,032 parameters", "ZeRO-2", "one_pass", "4,096 (16 samples", "ETA", "left out of SI"):
+        assert printed.count(expected) >= 1, expected
+    assert printed.count("step 4/6") == 1
+
+
+@pytest.fixture(scope="module")
+def whole_run(environment: Environment, corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 steps without interruption; wandb fails (online without a key) and must not matter."""
+    work = tmp_path_factory.mktemp("whole")
+    recipe = write_recipe(work / "tiny.yaml", corpus_file)
+    wandb = ["--wandb.enabled", "true", "--wandb.mode", "online"]
+    finished = presence_train(recipe, "--run_dir", work / "run", *wandb, environment=environment, cwd=work)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count("wandb is off for the rest of this run") == 1
+    return work / "run"
+
+
+@pytest.fixture(scope="module")
+def resumed_run(environment: Environment, corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same 60 steps, killed between checkpoints and resumed from what was saved, by the other command."""
+    work = tmp_path_factory.mktemp("resumed")
+    recipe = write_recipe(work / "tiny.yaml", corpus_file)
+    run_dir = work / "run"
+    command = [
+        sys.executable,
+        "-m",
+        "presence_ds.train",
+        str(recipe),
+        "--run_dir",
+        str(run_dir),
+        "--num_processes",
+        "2",
+    ]
+    killed = subprocess.Popen(
+        command, env=environment, cwd=work, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while killed.poll() is None and not ((run_dir / "metrics.jsonl").is_file() and len(read_lines(run_dir)) >= 5):
+        time.sleep(0.02)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert 25 <= json.loads(read_lines(run_dir)[-1])["step"] < 60
+    assert not (run_dir / "summary.json").exists()
+    with open(run_dir / "metrics.jsonl", "a") as file:
+        file.write('{"step": 3')  # the line that a crash may leave
+    deepspeed = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", "2"]
+    finished = subprocess.run(
+        [*deepspeed, "--master_port", "29511", "--module", "presence_ds.train", str(run_dir / "recipe.yaml")],
+        env=environment,
+        cwd=work,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "20 done of 60" in finished.stdout or "40 done of 60" in finished.stdout
+    return run_dir
+
+
+def read_lines(run_dir: Path) -> list[str]:
+    return [line for line in (run_dir / "metrics.jsonl").read_text().split("\n")[:-1] if line]
+
+
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(whole_run: Path, resumed_run: Path) -> None:
+    """Loss, weights, gradient norm, learning rate and validation loss of every logged step, with dropout on."""
+    runs = []
+    for run_dir in (whole_run, resumed_run):
+        lines = read_metrics(run_dir)
+        runs.append([{name: value for name, value in line.items() if name not in TIMINGS} for line in lines])
+    assert [line["step"] for line in runs[0]] == list(range(5, 61, 5))
+    assert runs[1] == runs[0]
+
+
+def test_a_resumed_run_has_every_score_record_once(whole_run: Path, resumed_run: Path) -> None:
+    whole = read_scores(whole_run)
+    assert len(whole) == 60 * 2 * 2 * 4
+    assert read_scores(resumed_run) == whole
+
+
+def test_a_resumed_run_has_the_same_summary(whole_run: Path, resumed_run: Path) -> None:
+    stages = [json.loads((run_dir / "summary.json").read_text())["stages"] for run_dir in (whole_run, resumed_run)]
+    assert stages[1] == stages[0]
+    assert stages[0]["direct"]["steps"] == stages[0]["inverse"]["steps"] == 30
+
+
+def test_old_checkpoints_are_deleted_and_latest_points_to_a_complete_one(whole_run: Path) -> None:
+    names = [checkpoint.name for checkpoint in complete_checkpoints(whole_run / "checkpoints")]
+    assert names == ["step_00000040", "step_00000060"]
+    assert (whole_run / "checkpoints" / "latest").read_text() == names[-1]
+
+
+def test_errors_found_on_rank_0_end_every_rank_with_one_line(
+    whole_run: Path, environment: Environment, tmp_path: Path
+) -> None:
+    """A finished run is only seen on the ranks: one line in all, status 1, and nobody is left waiting."""
+    before = (whole_run / "metrics.jsonl").read_text()
+    finished = presence_train(whole_run / "recipe.yaml", environment=environment, cwd=tmp_path)
+    assert finished.returncode == 1
+    lines = [line for line in finished.stderr.splitlines() if line.startswith("presence: error:")]
+    assert len(lines) == 1
+    assert "run_dir is" in lines[0]
+    assert "has finished its 60 steps" in lines[0]
+    assert "Traceback" not in finished.stderr + finished.stdout
+    assert (whole_run / "metrics.jsonl").read_text() == before
