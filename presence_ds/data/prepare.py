@@ -272,4 +272,4 @@ def _replaced_when_complete(directory: Path) -> Iterator[Path]:
 
 def _progress() -> Progress:
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(TextColumn("{task.description}"), *columns, console=Console(stderr=True))
+    return Progress(TextColumn("{task.description}", markup=False), *columns, console=Console(stderr=True))
