@@ -209,6 +209,19 @@ def test_failure_keeps_the_corpus_that_was_there(
     assert np.array_equal(open_corpus(directory).train.rows[0]["input_ids"], corpus.train.rows[0]["input_ids"])
 
 
+def test_leftover_of_a_killed_run_is_removed_once_it_is_old(make_config: MakeConfig, tmp_path: Path) -> None:
+    old, recent = (tmp_path / f".corpus.{name}.partial" for name in ("old", "recent"))
+    for folder in (old, recent):
+        folder.mkdir()
+        (folder / "train.arrow").touch()
+    os.utime(old / "train.arrow", (0, 0))
+    os.utime(old, (0, 0))
+    os.utime(recent, (0, 0))
+    prepare_corpus(make_config(), tmp_path / "corpus")
+    assert not old.exists()
+    assert recent.exists()
+
+
 def test_other_folders_are_never_replaced(make_config: MakeConfig, tmp_path: Path) -> None:
     precious = tmp_path / "folder" / "thesis.txt"
     precious.parent.mkdir()

@@ -194,3 +194,10 @@ def test_empty_source_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("\n\n")
     assert error_of(SourceConfig("s", str(path))) == f'source "s" is empty: there is no document in {path}'
+
+
+def test_names_that_look_like_patterns_or_urls(tmp_path: Path) -> None:
+    (tmp_path / "a*[1]::b.jsonl").write_text('{"text": "one"}')
+    pq.write_table(pa.table({"text": ["two"]}), tmp_path / "a*[1].parquet")
+    documents = [read(SourceConfig("s", f"{tmp_path}/{name}"))[0] for name in ("a*[1]::b.jsonl", "a*[1].parquet")]
+    assert [[document.text for document in each] for each in documents] == [["one"], ["two"]]
