@@ -57,32 +57,37 @@ def build_loader(
 class BatchStream(Iterator[dict[str, Any]]):
     """Batches without end, every epoch in another order, with a state that resumes at the next batch.
 
+    The state is the number of batches taken, not the loader's own: that one depends on the number of workers, and is
+    wrong when it is taken between resuming and the next batch.
+
     Args:
         loader: What `build_loader` returned.
     """
 
     def __init__(self, loader: StatefulDataLoader) -> None:
         self.loader = loader
-        self._batches: Iterator[dict[str, Any]] | None = None
-        self._start_epoch(0)
+        self._start(epoch=0, batches=0)
 
-    def _start_epoch(self, epoch: int) -> None:
+    def _start(self, epoch: int, batches: int) -> None:
         self.epoch = epoch
-        self.loader.sampler.set_epoch(epoch)
-        self._batches = None
+        self._num_taken = batches
+        self._batches: Iterator[dict[str, Any]] | None = None
 
     def __next__(self) -> dict[str, Any]:
         while True:
             if self._batches is None:
+                self.loader.sampler.set_epoch(self.epoch)
+                self.loader.sampler.load_state_dict({"yielded": self._num_taken * self.loader.batch_size})
                 self._batches = iter(self.loader)
             batch = next(self._batches, None)
             if batch is not None:
+                self._num_taken += 1
                 return batch
-            self._start_epoch(self.epoch + 1)
+            self._start(self.epoch + 1, batches=0)
 
     def state_dict(self) -> dict[str, Any]:
-        """What is needed to go on after the last batch returned: a few numbers. Each rank's own."""
-        return {"epoch": self.epoch, "order": self._order(), "loader": self.loader.state_dict()}
+        """What is needed to go on after the last batch returned: a few numbers, the same on every rank."""
+        return {"epoch": self.epoch, "batches": self._num_taken, "order": self._order()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where ``state`` was taken.
@@ -96,8 +101,7 @@ class BatchStream(Iterator[dict[str, Any]]):
                     f"the checkpoint was written with {name} = {state['order'][name]} and this run has {here}: resume "
                     f"with the same value, as the order of the samples depends on it"
                 )
-        self._start_epoch(state["epoch"])
-        self.loader.load_state_dict(state["loader"])
+        self._start(state["epoch"], state["batches"])
 
     def _order(self) -> dict[str, int]:
         """What the order of the samples depends on, besides the epoch."""

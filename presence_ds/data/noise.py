@@ -38,8 +38,7 @@ def is_copied(noise: NoiseConfig, seed: int, document_id: str) -> bool:
 
 def shuffle_words(text: str, seed: int, document_id: str) -> str:
     """Permute the words of ``text``; the white space between them stays where it is, so that only the order is lost."""
-    parts = re.split(r"(\s+)", text)
-    words = parts[::2]
+    words = re.findall(r"\S+", text)
     random.Random(stable_hash(seed, "shuffle", document_id)).shuffle(words)
-    parts[::2] = words
-    return "".join(parts)
+    remaining = iter(words)
+    return re.sub(r"\S+", lambda _: next(remaining), text)

@@ -29,6 +29,7 @@ from presence_ds.data.storage import ArrowWriter, read_batches
 from presence_ds.data.tokenizer import encode, load_tokenizer, train_tokenizer
 from presence_ds.errors import DataError
 
+LEFTOVER_SECONDS = 24 * 3600  # an unfinished folder that was not written to for so long belongs to a killed run
 DOCUMENT_SCHEMA = pa.schema({"id": pa.string(), "text": pa.string()})
 
 
@@ -173,7 +174,8 @@ class _Builder:
         if config.path is not None:
             return load_tokenizer(config)
         names = [source.name for source in self.config.sources]
-        task = self.progress.add_task("train tokenizer", total=sum(self.num_read["train", name] for name in names))
+        total = sum(self.num_read["train", name] for name in names)
+        task = self.progress.add_task("train tokenizer", total=total)
 
         def texts() -> Iterator[str]:
             for name in names:
@@ -181,7 +183,9 @@ class _Builder:
                     yield from (document.text for document in batch)
                     self.progress.advance(task, len(batch))
 
-        return train_tokenizer(config, texts())
+        tokenizer = train_tokenizer(config, texts())
+        self.progress.update(task, completed=total)
+        return tokenizer
 
     def _pack(
         self,
@@ -250,6 +254,10 @@ def _is_prepared(directory: Path, fingerprint: str) -> bool:
 @contextmanager
 def _replaced_when_complete(directory: Path) -> Iterator[Path]:
     """A new folder that takes the place of ``directory`` if the block succeeds, and vanishes if it does not."""
+    for leftover in directory.parent.glob(f".{directory.name}.*.partial"):
+        newest = max(path.stat().st_mtime for path in (leftover, *leftover.rglob("*")))
+        if time.time() - newest > LEFTOVER_SECONDS:
+            shutil.rmtree(leftover)
     unique = uuid.uuid4().hex
     work = directory.with_name(f".{directory.name}.{unique}.partial")
     work.mkdir(parents=True)
@@ -272,4 +280,4 @@ def _replaced_when_complete(directory: Path) -> Iterator[Path]:
 
 def _progress() -> Progress:
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(TextColumn("{task.description}"), *columns, console=Console(stderr=True))
+    return Progress(TextColumn("{task.description}", markup=False), *columns, console=Console(stderr=True))

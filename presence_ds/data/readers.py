@@ -4,6 +4,7 @@ Text and jsonl are read line by line rather than through the loaders of ``datase
 row and do not say where a row stood; parquet goes through ``datasets``.
 """
 
+import glob
 import json
 import logging
 import lzma
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 import datasets
-import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from presence_ds.data.rows import BadRow, Document, text_problem
 from presence_ds.errors import DataError
@@ -92,7 +93,7 @@ def read_parquet(path: Path, name: str, text_field: str, id_field: str | None) -
     """
     columns = [text_field] if id_field is None else [text_field, id_field]
     with _one_line(path, "parquet file"):
-        table = datasets.load_dataset("parquet", data_files=[str(path)], split="train", streaming=True)
+        table = datasets.load_dataset("parquet", data_files=[glob.escape(str(path))], split="train", streaming=True)
         if missing := [column for column in columns if column not in table.column_names]:
             raise DataError(f'{path} has no column "{missing[0]}": its columns are {", ".join(table.column_names)}')
         number = 0
@@ -123,8 +124,8 @@ def _from_fields(
 
 @contextmanager
 def _open(path: Path) -> Iterator[IO[bytes]]:
-    """Open for reading, decompressing .gz, .bz2, .xz and .zst by their ending."""
-    with _one_line(path, "file"), fsspec.open(str(path), "rb", compression="infer") as stream:
+    """Open for reading, decompressing .gz, .bz2 and .xz by their ending."""
+    with _one_line(path, "file"), LocalFileSystem().open(str(path), "rb", compression="infer") as stream:
         yield stream
 
 

@@ -17,7 +17,7 @@ ENDINGS = {
     "jsonl": (".jsonl", ".ndjson"),
     "parquet": (".parquet", ".pq"),
 }
-COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+COMPRESSIONS = (".gz", ".bz2", ".xz")
 MAX_EXAMPLES = 5  # bad rows kept word for word; the others are only counted
 EARLY_STOP_ROWS = 1000  # stop reading when not one of this many first rows can be used
 
@@ -32,7 +32,7 @@ class SourceConfig:
             stands for every file below it with a known ending. Not used by python_packages.
         format: text; jsonl; parquet; or python_packages, English prose and code out of the Python packages installed
             in this environment (nothing is downloaded, nothing imported). None: inferred from the files' endings
-            (.txt .text .md, .jsonl .ndjson, .parquet .pq; text and jsonl also with .gz, .bz2, .xz or .zst after it).
+            (.txt .text .md, .jsonl .ndjson, .parquet .pq; text and jsonl also with .gz, .bz2 or .xz after it).
         documents: What one document is in a text file: the whole file, each line, or each paragraph (paragraphs are
             separated by blank lines).
         text_field: Field (jsonl) or column (parquet) that holds the text.

@@ -48,10 +48,9 @@ def load_tokenizer(config: TokenizerConfig) -> PreTrainedTokenizerBase:
     """
     assert config.path is not None
     path = Path(config.path).expanduser()
-    options = {} if config.eos_token is None else {"eos_token": config.eos_token}
     try:
         if path.is_file():
-            tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path), **options)
+            tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path))
         else:
             name = str(path) if path.is_dir() else config.path
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=config.trust_remote_code)
