@@ -18,7 +18,10 @@ from presence_ds.trainer.precision import hardware_has_bf16
 from presence_ds.trainer.recipe import Recipe, find_beside_recipe
 
 NOT_RECIPE = ("recipe", "num_processes", "local_rank")
-NOT_OURS = ("'set_vital' is deprecated", ".*all_gather_into_tensor. is deprecated")  # torchdata and DeepSpeed
+NOT_OURS = (
+    "'set_vital' is deprecated",
+    ".*(all_gather_into|reduce_scatter)_tensor. is deprecated",
+)  # torchdata and DeepSpeed
 GRACE = 20.0  # seconds
 
 

@@ -75,7 +75,8 @@ def train(recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) ->
     )
     if checkpoint is not None:
         restore(trainer, checkpoint)
-    print_setup(console, setup_facts(recipe, plan, trainer, corpus, directory))
+    console.print(corpus.report.table())
+    print_setup(console, setup_facts(recipe, plan, trainer, directory))
     trainer.fit()
     ranks.close()
 
@@ -153,20 +154,16 @@ def make_callbacks(
     return callbacks
 
 
-def setup_facts(
-    recipe: Recipe, plan: Plan, trainer: Trainer, corpus: Corpus, directory: RunDirectory
-) -> dict[str, Any]:
+def setup_facts(recipe: Recipe, plan: Plan, trainer: Trainer, directory: RunDirectory) -> dict[str, Any]:
     """What is shown once before the first step."""
     engine, config = trainer.engine, plan.model_config
     parameters = {name: whole_size(parameter) for name, parameter in engine.module.named_parameters()}
     left_out = [name for name in parameters if name not in engine.presence.scored]
     return {
         "run directory": directory.path,
+        "resolved recipe": directory.recipe,
         "model": f"{config.model_type}, {sum(parameters.values()):,} parameters, {engine.module.dtype}",
         "attention": config._attn_implementation,
-        "tokenizer": f"{len(corpus.tokenizer):,} tokens",
-        "corpus": f"{len(corpus.train):,} training and {len(corpus.validation):,} validation samples of "
-        f"{recipe.data.sequence_length} tokens; sources {', '.join(corpus.source_names)}",
         "tokens per step": f"{trainer.tokens_per_step:,} ({recipe.training.micro_batch_size} samples x "
         f"{engine.gradient_accumulation_steps()} micro-steps x {trainer.ranks.world_size} ranks)",
         "steps": f"{trainer.step} done of {trainer.total_steps}",
