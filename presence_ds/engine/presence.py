@@ -62,6 +62,11 @@ class Presence:
         self._micro_batch_size = micro_batch_size
         self._accumulation_steps = accumulation_steps
 
+    @property
+    def instrumented(self) -> dict[nn.Module, str]:
+        """Path in the model of every module whose parameters' gradients are attributed to samples."""
+        return self._strategy.instrumentation.names
+
     def micro_step(
         self,
         forward: Callable[..., Any],
