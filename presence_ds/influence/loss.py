@@ -27,7 +27,7 @@ def causal_lm_losses(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     wide = torch.promote_types(logits.dtype, torch.float32)
     targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
     kept = targets != IGNORED
-    factors = (kept / kept.sum(1, keepdim=True).clamp(min=1)).to(wide).view(-1, 1)
+    factors = (kept.to(wide) / kept.sum(1, keepdim=True).clamp(min=1)).view(-1, 1)
     index = targets.masked_fill(~kept, 0).view(-1, 1)
     flat = logits.flatten(0, 1)
     gradient, losses = torch.empty_like(flat), torch.empty_like(factors)

@@ -1,0 +1,40 @@
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.ranks import Ranks
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+class _Pools:
+    def __init__(self) -> None:
+        self._pools: dict[int, Ranks] = {}
+
+    def get(self, size: int) -> Ranks:
+        pool = self._pools.get(size)
+        if pool is None or not pool.alive:
+            pool = self._pools[size] = Ranks(size)
+        return pool
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.close()
+
+
+@pytest.fixture(scope="session")
+def _pools() -> Iterator[_Pools]:
+    pools = _Pools()
+    yield pools
+    pools.close()
+
+
+@pytest.fixture
+def two_ranks(_pools: _Pools) -> Ranks:
+    return _pools.get(2)
+
+
+@pytest.fixture
+def one_rank(_pools: _Pools) -> Ranks:
+    return _pools.get(1)

@@ -1,0 +1,85 @@
+"""Projected self-influence: unbiased, as spread out as theory says, and the same whoever computes it."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from presence_ds.capture import OuterTerm
+from presence_ds.engine.one_pass import OnePass
+from presence_ds.influence import SelfInfluence, select_parameters
+from presence_ds.influence.projected import Projection, squared_norms
+from tests.models import KINDS, tiny_model, tokens
+
+
+def estimates(term: OuterTerm, k: int, seeds: int) -> Tensor:
+    weight = torch.empty(term.rows.shape[-1], term.cols.shape[-1], dtype=torch.float64)
+    return torch.stack([squared_norms(Projection(weight, "w", k, seed), [term]) for seed in range(seeds)])
+
+
+@pytest.mark.parametrize("k", [4, 16])
+def test_rank_one_is_unbiased_with_the_variance_of_theory(k: int) -> None:
+    """E = ‖G‖², relative variance (1 + 2/k)² − 1 for G of rank one (METHOD: two independent χ²_k/k factors)."""
+    torch.manual_seed(0)
+    term = OuterTerm(torch.randn(1, 1, 50).double(), torch.randn(1, 1, 40).double())
+    exact = term.rows.square().sum() * term.cols.square().sum()
+    ratio = (estimates(term, k, 4000) / exact).squeeze(1)
+    variance = (1 + 2 / k) ** 2 - 1
+    assert ratio.mean().item() == pytest.approx(1.0, abs=4 * (variance / 4000) ** 0.5)
+    assert ratio.var().item() == pytest.approx(variance, rel=0.25)
+
+
+def test_higher_rank_is_unbiased_and_spreads_less() -> None:
+    torch.manual_seed(0)
+    k = 8
+    term = OuterTerm(torch.randn(1, 64, 50).double(), torch.randn(1, 64, 40).double())
+    exact = (term.rows.mT @ term.cols).square().sum()
+    ratio = (estimates(term, k, 2000) / exact).squeeze(1)
+    assert ratio.mean().item() == pytest.approx(1.0, abs=0.03)
+    assert ratio.var().item() < 0.5 * ((1 + 2 / k) ** 2 - 1)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_whole_models_are_unbiased_over_seeds(kind: str, tied: bool) -> None:
+    model = tiny_model(kind, tied=tied, dtype=torch.float64)
+    ids = tokens(3, 13)
+    selected = select_parameters(model, "all")
+    capture = OnePass(model, SelfInfluence(selected, None, 0)).score(
+        model.forward, (), {"input_ids": ids, "labels": ids}
+    )
+    seeds = 200
+    sampled = torch.stack([SelfInfluence(selected, 4, seed)(capture.capture.terms) for seed in range(seeds)])
+    ratio = sampled / capture.scores
+    error = 4 * ratio.std(0) / seeds**0.5
+    assert ((ratio.mean(0) - 1).abs() < error).all()
+    assert (ratio.std(0) < 0.6).all()
+
+
+def test_sides_no_wider_than_k_are_exact() -> None:
+    term = OuterTerm(torch.randn(2, 3, 5).double(), torch.randn(2, 3, 7).double())
+    expected = (term.rows.mT @ term.cols).flatten(1).square().sum(1)
+    torch.testing.assert_close(estimates(term, 8, 1)[0], expected)
+
+
+def test_projections_depend_on_name_and_seed_alone() -> None:
+    weight = nn.Parameter(torch.empty(40, 40))
+    term = OuterTerm(torch.randn(2, 3, 40), torch.randn(2, 3, 40))
+
+    def sketch(name: str, seed: int) -> Tensor:
+        return Projection(weight, name, 4, seed).sketch([term])
+
+    first = sketch("a.weight", 1)
+    torch.manual_seed(1234)  # neither the global generator nor what was made before matters
+    Projection(weight, "other", 4, 1)
+    assert torch.equal(sketch("a.weight", 1), first)
+    assert not torch.equal(sketch("b.weight", 1), first)
+    assert not torch.equal(sketch("a.weight", 2), first)
+
+
+def test_bfloat16_factors_are_summed_in_float32() -> None:
+    rows, cols = torch.randn(2, 500, 40), torch.randn(2, 500, 40)
+    weight = torch.empty(40, 40)
+    wide = squared_norms(Projection(weight, "w", 8, 0), [OuterTerm(rows, cols)])
+    narrow = squared_norms(Projection(weight.bfloat16(), "w", 8, 0), [OuterTerm(rows.bfloat16(), cols.bfloat16())])
+    assert narrow.dtype == torch.float32
+    torch.testing.assert_close(narrow, wide, rtol=0.03, atol=0.0)

@@ -1,0 +1,55 @@
+"""Tiny random models of transformers, seeded, so that every process builds the same one."""
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+VOCABULARY = 97
+KINDS = ("llama", "gpt2")
+
+
+def tiny_model(kind: str, *, tied: bool, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A two-block model of width 32 without dropout, in training mode."""
+    torch.manual_seed(0)
+    if kind == "llama":
+        config = LlamaConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=64,
+            tie_word_embeddings=tied,
+        )
+        model = LlamaForCausalLM(config).to(dtype).train()
+        if dtype == torch.float64:
+            _widen_norms(model)
+        return model
+    config = GPT2Config(
+        vocab_size=VOCABULARY,
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        n_positions=64,
+        tie_word_embeddings=tied,
+        attn_pdrop=0.0,
+        embd_pdrop=0.0,
+        resid_pdrop=0.0,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return GPT2LMHeadModel(config).to(dtype).train()
+
+
+def _widen_norms(model: torch.nn.Module) -> None:
+    """LlamaRMSNorm rounds to float32 inside; torch's own, which computes the same, stays in float64 for tight oracles."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LlamaRMSNorm):
+            norm = torch.nn.RMSNorm(module.weight.shape[0], eps=module.variance_epsilon, dtype=torch.float64)
+            model.set_submodule(name, norm)
+
+
+def tokens(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Random token ids, int64."""
+    return torch.randint(VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))
