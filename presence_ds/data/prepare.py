@@ -251,11 +251,11 @@ def _fingerprint(config: DataConfig, groups: list[list[SourceFile]]) -> str:
 
 
 def _is_prepared(directory: Path, fingerprint: str) -> bool:
-    """Whether the corpus is there already. Refuses a folder with anything else in it, as replacing would delete that."""
+    """Whether the corpus is there already. Refuses a folder that holds anything else: replacing would delete that."""
     manifest = read_manifest(directory)
-    if manifest is not None and manifest["fingerprint"] == fingerprint:
-        if all((directory / name).exists() for name in CORPUS_FILES):
-            return True
+    complete = all((directory / name).exists() for name in CORPUS_FILES)
+    if complete and manifest is not None and manifest["fingerprint"] == fingerprint:
+        return True
     if directory.exists() and not directory.is_dir():
         raise DataError(f"{directory} is a file: choose an empty or new folder for the corpus")
     own = CORPUS_FILES if manifest is not None else ()
