@@ -1,0 +1,26 @@
+"""Text on disk → packed, tokenized samples → resumable batches on every rank."""
+
+from presence_ds.data.config import DataConfig
+from presence_ds.data.corpus import Corpus, PackedDataset, open_corpus
+from presence_ds.data.loader import BatchStream, build_loader
+from presence_ds.data.noise import NoiseConfig
+from presence_ds.data.prepare import prepare_corpus
+from presence_ds.data.report import CorpusReport, SourceReport
+from presence_ds.data.sources import SourceConfig
+from presence_ds.data.tokenizer import TokenizerConfig, load_tokenizer
+
+__all__ = [
+    "BatchStream",
+    "Corpus",
+    "CorpusReport",
+    "DataConfig",
+    "NoiseConfig",
+    "PackedDataset",
+    "SourceConfig",
+    "SourceReport",
+    "TokenizerConfig",
+    "build_loader",
+    "load_tokenizer",
+    "open_corpus",
+    "prepare_corpus",
+]

@@ -1,0 +1,272 @@
+"""From sources to packed samples on disk, on one rank, once per configuration."""
+
+import hashlib
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow as pa
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers import PreTrainedTokenizerBase
+
+from presence_ds.data.config import DataConfig
+from presence_ds.data.corpus import (
+    CORPUS_FILES,
+    FORMAT_VERSION,
+    MANIFEST,
+    TOKENIZER_FOLDER,
+    TRAIN_FILE,
+    VALIDATION_FILE,
+    read_manifest,
+    sample_features,
+)
+from presence_ds.data.hashing import text_hash, unit_hash
+from presence_ds.data.noise import NoiseConfig, is_copied, shuffle_words
+from presence_ds.data.packing import pack
+from presence_ds.data.report import CorpusReport, SourceReport
+from presence_ds.data.rows import Document
+from presence_ds.data.sources import SourceConfig, SourceFile, find_files, read_documents
+from presence_ds.data.storage import ArrowWriter, read_batches, replaced_when_complete
+from presence_ds.data.tokenizer import encode, load_tokenizer, train_tokenizer
+from presence_ds.errors import DataError
+
+DOCUMENT_SCHEMA = pa.schema({"id": pa.string(), "text": pa.large_string()})
+
+
+def prepare_corpus(config: DataConfig, directory: Path | str) -> None:
+    """Read, split, tokenize and pack a corpus into ``directory``; call it on one rank, then `open_corpus` on all.
+
+    A corpus that is already there, prepared with the same configuration from the same files (path, size and time of
+    change), is kept as it is; one prepared otherwise is replaced once the new one is complete.
+
+    Raises:
+        ConfigError: a value of the configuration cannot be used.
+        DataError: a source cannot be read, holds too little, or ``directory`` holds something else.
+    """
+    config.validate()
+    directory = Path(directory).resolve()
+    files = {source.name: find_files(source) for source in config.sources}
+    validation_files = {source.name: find_files(source) for source in config.validation_sources or []}
+    fingerprint = _fingerprint(config, [*files.values(), *validation_files.values()])
+    if _is_prepared(directory, fingerprint):
+        return
+    with replaced_when_complete(directory) as work, _progress() as progress:
+        started = time.monotonic()
+        builder = _Builder(config, work, progress)
+        for source in config.sources:
+            builder.read(source, files[source.name], "train")
+        for source in config.validation_sources or []:
+            builder.read(source, validation_files[source.name], "validation")
+        names, report = builder.write()
+        report.seconds = round(time.monotonic() - started, 1)
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "fingerprint": fingerprint,
+            "source_names": names,
+            "report": report.to_json(),
+            "config": asdict(config),
+        }
+        (work / MANIFEST).write_text(json.dumps(manifest, indent=2))
+
+
+class _Builder:
+    """One preparation: reads sources into documents on disk, then packs those into samples."""
+
+    def __init__(self, config: DataConfig, work: Path, progress: Progress) -> None:
+        self.config = config
+        self.work = work
+        self.progress = progress
+        self.reports: dict[str, dict[str, SourceReport]] = {"train": {}, "validation": {}}
+        self.num_read: Counter[tuple[str, str]] = Counter()  # documents by part and source, duplicates included
+        self.validation_texts: set[bytes] = set()
+        # Before anything is read, so that a tokenizer that cannot be loaded is not found out hours later.
+        self.loaded_tokenizer = None if config.tokenizer.path is None else load_tokenizer(config.tokenizer)
+
+    def read(self, source: SourceConfig, files: list[SourceFile], part: str) -> None:
+        """Write the documents of a source of ``part`` to disk; from a training source, validation may be held out."""
+        holds_out = part == "train" and self.config.validation_sources is None and self.config.validation_fraction > 0
+        parts = ("train", "validation") if holds_out else (part,)
+        for name in parts:
+            self.reports[name][source.name] = SourceReport()
+        skipped = self.reports[part][source.name].skipped
+        task = self.progress.add_task(f"read {source.name}", total=None)
+        with ExitStack() as stack:
+            writers = {
+                name: stack.enter_context(ArrowWriter(self._documents(name, source.name), DOCUMENT_SCHEMA))
+                for name in parts
+            }
+            for document in read_documents(source, files, self.config.max_bad_share, skipped):
+                to = "validation" if holds_out and self._is_held_out(document) else part
+                writers[to].write((document.id, document.text), len(document.text))
+                self.num_read[to, source.name] += 1
+                if to == "validation":
+                    self.validation_texts.add(text_hash(document.text))
+                self.progress.advance(task)
+        self.progress.update(task, total=sum(self.num_read[name, source.name] for name in parts))
+        for example in skipped.examples:
+            self.progress.console.print(f"skipped {example}", markup=False, highlight=False, soft_wrap=True)
+        if skipped.rows > len(skipped.examples):
+            rest = f'skipped {skipped.rows - len(skipped.examples)} more rows of source "{source.name}"'
+            self.progress.console.print(rest, markup=False, highlight=False, soft_wrap=True)
+
+    def write(self) -> tuple[list[str], CorpusReport]:
+        """Write the tokenizer and both parts' packed samples; return the source names by source id, and the report."""
+        noise = self.config.noise
+        train_names = [source.name for source in self.config.sources]
+        noise_names = [] if noise is None else [noise.name]
+        names = list(dict.fromkeys([*train_names, *noise_names, *self.reports["validation"]]))
+        tokenizer = self.loaded_tokenizer or self._train_tokenizer()
+        tokenizer.save_pretrained(self.work / TOKENIZER_FOLDER)
+        schema = sample_features(self.config.sequence_length).arrow_schema
+        with ArrowWriter(self.work / TRAIN_FILE, schema) as writer:
+            for name in train_names:
+                documents = self._training_documents(name, self.reports["train"][name])
+                self._pack(documents, tokenizer, writer, "train", name, names.index(name))
+            if noise is not None:
+                self.reports["train"][noise.name] = SourceReport()
+                copies = self._shuffled_copies(noise, train_names)
+                self._pack(copies, tokenizer, writer, "train", noise.name, names.index(noise.name))
+        with ArrowWriter(self.work / VALIDATION_FILE, schema) as writer:
+            for name in self.reports["validation"]:
+                documents = self._documents_in("validation", name)
+                self._pack(documents, tokenizer, writer, "validation", name, names.index(name))
+        report = CorpusReport(
+            sequence_length=self.config.sequence_length,
+            vocab_size=len(tokenizer),
+            train=self.reports["train"],
+            validation=self.reports["validation"],
+        )
+        self._check_size(report)
+        shutil.rmtree(self.work / "documents")
+        return names, report
+
+    def _documents(self, part: str, name: str) -> Path:
+        """File that holds a source's documents until they are packed; names may hold characters that paths cannot."""
+        folder = self.work / "documents"
+        folder.mkdir(exist_ok=True)
+        return folder / f"{part}-{list(self.reports[part]).index(name)}.arrow"
+
+    def _is_held_out(self, document: Document) -> bool:
+        return unit_hash(self.config.seed, "validation", document.id) < self.config.validation_fraction
+
+    def _documents_in(self, part: str, name: str) -> Iterator[list[Document]]:
+        for batch in read_batches(self._documents(part, name)):
+            yield [Document(*row) for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)]
+
+    def _training_documents(self, name: str, report: SourceReport | None = None) -> Iterator[list[Document]]:
+        """Documents of a training source but those whose text validation has too, which are counted into ``report``."""
+        for batch in self._documents_in("train", name):
+            kept = [document for document in batch if text_hash(document.text) not in self.validation_texts]
+            if report is not None:
+                report.duplicates += len(batch) - len(kept)
+            yield kept
+
+    def _shuffled_copies(self, noise: NoiseConfig, names: list[str]) -> Iterator[list[Document]]:
+        seed = self.config.seed
+        for name in names:
+            for batch in self._training_documents(name):
+                yield [
+                    Document(document.id, shuffle_words(document.text, seed, document.id))
+                    for document in batch
+                    if is_copied(noise, seed, document.id)
+                ]
+
+    def _train_tokenizer(self) -> PreTrainedTokenizerBase:
+        names = [source.name for source in self.config.sources]
+        total = sum(self.num_read["train", name] for name in names)
+        task = self.progress.add_task("train tokenizer", total=total)
+
+        def texts() -> Iterator[str]:
+            for name in names:
+                for batch in self._training_documents(name):
+                    yield from (document.text for document in batch)
+                    self.progress.advance(task, len(batch))
+
+        tokenizer = train_tokenizer(self.config.tokenizer, texts())
+        self.progress.update(task, completed=total)
+        return tokenizer
+
+    def _pack(
+        self,
+        batches: Iterable[list[Document]],
+        tokenizer: PreTrainedTokenizerBase,
+        writer: ArrowWriter,
+        part: str,
+        name: str,
+        source_id: int,
+    ) -> None:
+        """Tokenize and pack one source's documents, counting them into its report."""
+        report = self.reports[part][name]
+        task = self.progress.add_task(f"pack {part}: {name}", total=self.num_read[part, name] or None)
+
+        def tokenized() -> Iterator[tuple[str, list[int]]]:
+            for batch in batches:
+                for document, tokens in zip(batch, encode(tokenizer, [d.text for d in batch]), strict=True):
+                    report.documents += 1
+                    report.characters += len(document.text)
+                    report.tokens += len(tokens) + 1
+                    yield document.id, tokens
+                self.progress.advance(task, len(batch))
+
+        for sample in pack(tokenized(), self.config.sequence_length, tokenizer.eos_token_id):
+            writer.write((sample.input_ids, source_id, sample.document_id, sample.offset), sample.input_ids.nbytes)
+            report.samples += 1
+        report.dropped_tokens = report.tokens - report.samples * self.config.sequence_length
+        self.progress.update(task, completed=report.documents, total=report.documents)
+
+    def _check_size(self, report: CorpusReport) -> None:
+        for part, advice in (
+            ("train", "give more text or a smaller sequence_length"),
+            (
+                "validation",
+                "raise validation_fraction, give validation_sources or a smaller sequence_length, or cut long text "
+                "files into more documents (documents: paragraph)",
+            ),
+        ):
+            sources = self.reports[part].values()
+            if sources and not any(source.samples for source in sources):
+                raise DataError(
+                    f"the {part} part has {sum(source.documents for source in sources)} documents with "
+                    f"{max(source.tokens for source in sources)} tokens in its largest source, too few for one sample "
+                    f"of sequence_length {report.sequence_length}: {advice}"
+                )
+
+
+def _fingerprint(config: DataConfig, groups: list[list[SourceFile]]) -> str:
+    """Digest of everything that decides what the corpus holds."""
+    settings = asdict(config)
+    del settings["num_workers"]
+    paths = [file.path for files in groups for file in files]
+    if config.tokenizer.path is not None:
+        tokenizer = Path(config.tokenizer.path).expanduser()
+        paths += [tokenizer] if tokenizer.is_file() else sorted(tokenizer.glob("*"))
+    stats = [(str(path), stat.st_size, stat.st_mtime_ns) for path in paths for stat in [path.stat()]]
+    return hashlib.sha256(json.dumps([FORMAT_VERSION, settings, stats]).encode()).hexdigest()
+
+
+def _is_prepared(directory: Path, fingerprint: str) -> bool:
+    """Whether the corpus is there already. Refuses a folder that holds anything else: replacing would delete that."""
+    manifest = read_manifest(directory)
+    complete = all((directory / name).exists() for name in CORPUS_FILES)
+    if complete and manifest is not None and manifest["fingerprint"] == fingerprint:
+        return True
+    if directory.exists() and not directory.is_dir():
+        raise DataError(f"{directory} is a file: choose an empty or new folder for the corpus")
+    own = CORPUS_FILES if manifest is not None else ()
+    if directory.exists() and (foreign := sorted(path.name for path in directory.iterdir() if path.name not in own)):
+        raise DataError(
+            f"{directory} holds {foreign[0]}, which is not part of a prepared corpus and would be deleted: choose an "
+            f"empty or new folder for the corpus"
+        )
+    return False
+
+
+def _progress() -> Progress:
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(TextColumn("{task.description}", markup=False), *columns, console=Console(stderr=True))

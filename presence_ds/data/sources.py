@@ -1,0 +1,204 @@
+"""Where documents come from: local files, or the Python packages of this environment."""
+
+import glob
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from presence_ds.data import python_packages
+from presence_ds.data.readers import read_jsonl, read_parquet, read_text
+from presence_ds.data.rows import BadRow, Document
+from presence_ds.errors import ConfigError, DataError
+
+ENDINGS = {
+    "text": (".txt", ".text", ".md"),
+    "jsonl": (".jsonl", ".ndjson"),
+    "parquet": (".parquet", ".pq"),
+}
+COMPRESSIONS = (".gz", ".bz2", ".xz")
+MAX_EXAMPLES = 5  # bad rows kept word for word; the others are only counted
+EARLY_STOP_ROWS = 1000  # stop reading when not one of this many first rows can be used
+
+
+@dataclass
+class SourceConfig:
+    """One source of documents. Every sample carries the name of its source into the scores and the statistics.
+
+    Args:
+        name: Name of the source in metrics and score records.
+        path: File, folder or glob ("texts/**/*.jsonl"), or a list of them, relative to the working directory. A folder
+            stands for every file below it with a known ending. Not used by python_packages.
+        format: text; jsonl; parquet; or python_packages, English prose and code out of the Python packages installed
+            in this environment (nothing is downloaded, nothing imported). None: inferred from the files' endings
+            (.txt .text .md, .jsonl .ndjson, .parquet .pq; text and jsonl also with .gz, .bz2 or .xz after it).
+        documents: What one document is in a text file: the whole file, each line, or each paragraph (paragraphs are
+            separated by blank lines).
+        text_field: Field (jsonl) or column (parquet) that holds the text.
+        id_field: Field or column that holds the document's id, a string or an integer. None: the file's name and the
+            line or row.
+        content: What python_packages takes: the docstrings of each module, or its code without the docstrings.
+        max_megabytes: Stop reading this source after so much text (10^6 bytes of UTF-8). None: read all of it.
+    """
+
+    name: str
+    path: str | list[str] | None = None
+    format: Literal["text", "jsonl", "parquet", "python_packages"] | None = None
+    documents: Literal["file", "line", "paragraph"] = "file"
+    text_field: str = "text"
+    id_field: str | None = None
+    content: Literal["docstrings", "code"] = "docstrings"
+    max_megabytes: float | None = None
+
+    def validate(self, field: str) -> None:
+        """Raise `ConfigError` naming the field under ``field`` that cannot be used."""
+        if not self.name:
+            raise ConfigError(f"{field}.name is empty: give the source a name")
+        if self.format == "python_packages" and self.path is not None:
+            raise ConfigError(f"{field}.path is set: python_packages reads this environment and takes no path")
+        if self.format != "python_packages" and not self.path:
+            raise ConfigError(f"{field}.path is not set: give a file, a folder, a glob or a list of them")
+        if self.max_megabytes is not None and not self.max_megabytes > 0:
+            raise ConfigError(
+                f"{field}.max_megabytes is {self.max_megabytes}: it must be above 0, or null for no limit"
+            )
+
+
+@dataclass
+class Skipped:
+    """Rows of a source that could not be used.
+
+    Args:
+        rows: Their number.
+        examples: The first few, each as "file line: reason".
+    """
+
+    rows: int = 0
+    examples: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """An input file, the part of its path that enters document ids, and the format it is read in."""
+
+    path: Path
+    name: str
+    format: str
+
+
+def find_files(source: SourceConfig) -> list[SourceFile]:
+    """List the input files of a source in the order they are read.
+
+    Raises:
+        DataError: a file or folder does not exist, a glob matches nothing, or a format cannot be told.
+    """
+    if source.format == "python_packages":
+        return [SourceFile(path, name, "python_packages") for path, name in python_packages.find_modules()]
+    patterns = [source.path] if isinstance(source.path, str) else source.path
+    assert patterns is not None  # SourceConfig.validate
+    found: dict[Path, Path] = {}  # file -> the folder its name is relative to
+    for pattern in patterns:
+        root, files = _expand(source, pattern)
+        for file in files:
+            found.setdefault(file, root)
+    common = Path(os.path.commonpath(list(found.values())))
+    return [SourceFile(file, file.relative_to(common).as_posix(), _format(source, file)) for file in found]
+
+
+def _expand(source: SourceConfig, pattern: str) -> tuple[Path, list[Path]]:
+    """The folder that names are relative to, and the sorted files, of one path or glob."""
+    where = f'source "{source.name}": path {pattern}'
+    path = Path(os.path.abspath(os.path.expanduser(pattern)))
+    if path.is_file():
+        return path.parent, [path]
+    if path.is_dir():
+        endings = ENDINGS[source.format] if source.format else tuple(e for known in ENDINGS.values() for e in known)
+        files = sorted(p for p in path.rglob("*") if p.is_file() and _ending(p) in endings and not _hidden(p, path))
+        if not files:
+            raise DataError(f"{where} is a folder without any {' '.join(endings)} file: give a glob such as *.log")
+        return path, files
+    if not glob.has_magic(pattern):
+        raise DataError(f"{where} does not exist")
+    files = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if os.path.isfile(p))
+    if not files:
+        raise DataError(f"{where} matches no file")
+    root = path
+    while glob.has_magic(str(root)):
+        root = root.parent
+    return root, files
+
+
+def _hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def _ending(path: Path) -> str:
+    """The ending that tells the format: that before .gz and the like."""
+    suffix = path.suffix.lower()
+    return Path(path.stem).suffix.lower() if suffix in COMPRESSIONS else suffix
+
+
+def _format(source: SourceConfig, path: Path) -> str:
+    if source.format is not None:
+        return source.format
+    for name, endings in ENDINGS.items():
+        if _ending(path) in endings:
+            return name
+    raise DataError(f'source "{source.name}": the ending of {path} tells no format: set format to {", ".join(ENDINGS)}')
+
+
+def read_documents(
+    source: SourceConfig, files: list[SourceFile], max_bad_share: float, skipped: Skipped
+) -> Iterator[Document]:
+    """Read a source up to its size limit, counting bad rows into ``skipped``.
+
+    Raises:
+        DataError: more than ``max_bad_share`` of the rows (between 0 and 1) cannot be used, or no row can.
+    """
+    limit = None if source.max_megabytes is None else source.max_megabytes * 1e6
+    rows = 0
+    for row in _rows(source, files):
+        rows += 1
+        if isinstance(row, BadRow):
+            skipped.rows += 1
+            if len(skipped.examples) < MAX_EXAMPLES:
+                skipped.examples.append(f"{row.location}: {row.reason}")
+            if skipped.rows == rows == EARLY_STOP_ROWS:
+                break
+            continue
+        yield row
+        if limit is not None:
+            limit -= len(row.text.encode())
+            if limit <= 0:
+                break
+    if skipped.rows == rows or skipped.rows > max_bad_share * rows:
+        _raise_too_many(source, files, rows, max_bad_share, skipped)
+
+
+def _raise_too_many(
+    source: SourceConfig, files: list[SourceFile], rows: int, max_bad_share: float, skipped: Skipped
+) -> None:
+    if rows == 0:
+        place = str(files[0].path) if len(files) == 1 else f"its {len(files)} files"
+        raise DataError(f'source "{source.name}" is empty: there is no document in {place}')
+    first = f"the first is {skipped.examples[0]}"
+    if skipped.rows == rows:
+        raise DataError(f'source "{source.name}": none of the first {rows} rows can be used; {first}')
+    raise DataError(
+        f'source "{source.name}": {skipped.rows} of {rows} rows cannot be used, more than max_bad_share '
+        f"{max_bad_share:g} allows; {first}"
+    )
+
+
+def _rows(source: SourceConfig, files: list[SourceFile]) -> Iterator[Document | BadRow]:
+    if source.format == "python_packages":
+        yield from python_packages.read_modules([(f.path, f.name) for f in files], source.content, source.max_megabytes)
+        return
+    for file in files:
+        if file.format == "text":
+            yield from read_text(file.path, file.name, source.documents)
+        elif file.format == "jsonl":
+            yield from read_jsonl(file.path, file.name, source.text_field, source.id_field)
+        else:
+            yield from read_parquet(file.path, file.name, source.text_field, source.id_field)

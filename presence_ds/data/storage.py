@@ -1,0 +1,84 @@
+"""Arrow files written a batch at a time and read memory-mapped, and folders that appear complete or not at all."""
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+
+BATCH_ROWS = 1000
+BATCH_BYTES = 4 * 2**20
+LEFTOVER_SECONDS = 24 * 3600  # an unfinished folder that was not written to for so long belongs to a killed run
+
+
+class ArrowWriter:
+    """Append rows to an arrow stream file, holding at most about `BATCH_BYTES` or `BATCH_ROWS` rows in memory."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._writer = pa.ipc.new_stream(str(path), schema)
+        self._rows: list[Sequence[Any]] = []
+        self._bytes = 0
+
+    def write(self, row: Sequence[Any], size: int) -> None:
+        """Append one row, its values in the order of the schema, of about ``size`` bytes."""
+        self._rows.append(row)
+        self._bytes += size
+        if self._bytes >= BATCH_BYTES or len(self._rows) >= BATCH_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._rows:
+            columns = zip(*self._rows, strict=True)
+            arrays = [pa.array(c, type=t) for c, t in zip(columns, self._schema.types, strict=True)]
+            self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
+            self._rows, self._bytes = [], 0
+
+    def __enter__(self) -> "ArrowWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._flush()
+        self._writer.close()
+
+
+def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Read the batches of an arrow stream file in turn, memory-mapped."""
+    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
+        yield from reader
+
+
+@contextmanager
+def replaced_when_complete(directory: Path) -> Iterator[Path]:
+    """A new folder that takes the place of ``directory`` if the block succeeds, and vanishes if it does not."""
+    for leftover in directory.parent.glob(f".{directory.name}.*.partial"):
+        newest = max(path.stat().st_mtime for path in (leftover, *leftover.rglob("*")))
+        if time.time() - newest > LEFTOVER_SECONDS:
+            shutil.rmtree(leftover)
+    unique = uuid.uuid4().hex
+    work = directory.with_name(f".{directory.name}.{unique}.partial")
+    work.mkdir(parents=True)
+    try:
+        yield work
+        for path in work.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        if directory.exists():
+            old = directory.with_name(f".{directory.name}.{unique}.old")
+            os.replace(directory, old)
+            os.replace(work, directory)
+            shutil.rmtree(old)
+        else:
+            os.replace(work, directory)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

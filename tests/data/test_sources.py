@@ -1,0 +1,203 @@
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from presence_ds.data import SourceConfig
+from presence_ds.data.rows import Document
+from presence_ds.data.sources import Skipped, find_files, read_documents
+from presence_ds.errors import DataError
+
+
+def read(source: SourceConfig, max_bad_share: float = 0.0) -> tuple[list[Document], Skipped]:
+    skipped = Skipped()
+    return list(read_documents(source, find_files(source), max_bad_share, skipped)), skipped
+
+
+def error_of(source: SourceConfig, max_bad_share: float = 0.0) -> str:
+    """The message of the `DataError` that reading raises, which must be one line."""
+    with pytest.raises(DataError) as caught:
+        read(source, max_bad_share)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_text_file_is_one_document(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\n")
+    (tmp_path / "a.md").write_text("# three\n")
+    (tmp_path / ".hidden.txt").write_text("no")
+    (tmp_path / "other.py").write_text("no")
+    assert read(SourceConfig("s", str(tmp_path)))[0] == [Document("a.md", "# three\n"), Document("b.txt", "one\ntwo\n")]
+
+
+def test_text_by_line_and_by_paragraph(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("\none\ntwo\n \n\nthree")
+    lines, _ = read(SourceConfig("s", str(path), documents="line"))
+    assert lines == [Document("a.txt:2", "one\n"), Document("a.txt:3", "two\n"), Document("a.txt:6", "three")]
+    paragraphs, _ = read(SourceConfig("s", str(path), documents="paragraph"))
+    assert paragraphs == [Document("a.txt:2", "one\ntwo\n"), Document("a.txt:6", "three")]
+
+
+def test_jsonl_fields_and_ids(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"body": "one", "key": "x"}\n\n{"body": "zwei \\u00fc", "key": 7}\n')
+    by_line = [Document("a.jsonl:1", "one"), Document("a.jsonl:3", "zwei ü")]
+    assert read(SourceConfig("s", str(path), text_field="body"))[0] == by_line
+    by_key = [Document("x", "one"), Document("7", "zwei ü")]
+    assert read(SourceConfig("s", str(path), text_field="body", id_field="key"))[0] == by_key
+
+
+def test_compressed_jsonl(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"text": "one"}\n'))
+    assert read(SourceConfig("s", str(path)))[0] == [Document("a.jsonl.gz:1", "one")]
+
+
+def test_parquet_fields_and_ids(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    texts = [f"text {number}" for number in range(2500)]
+    pq.write_table(pa.table({"body": texts, "key": range(2500), "more": [{"a": 1}] * 2500}), path, row_group_size=700)
+    documents, _ = read(SourceConfig("s", str(path), text_field="body"))
+    assert documents == [Document(f"a.parquet:{number}", f"text {number - 1}") for number in range(1, 2501)]
+    documents, _ = read(SourceConfig("s", str(path), text_field="body", id_field="key"))
+    assert documents == [Document(str(number), f"text {number}") for number in range(2500)]
+
+
+def test_globs_and_lists_give_each_file_once_with_distinct_ids(tmp_path: Path) -> None:
+    for folder in ("x/deep", "y"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "part.txt").write_text(folder)
+    assert [f.name for f in find_files(SourceConfig("s", f"{tmp_path}/**/*.txt"))] == ["x/deep/part.txt", "y/part.txt"]
+    files = find_files(SourceConfig("s", [f"{tmp_path}/y/part.txt", f"{tmp_path}/x", f"{tmp_path}/*/part.txt"]))
+    assert [f.name for f in files] == ["y/part.txt", "x/deep/part.txt"]
+
+
+def test_stated_format_overrides_the_ending(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    path.write_text('{"text": "one"}')
+    assert read(SourceConfig("s", str(path), format="jsonl"))[0] == [Document("a.log:1", "one")]
+    assert read(SourceConfig("s", str(path), format="text"))[0] == [Document("a.log", '{"text": "one"}')]
+
+
+def test_size_limit_stops_reading(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "12345"}\n' * 10 + "malformed, but never reached\n")
+    assert len(read(SourceConfig("s", str(path), max_megabytes=12e-6))[0]) == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"text": "cut', "not valid JSON"),
+        (b'["text"]', "not a JSON object but a list"),
+        (b'{"other": "x"}', 'field "text" is missing or null'),
+        (b'{"text": null}', 'field "text" is missing or null'),
+        (b'{"text": " \\n"}', 'field "text" is empty'),
+        (b'{"text": 3}', 'field "text" is of type int, not a string'),
+        (b'{"text": "\\ud800"}', 'field "text" holds a lone surrogate'),
+        (b'{"text": "\xff"}', "not valid UTF-8"),
+        (b"[" * 100_000, "not valid JSON"),
+    ],
+)
+def test_malformed_jsonl_line_is_skipped_and_located(tmp_path: Path, line: bytes, reason: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "one"}\n' + line + b'\n{"text": "two"}\n')
+    documents, skipped = read(SourceConfig("s", str(path)), max_bad_share=0.5)
+    assert [document.text for document in documents] == ["one", "two"]
+    assert skipped.rows == 1
+    assert skipped.examples[0].startswith(f"{path} line 2: {reason}")
+
+
+def test_row_without_id_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "one", "id": "x"}\n{"text": "two"}\n')
+    documents, skipped = read(SourceConfig("s", str(path), id_field="id"), max_bad_share=0.5)
+    assert documents == [Document("x", "one")]
+    assert skipped.examples == [f'{path} line 2: field "id" is missing or null']
+
+
+def test_undecodable_and_empty_text_files_are_skipped(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "b.txt").write_bytes(b"fine\nthen \xe9 latin\n")
+    (tmp_path / "c.txt").write_text("")
+    documents, skipped = read(SourceConfig("s", str(tmp_path)), max_bad_share=0.7)
+    assert documents == [Document("a.txt", "one")]
+    assert skipped.examples == [
+        f"{tmp_path}/b.txt line 2: not valid UTF-8",
+        f"{tmp_path}/c.txt line 1: the text is empty",
+    ]
+
+
+def test_parquet_row_without_text_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["one", None, ""]}), path)
+    documents, skipped = read(SourceConfig("s", str(path)), max_bad_share=0.7)
+    assert documents == [Document("a.parquet:1", "one")]
+    assert [example.split(": ")[0] for example in skipped.examples] == [f"{path} row 2", f"{path} row 3"]
+
+
+def test_bad_share_stops_the_run_only_above_the_limit(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [json.dumps({"text": f"text {number}"}) for number in range(90)] + ["broken"] * 10
+    path.write_text("\n".join(rows))
+    documents, skipped = read(SourceConfig("s", str(path)), max_bad_share=0.1)
+    assert (len(documents), skipped.rows, len(skipped.examples)) == (90, 10, 5)
+    message = error_of(SourceConfig("s", str(path)), max_bad_share=0.09)
+    assert 'source "s": 10 of 100 rows cannot be used, more than max_bad_share 0.09 allows' in message
+    assert f"the first is {path} line 91: not valid JSON" in message
+
+
+def test_wrong_text_field_stops_early_whatever_the_share(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"content": "x"}\n' * 5000)
+    message = error_of(SourceConfig("s", str(path)), max_bad_share=1.0)
+    assert message == (
+        f'source "s": none of the first 1000 rows can be used; the first is {path} line 1: '
+        'field "text" is missing or null'
+    )
+
+
+def test_wrong_parquet_column_names_the_columns(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"content": ["x"], "url": ["y"]}), path)
+    assert error_of(SourceConfig("s", str(path))) == f'{path} has no column "text": its columns are content, url'
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.parquet"
+    pq.write_table(pa.table({"text": [f"some text {number}" for number in range(1000)]}), whole)
+    cut = tmp_path / "cut.parquet"
+    cut.write_bytes(whole.read_bytes()[:-100])
+    assert f"{cut} cannot be read as a parquet file: " in error_of(SourceConfig("s", str(cut)))
+    damaged = tmp_path / "damaged.parquet"
+    damaged.write_bytes(b"PAR1" + b"\x00" * 2000 + whole.read_bytes()[2004:])
+    assert f"{damaged} cannot be read as a parquet file: " in error_of(SourceConfig("s", str(damaged)))
+    packed = tmp_path / "cut.jsonl.gz"
+    packed.write_bytes(gzip.compress(b'{"text": "one"}\n' * 1000)[:-20])
+    assert f"{packed} cannot be read as a file: " in error_of(SourceConfig("s", str(packed)))
+
+
+def test_missing_input_is_named(tmp_path: Path) -> None:
+    source = 'source "s": path '
+    assert error_of(SourceConfig("s", f"{tmp_path}/no.txt")) == f"{source}{tmp_path}/no.txt does not exist"
+    assert error_of(SourceConfig("s", f"{tmp_path}/*.txt")) == f"{source}{tmp_path}/*.txt matches no file"
+    assert f"{source}{tmp_path} is a folder without any .txt" in error_of(SourceConfig("s", str(tmp_path)))
+    (tmp_path / "a.log").write_text("x")
+    assert "a.log tells no format: set format to text, jsonl, parquet" in error_of(SourceConfig("s", f"{tmp_path}/*"))
+
+
+def test_empty_source_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n\n")
+    assert error_of(SourceConfig("s", str(path))) == f'source "s" is empty: there is no document in {path}'
+
+
+def test_names_that_look_like_patterns_or_urls(tmp_path: Path) -> None:
+    (tmp_path / "a*[1]::b.jsonl").write_text('{"text": "one"}')
+    pq.write_table(pa.table({"text": ["two"]}), tmp_path / "a*[1].parquet")
+    documents = [read(SourceConfig("s", f"{tmp_path}/{name}"))[0] for name in ("a*[1]::b.jsonl", "a*[1].parquet")]
+    assert [[document.text for document in each] for each in documents] == [["one"], ["two"]]
