@@ -17,18 +17,20 @@ SAMPLES, POSITIONS, CHANGED = 3, 7, 1  # sizes that no layout mistakes for each 
 
 
 @torch.no_grad()
-def check_attribution(forward: Callable[..., Any], names: dict[nn.Module, str], vocabulary: int) -> None:
+def check_attribution(
+    forward: Callable[..., Any], names: dict[nn.Module, str], vocabulary: int, device: torch.device
+) -> None:
     """Run ``forward(input_ids=...)`` twice, in evaluation mode, with one of three samples changed in between.
 
     Args:
         forward: runs the model on [3, 7] int64 token ids.
         names: path of every instrumented module.
         vocabulary: token ids are drawn below this.
+        device: where the model computes.
 
     Raises:
         AttributionError: an instrumented module's input does not keep the samples in its first dimension.
     """
-    device = next(parameter.device for module in names for parameter in module.parameters(recurse=False))
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(vocabulary, (SAMPLES, POSITIONS), generator=generator)
     changed = ids.clone()

@@ -62,5 +62,5 @@ def try_out(engine: Any) -> None:
         return
     was_training = engine.module.training
     engine.eval()
-    check_attribution(engine, engine.presence.instrumented, vocabulary)
+    check_attribution(engine, engine.presence.instrumented, vocabulary, engine.device)
     engine.train(was_training)

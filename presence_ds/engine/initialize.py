@@ -64,6 +64,7 @@ def initialize(
             micro_batch_size=engine.train_micro_batch_size_per_gpu(),
             accumulation_steps=engine.gradient_accumulation_steps(),
             group=engine.data_parallel_group,
+            device=engine.device,
         )
     )
     try_out(engine)

@@ -35,6 +35,7 @@ class Presence:
         micro_batch_size: int,
         accumulation_steps: int,
         group: torch.distributed.ProcessGroup,
+        device: torch.device,
     ) -> None:
         """Prepare to train ``model``, whose parameters are where they will stay; ``group`` is the data-parallel
         group."""
@@ -52,7 +53,7 @@ class Presence:
         selected = select_parameters(model, config.layers)
         self.scored = list(selected.values())
         projection_dim = config.projection_dim if config.estimator == "projected" else None
-        self._strategy = OnePass(model, SelfInfluence(selected, projection_dim, config.seed))
+        self._strategy = OnePass(model, SelfInfluence(selected, projection_dim, config.seed, device))
         self._reweighting = Reweighting(
             TemperatureSchedule(config.schedule),
             uniform=config.signal == "uniform",
