@@ -43,7 +43,7 @@ def tiny_model(kind: str, *, tied: bool, dtype: torch.dtype = torch.float32) -> 
 
 
 def _widen_norms(model: torch.nn.Module) -> None:
-    """LlamaRMSNorm rounds to float32 inside; torch's own, which computes the same, stays in float64 for tight oracles."""
+    """Put torch's own RMSNorm, which stays in float64, in place of LlamaRMSNorm, which rounds to float32 inside."""
     for name, module in list(model.named_modules()):
         if isinstance(module, LlamaRMSNorm):
             norm = torch.nn.RMSNorm(module.weight.shape[0], eps=module.variance_epsilon, dtype=torch.float64)

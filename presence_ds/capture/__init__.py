@@ -1,5 +1,6 @@
 """Per-sample gradients in factored form, from one forward pass and one input-gradient sweep."""
 
+from presence_ds.capture.attribution import check_attribution
 from presence_ds.capture.capture import Capture, full_shape
 from presence_ds.capture.instrument import Instrumentation
 from presence_ds.capture.registry import register, register_where
@@ -12,6 +13,7 @@ __all__ = [
     "LookupTerm",
     "OuterTerm",
     "Term",
+    "check_attribution",
     "full_shape",
     "register",
     "register_where",

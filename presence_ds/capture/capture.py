@@ -44,7 +44,7 @@ class Capture:
     def add_dense(self, parameter: Tensor | None, grads: Tensor) -> None:
         """Add per-sample gradients [B, *parameter shape]."""
         if parameter is not None and parameter.requires_grad:
-            self.terms[parameter].append(DenseTerm(grads))
+            self.terms[parameter].append(DenseTerm(grads.detach()))
 
     def sum_positions(self, per_position: Tensor) -> Tensor:
         """[B·…, C] summed within each sample, in float32 or wider: [B, C]."""
@@ -62,8 +62,8 @@ class Capture:
             )
 
     def _by_position(self, tensor: Tensor) -> Tensor:
-        """[B·…, C] as [B, T, C]."""
-        return tensor.reshape(self.batch_size, -1, tensor.shape[-1])
+        """[B·…, C] as [B, T, C], cut off from the graph, which refers to this capture and would keep it alive."""
+        return tensor.detach().reshape(self.batch_size, -1, tensor.shape[-1])
 
 
 def full_shape(parameter: Tensor) -> torch.Size:

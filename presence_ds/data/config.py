@@ -40,6 +40,8 @@ class DataConfig:
         """Raise `ConfigError` naming the first field whose value cannot be used."""
         if not self.sources:
             raise ConfigError(f"{field}.sources is empty: give at least one source")
+        if self.validation_sources == []:
+            raise ConfigError(f"{field}.validation_sources is empty: give a source, or null to hold out documents")
         for group in ("sources", "validation_sources"):
             names = []
             for index, source in enumerate(getattr(self, group) or []):

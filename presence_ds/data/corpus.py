@@ -8,14 +8,18 @@ from typing import Any, TypedDict
 import datasets
 import torch
 from torch.utils.data import Dataset
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from presence_ds.data.report import CorpusReport
+from presence_ds.data.tokenizer import TokenizerConfig, load_tokenizer
 from presence_ds.errors import DataError
 
 FORMAT_VERSION = 1
 MANIFEST = "corpus.json"
 TOKENIZER_FOLDER = "tokenizer"
+TRAIN_FILE = "train.arrow"
+VALIDATION_FILE = "validation.arrow"
+CORPUS_FILES = (MANIFEST, TOKENIZER_FOLDER, TRAIN_FILE, VALIDATION_FILE)
 
 
 class Sample(TypedDict):
@@ -89,20 +93,25 @@ class Corpus:
 def read_manifest(directory: Path) -> dict[str, Any] | None:
     """The manifest of a prepared corpus; None if ``directory`` holds none."""
     try:
-        return json.loads((directory / MANIFEST).read_text())
+        manifest = json.loads((directory / MANIFEST).read_text())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         raise DataError(
             f"{directory / MANIFEST} is damaged ({error}): remove {directory} to prepare it again"
         ) from None
+    return manifest if isinstance(manifest, dict) and "fingerprint" in manifest else None
 
 
-def open_corpus(directory: Path | str) -> Corpus:
+def open_corpus(directory: Path | str, trust_remote_code: bool = False) -> Corpus:
     """Open what `prepare_corpus` wrote; every rank may do so.
 
+    Args:
+        directory: Where it was written.
+        trust_remote_code: Whether the tokenizer may run code of its own, as in `TokenizerConfig`.
+
     Raises:
-        DataError: there is no prepared corpus, or one of another format.
+        DataError: there is no prepared corpus, or one of another format, or its tokenizer needs to be trusted.
     """
     directory = Path(directory)
     manifest = read_manifest(directory)
@@ -111,11 +120,11 @@ def open_corpus(directory: Path | str) -> Corpus:
     if manifest["format_version"] != FORMAT_VERSION:
         raise DataError(f"{directory} was prepared by another version of this package: prepare it again")
     return Corpus(
-        train=PackedDataset(datasets.Dataset.from_file(str(directory / "train.arrow")), "train"),
-        validation=PackedDataset(datasets.Dataset.from_file(str(directory / "validation.arrow")), "validation"),
+        train=PackedDataset(datasets.Dataset.from_file(str(directory / TRAIN_FILE)), "train"),
+        validation=PackedDataset(datasets.Dataset.from_file(str(directory / VALIDATION_FILE)), "validation"),
         source_names=manifest["source_names"],
-        tokenizer=AutoTokenizer.from_pretrained(
-            directory / TOKENIZER_FOLDER, trust_remote_code=manifest["config"]["tokenizer"]["trust_remote_code"]
+        tokenizer=load_tokenizer(
+            TokenizerConfig(path=str(directory / TOKENIZER_FOLDER), trust_remote_code=trust_remote_code)
         ),
         report=CorpusReport.from_json(manifest["report"]),
     )

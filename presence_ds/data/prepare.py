@@ -2,13 +2,11 @@
 
 import hashlib
 import json
-import os
 import shutil
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,19 +16,27 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import PreTrainedTokenizerBase
 
 from presence_ds.data.config import DataConfig
-from presence_ds.data.corpus import FORMAT_VERSION, MANIFEST, TOKENIZER_FOLDER, read_manifest, sample_features
+from presence_ds.data.corpus import (
+    CORPUS_FILES,
+    FORMAT_VERSION,
+    MANIFEST,
+    TOKENIZER_FOLDER,
+    TRAIN_FILE,
+    VALIDATION_FILE,
+    read_manifest,
+    sample_features,
+)
 from presence_ds.data.hashing import text_hash, unit_hash
 from presence_ds.data.noise import NoiseConfig, is_copied, shuffle_words
 from presence_ds.data.packing import pack
 from presence_ds.data.report import CorpusReport, SourceReport
 from presence_ds.data.rows import Document
 from presence_ds.data.sources import SourceConfig, SourceFile, find_files, read_documents
-from presence_ds.data.storage import ArrowWriter, read_batches
+from presence_ds.data.storage import ArrowWriter, read_batches, replaced_when_complete
 from presence_ds.data.tokenizer import encode, load_tokenizer, train_tokenizer
 from presence_ds.errors import DataError
 
-LEFTOVER_SECONDS = 24 * 3600  # an unfinished folder that was not written to for so long belongs to a killed run
-DOCUMENT_SCHEMA = pa.schema({"id": pa.string(), "text": pa.string()})
+DOCUMENT_SCHEMA = pa.schema({"id": pa.string(), "text": pa.large_string()})
 
 
 def prepare_corpus(config: DataConfig, directory: Path | str) -> None:
@@ -50,7 +56,7 @@ def prepare_corpus(config: DataConfig, directory: Path | str) -> None:
     fingerprint = _fingerprint(config, [*files.values(), *validation_files.values()])
     if _is_prepared(directory, fingerprint):
         return
-    with _replaced_when_complete(directory) as work, _progress() as progress:
+    with replaced_when_complete(directory) as work, _progress() as progress:
         started = time.monotonic()
         builder = _Builder(config, work, progress)
         for source in config.sources:
@@ -79,6 +85,8 @@ class _Builder:
         self.reports: dict[str, dict[str, SourceReport]] = {"train": {}, "validation": {}}
         self.num_read: Counter[tuple[str, str]] = Counter()  # documents by part and source, duplicates included
         self.validation_texts: set[bytes] = set()
+        # Before anything is read, so that a tokenizer that cannot be loaded is not found out hours later.
+        self.loaded_tokenizer = None if config.tokenizer.path is None else load_tokenizer(config.tokenizer)
 
     def read(self, source: SourceConfig, files: list[SourceFile], part: str) -> None:
         """Write the documents of a source of ``part`` to disk; from a training source, validation may be held out."""
@@ -100,7 +108,7 @@ class _Builder:
                 if to == "validation":
                     self.validation_texts.add(text_hash(document.text))
                 self.progress.advance(task)
-        self.progress.update(task, total=self.num_read["train", source.name] + self.num_read["validation", source.name])
+        self.progress.update(task, total=sum(self.num_read[name, source.name] for name in parts))
         for example in skipped.examples:
             self.progress.console.print(f"skipped {example}", markup=False, highlight=False, soft_wrap=True)
         if skipped.rows > len(skipped.examples):
@@ -113,10 +121,10 @@ class _Builder:
         train_names = [source.name for source in self.config.sources]
         noise_names = [] if noise is None else [noise.name]
         names = list(dict.fromkeys([*train_names, *noise_names, *self.reports["validation"]]))
-        tokenizer = self._tokenizer()
+        tokenizer = self.loaded_tokenizer or self._train_tokenizer()
         tokenizer.save_pretrained(self.work / TOKENIZER_FOLDER)
         schema = sample_features(self.config.sequence_length).arrow_schema
-        with ArrowWriter(self.work / "train.arrow", schema) as writer:
+        with ArrowWriter(self.work / TRAIN_FILE, schema) as writer:
             for name in train_names:
                 documents = self._training_documents(name, self.reports["train"][name])
                 self._pack(documents, tokenizer, writer, "train", name, names.index(name))
@@ -124,7 +132,7 @@ class _Builder:
                 self.reports["train"][noise.name] = SourceReport()
                 copies = self._shuffled_copies(noise, train_names)
                 self._pack(copies, tokenizer, writer, "train", noise.name, names.index(noise.name))
-        with ArrowWriter(self.work / "validation.arrow", schema) as writer:
+        with ArrowWriter(self.work / VALIDATION_FILE, schema) as writer:
             for name in self.reports["validation"]:
                 documents = self._documents_in("validation", name)
                 self._pack(documents, tokenizer, writer, "validation", name, names.index(name))
@@ -169,10 +177,7 @@ class _Builder:
                     if is_copied(noise, seed, document.id)
                 ]
 
-    def _tokenizer(self) -> PreTrainedTokenizerBase:
-        config = self.config.tokenizer
-        if config.path is not None:
-            return load_tokenizer(config)
+    def _train_tokenizer(self) -> PreTrainedTokenizerBase:
         names = [source.name for source in self.config.sources]
         total = sum(self.num_read["train", name] for name in names)
         task = self.progress.add_task("train tokenizer", total=total)
@@ -183,7 +188,7 @@ class _Builder:
                     yield from (document.text for document in batch)
                     self.progress.advance(task, len(batch))
 
-        tokenizer = train_tokenizer(config, texts())
+        tokenizer = train_tokenizer(self.config.tokenizer, texts())
         self.progress.update(task, completed=total)
         return tokenizer
 
@@ -218,7 +223,11 @@ class _Builder:
     def _check_size(self, report: CorpusReport) -> None:
         for part, advice in (
             ("train", "give more text or a smaller sequence_length"),
-            ("validation", "raise validation_fraction, give validation_sources or a smaller sequence_length"),
+            (
+                "validation",
+                "raise validation_fraction, give validation_sources or a smaller sequence_length, or cut long text "
+                "files into more documents (documents: paragraph)",
+            ),
         ):
             sources = self.reports[part].values()
             if sources and not any(source.samples for source in sources):
@@ -242,40 +251,20 @@ def _fingerprint(config: DataConfig, groups: list[list[SourceFile]]) -> str:
 
 
 def _is_prepared(directory: Path, fingerprint: str) -> bool:
-    """Whether the corpus is there already. Refuses a folder that is no corpus, as replacing it would delete it."""
+    """Whether the corpus is there already. Refuses a folder that holds anything else: replacing would delete that."""
     manifest = read_manifest(directory)
-    if manifest is not None:
-        return manifest["fingerprint"] == fingerprint
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise DataError(f"{directory} exists and is no prepared corpus: choose an empty or new folder for the corpus")
+    complete = all((directory / name).exists() for name in CORPUS_FILES)
+    if complete and manifest is not None and manifest["fingerprint"] == fingerprint:
+        return True
+    if directory.exists() and not directory.is_dir():
+        raise DataError(f"{directory} is a file: choose an empty or new folder for the corpus")
+    own = CORPUS_FILES if manifest is not None else ()
+    if directory.exists() and (foreign := sorted(path.name for path in directory.iterdir() if path.name not in own)):
+        raise DataError(
+            f"{directory} holds {foreign[0]}, which is not part of a prepared corpus and would be deleted: choose an "
+            f"empty or new folder for the corpus"
+        )
     return False
-
-
-@contextmanager
-def _replaced_when_complete(directory: Path) -> Iterator[Path]:
-    """A new folder that takes the place of ``directory`` if the block succeeds, and vanishes if it does not."""
-    for leftover in directory.parent.glob(f".{directory.name}.*.partial"):
-        newest = max(path.stat().st_mtime for path in (leftover, *leftover.rglob("*")))
-        if time.time() - newest > LEFTOVER_SECONDS:
-            shutil.rmtree(leftover)
-    unique = uuid.uuid4().hex
-    work = directory.with_name(f".{directory.name}.{unique}.partial")
-    work.mkdir(parents=True)
-    try:
-        yield work
-        for path in work.rglob("*"):
-            if path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-        if directory.exists():
-            old = directory.with_name(f".{directory.name}.{unique}.old")
-            os.replace(directory, old)
-            os.replace(work, directory)
-            shutil.rmtree(old)
-        else:
-            os.replace(work, directory)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _progress() -> Progress:

@@ -1,6 +1,11 @@
-"""Arrow stream files: written a batch at a time, read memory-mapped."""
+"""Arrow files written a batch at a time and read memory-mapped, and folders that appear complete or not at all."""
 
+import os
+import shutil
+import time
+import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -9,6 +14,7 @@ import pyarrow as pa
 
 BATCH_ROWS = 1000
 BATCH_BYTES = 4 * 2**20
+LEFTOVER_SECONDS = 24 * 3600  # an unfinished folder that was not written to for so long belongs to a killed run
 
 
 class ArrowWriter:
@@ -49,3 +55,30 @@ def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
     """Read the batches of an arrow stream file in turn, memory-mapped."""
     with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
         yield from reader
+
+
+@contextmanager
+def replaced_when_complete(directory: Path) -> Iterator[Path]:
+    """A new folder that takes the place of ``directory`` if the block succeeds, and vanishes if it does not."""
+    for leftover in directory.parent.glob(f".{directory.name}.*.partial"):
+        newest = max(path.stat().st_mtime for path in (leftover, *leftover.rglob("*")))
+        if time.time() - newest > LEFTOVER_SECONDS:
+            shutil.rmtree(leftover)
+    unique = uuid.uuid4().hex
+    work = directory.with_name(f".{directory.name}.{unique}.partial")
+    work.mkdir(parents=True)
+    try:
+        yield work
+        for path in work.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        if directory.exists():
+            old = directory.with_name(f".{directory.name}.{unique}.old")
+            os.replace(directory, old)
+            os.replace(work, directory)
+            shutil.rmtree(old)
+        else:
+            os.replace(work, directory)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

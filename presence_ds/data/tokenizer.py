@@ -87,6 +87,8 @@ def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> PreTrained
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
     """Token ids of plain texts. The name of a special token inside a text is encoded as text, never as that token."""
+    if not texts:  # which transformers does not take
+        return []
     return tokenizer(
         texts,
         add_special_tokens=False,

@@ -52,11 +52,16 @@ class PresenceConfig:
         Raises:
             ConfigError: an unknown field or a value of the wrong type, in one line.
         """
+        schedule = section.get("schedule", {})
+        if not isinstance(schedule, Mapping):  # jsonargparse would let it pass
+            raise ConfigError(
+                f"presence.schedule is {schedule!r}: it must be an object with fields such as switch_step"
+            )
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument("--presence", type=cls)
         try:
             parsed = parser.parse_object({"presence": dict(section)})
-        except (ArgumentError, TypeError) as error:
+        except ArgumentError as error:
             raise ConfigError(" ".join(str(error).split())) from None
         config = parser.instantiate(parsed).presence
         assert isinstance(config, cls)

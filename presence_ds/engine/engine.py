@@ -7,7 +7,7 @@ import torch
 from deepspeed.runtime.engine import DeepSpeedEngine
 
 from presence_ds.engine.presence import Presence
-from presence_ds.engine.zero import set_gradient_divisor
+from presence_ds.engine.zero import is_managed, restore_partition, set_gradient_divisor
 
 CLIENT_STATE_KEY = "presence"
 
@@ -21,6 +21,14 @@ class PresenceEngine(DeepSpeedEngine):
 
     presence: Presence
     _gradient_divisor: float | None
+
+    def attach(self, presence: Presence) -> None:
+        """Begin to weigh samples; called once, by `presence_ds.initialize`."""
+        self.presence = presence
+        self._gradient_divisor = None
+        for parameter in self.module.parameters():
+            if is_managed(parameter):  # runs after ZeRO's own hook, which has taken the gradient up by then
+                parameter.register_post_accumulate_grad_hook(restore_partition)
 
     def forward(self, *args: Any, source_ids: torch.Tensor | None = None, **batch: Any) -> Any:
         """In training mode, the loss for `backward`; in evaluation mode or without gradients, the plain model's output.

@@ -8,10 +8,10 @@ from typing import Any
 import deepspeed
 from torch import nn
 
+from presence_ds.engine.checks import check_accumulation, check_model, check_settings, try_out
 from presence_ds.engine.config import PresenceConfig
 from presence_ds.engine.engine import PresenceEngine
 from presence_ds.engine.presence import Presence
-from presence_ds.engine.zero import check_engine, restore_partition
 from presence_ds.errors import ConfigError
 from presence_ds.versions import check_versions
 
@@ -49,30 +49,25 @@ def initialize(
     if not isinstance(presence, PresenceConfig):
         presence = PresenceConfig.from_mapping(presence)
     presence.validate()
-    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
-        raise ConfigError(
-            "the model has activation checkpointing enabled: strategy one_pass keeps every activation until the "
-            "weights are known; call model.gradient_checkpointing_disable()"
-        )
+    check_settings(settings)
+    check_model(model)
 
     engine, optimizer, loader, scheduler = deepspeed.initialize(model=model, config=settings, **kwargs)
-    check_engine(engine)
+    check_accumulation(engine)
     # deepspeed.initialize chooses the engine's class itself; a subclass of that very class adds PRESENCE to its calls.
     assert type(engine) is PresenceEngine.__base__, type(engine)
     engine.__class__ = PresenceEngine
-    engine._gradient_divisor = None
-    engine.presence = Presence(
-        presence,
-        engine.module,
-        micro_batch_size=engine.train_micro_batch_size_per_gpu(),
-        accumulation_steps=engine.gradient_accumulation_steps(),
-        group=engine.data_parallel_group,
+    engine.attach(
+        Presence(
+            presence,
+            engine.module,
+            micro_batch_size=engine.train_micro_batch_size_per_gpu(),
+            accumulation_steps=engine.gradient_accumulation_steps(),
+            group=engine.data_parallel_group,
+            device=engine.device,
+        )
     )
-    for parameter in engine.module.parameters():
-        if (
-            hasattr(parameter, "ds_id") and parameter.requires_grad
-        ):  # after ZeRO's own hook, which takes the gradient up
-            parameter.register_post_accumulate_grad_hook(restore_partition)
+    try_out(engine)
     return engine, optimizer, loader, scheduler
 
 

@@ -35,10 +35,14 @@ class Scored:
 
 
 class OnePass:
-    """Scores a micro-batch, and turns weights into a loss whose backward is the weight-gradient sweep."""
+    """Scores a micro-batch, and turns weights into a loss whose backward is the weight-gradient sweep.
+
+    Attributes:
+        instrumentation: the layer rules of the model.
+    """
 
     def __init__(self, model: nn.Module, influence: SelfInfluence) -> None:
-        self._instrumentation = Instrumentation(model)
+        self.instrumentation = Instrumentation(model)
         self._influence = influence
         self._checked = False
 
@@ -53,14 +57,14 @@ class OnePass:
         labels = batch.pop("labels", None)
         if labels is None:
             raise ConfigError("the batch has no labels: in training mode call engine(input_ids=..., labels=...)")
-        capture = Capture(labels.shape[0], self._instrumentation.names, labels.device)
-        with torch.enable_grad(), self._instrumentation.recording(capture):
+        capture = Capture(labels.shape[0], self.instrumentation.names, labels.device)
+        with torch.enable_grad(), self.instrumentation.recording(capture):
             output = forward(*args, **batch)
             logits = output.logits if hasattr(output, "logits") else output[0]
             del output
             losses, gradient = causal_lm_losses(logits, labels)
             if not self._checked:
-                check_no_stray_parameters(logits, self._instrumentation.names)
+                check_no_stray_parameters(logits, self.instrumentation.names)
                 self._checked = True
             torch.autograd.grad(logits, capture.anchor, gradient, allow_unused=True)
         return Scored(losses, self._influence(capture.terms), capture)

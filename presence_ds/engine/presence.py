@@ -35,6 +35,7 @@ class Presence:
         micro_batch_size: int,
         accumulation_steps: int,
         group: torch.distributed.ProcessGroup,
+        device: torch.device,
     ) -> None:
         """Prepare to train ``model``, whose parameters are where they will stay; ``group`` is the data-parallel
         group."""
@@ -52,7 +53,7 @@ class Presence:
         selected = select_parameters(model, config.layers)
         self.scored = list(selected.values())
         projection_dim = config.projection_dim if config.estimator == "projected" else None
-        self._strategy = OnePass(model, SelfInfluence(selected, projection_dim, config.seed))
+        self._strategy = OnePass(model, SelfInfluence(selected, projection_dim, config.seed, device))
         self._reweighting = Reweighting(
             TemperatureSchedule(config.schedule),
             uniform=config.signal == "uniform",
@@ -61,6 +62,11 @@ class Presence:
         )
         self._micro_batch_size = micro_batch_size
         self._accumulation_steps = accumulation_steps
+
+    @property
+    def instrumented(self) -> dict[nn.Module, str]:
+        """Path in the model of every module whose parameters' gradients are attributed to samples."""
+        return self._strategy.instrumentation.names
 
     def micro_step(
         self,

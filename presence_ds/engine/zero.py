@@ -10,7 +10,11 @@ from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 from torch import Tensor
 
 from presence_ds.capture import full_shape
-from presence_ds.errors import ConfigError
+
+
+def is_managed(parameter: Tensor) -> bool:
+    """Whether ZeRO-3 partitions ``parameter`` and it is trained (private: ``ds_id``)."""
+    return hasattr(parameter, "ds_id") and parameter.requires_grad
 
 
 def is_partitioned(parameter: Tensor) -> bool:
@@ -38,23 +42,3 @@ def restore_partition(parameter: Tensor) -> None:
 def set_gradient_divisor(optimizer: Any, divisor: float) -> None:
     """Have DeepSpeed divide the accumulated gradients by ``divisor`` in the unscaling that precedes its clipping."""
     optimizer.override_loss_scale(divisor)
-
-
-def check_engine(engine: Any) -> None:
-    """Raise `ConfigError` if strategy one_pass cannot run on this DeepSpeed engine, naming the configuration field."""
-    if engine.fp16_enabled():
-        raise ConfigError("fp16.enabled is true: strategy one_pass supports bf16 and float32; use bf16.enabled")
-    if engine.zero_optimization_stage() == 0:
-        raise ConfigError("zero_optimization.stage is 0: strategy one_pass works on stages 1, 2 and 3")
-    if engine.torch_autocast_enabled():
-        raise ConfigError("torch_autocast.enabled is true: strategy one_pass supports bf16.enabled or float32 instead")
-    if engine.pipeline_parallelism:
-        raise ConfigError("the model is a PipelineModule: strategy one_pass works without pipeline parallelism")
-    if not engine.managed_gradient_accumulation():
-        raise ConfigError("managed_gradient_accumulation is false: strategy one_pass needs DeepSpeed to manage it")
-    if engine.gradient_accumulation_steps() > 1 and not hasattr(engine.optimizer, "override_loss_scale"):
-        raise ConfigError(
-            "gradient_accumulation_steps is above 1 with zero_optimization.stage 1, bf16 and "
-            "data_types.grad_accum_dtype fp32, whose optimizer cannot rescale accumulated gradients: use stage 2, or "
-            "leave grad_accum_dtype unset"
-        )

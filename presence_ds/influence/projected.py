@@ -23,11 +23,16 @@ class Projection:
     A side no wider than k is left as it is: that costs nothing and adds no variance.
     """
 
-    def __init__(self, parameter: Tensor, name: str, k: int, seed: int) -> None:
-        """``parameter`` has two dimensions or more; those after the first count as columns."""
+    def __init__(self, parameter: Tensor, name: str, k: int, seed: int, device: torch.device | str = "cpu") -> None:
+        """``parameter`` has two dimensions or more; those after the first count as columns.
+
+        The matrices are drawn on the CPU, which gives the same numbers whatever ``device`` they are used on, and take
+        the parameter's dtype.
+        """
         shape = full_shape(parameter)
-        self._row = _gaussian(shape[0], k, f"{seed}:{name}:row", parameter)
-        self._col = _gaussian(shape[1:].numel(), k, f"{seed}:{name}:col", parameter)
+        like = torch.empty(0, device=device, dtype=parameter.dtype)
+        self._row = _gaussian(shape[0], k, f"{seed}:{name}:row", like)
+        self._col = _gaussian(shape[1:].numel(), k, f"{seed}:{name}:col", like)
 
     def sketch(self, terms: Sequence[Term]) -> Tensor:
         """Σ over ``terms`` of P_rowᵀ G_i P_col: [B, ≤k, ≤k] in float32 (float64 if the terms are)."""

@@ -6,19 +6,29 @@ import torch
 from torch import Tensor
 
 from presence_ds.capture import Term, full_shape
+from presence_ds.errors import ConfigError
 from presence_ds.influence import exact, projected
 
 
 class SelfInfluence:
     """Scores samples from the gradient terms of their captured pass."""
 
-    def __init__(self, selected: Mapping[Tensor, str], projection_dim: int | None, seed: int) -> None:
-        """Score over ``selected`` (parameter to name), exactly if ``projection_dim`` is None, else by projections."""
+    def __init__(
+        self,
+        selected: Mapping[Tensor, str],
+        projection_dim: int | None,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Score over ``selected`` (parameter to name), exactly if ``projection_dim`` is None, else by projections.
+
+        ``device`` is where the model computes.
+        """
         self._projections: dict[Tensor, projected.Projection | None] | None = None
         self._selected = frozenset(selected)
         if projection_dim is not None:
             self._projections = {
-                parameter: projected.Projection(parameter, name, projection_dim, seed)
+                parameter: projected.Projection(parameter, name, projection_dim, seed, device)
                 if len(full_shape(parameter)) > 1
                 else None
                 for parameter, name in selected.items()
@@ -36,5 +46,6 @@ class SelfInfluence:
             else:
                 part = projected.squared_norms(self._projections[parameter], uses)
             total = part if total is None else total + part
-        assert total is not None  # select_parameters chose at least one parameter
+        if total is None:
+            raise ConfigError("presence.layers selects only parameters that the loss does not depend on")
         return total

@@ -180,6 +180,9 @@ def test_same_configuration_is_reused_and_another_replaces_it(
     first = identity()
     prepare_corpus(make_config(num_workers=2), directory)
     assert identity() == first
+    (directory / "train.arrow").unlink()
+    prepare_corpus(make_config(), directory)
+    assert identity() != first
     prepare_corpus(make_config(sequence_length=32), directory)
     assert open_corpus(directory).train[0]["input_ids"].shape == (32,)
     prepare_corpus(make_config(), directory)
@@ -222,15 +225,32 @@ def test_leftover_of_a_killed_run_is_removed_once_it_is_old(make_config: MakeCon
     assert recent.exists()
 
 
-def test_other_folders_are_never_replaced(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_nothing_but_a_corpus_is_ever_replaced(make_config: MakeConfig, tmp_path: Path) -> None:
     precious = tmp_path / "folder" / "thesis.txt"
     precious.parent.mkdir()
     precious.write_text("years of work")
-    assert "exists and is no prepared corpus" in error_of(make_config(), precious.parent)
-    assert "exists and is no prepared corpus" in error_of(make_config(), precious)
+    (precious.parent / "corpus.json").write_text("[]")
+    assert "folder holds corpus.json, which is not part" in error_of(make_config(), precious.parent)
+    (precious.parent / "corpus.json").unlink()
+    assert "folder holds thesis.txt, which is not part" in error_of(make_config(), precious.parent)
+    assert "thesis.txt is a file" in error_of(make_config(), precious)
     assert precious.read_text() == "years of work"
     with pytest.raises(DataError, match="holds no prepared corpus"):
         open_corpus(precious.parent)
+    prepare_corpus(make_config(), tmp_path / "corpus")
+    (tmp_path / "corpus" / "notes.txt").write_text("results")
+    assert "corpus holds notes.txt" in error_of(make_config(seed=1), tmp_path / "corpus")
+
+
+def test_unloadable_tokenizer_is_found_before_reading(make_config: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "docs.jsonl").write_text("nothing that can be read")
+    config = make_config(tokenizer=TokenizerConfig(path=str(tmp_path / "none")))
+    assert "cannot be loaded as a tokenizer" in error_of(config, tmp_path / "corpus")
+
+
+def test_few_documents_may_have_no_shuffled_copy(make_config: MakeConfig, tmp_path: Path) -> None:
+    corpus = prepare(make_config(noise=NoiseConfig(share=1e-9)), tmp_path / "corpus")
+    assert corpus.report.train["shuffled"].documents == 0
 
 
 def test_skipped_rows_are_reported(make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -276,6 +296,7 @@ def test_too_small_corpus(make_config: MakeConfig, tmp_path: Path, fields: dict[
         ({"sources": [SourceConfig("x", "p", format="python_packages")]}, "data.sources[0].path is set"),
         ({"sources": [SourceConfig("x", "p", max_megabytes=0)]}, "data.sources[0].max_megabytes is 0"),
         ({"sources": [SourceConfig("x", "p"), SourceConfig("x", "q")]}, 'data.sources has two sources named "x"'),
+        ({"validation_sources": []}, "data.validation_sources is empty"),
         ({"validation_fraction": 1.0}, "data.validation_fraction is 1.0"),
         ({"sequence_length": 1}, "data.sequence_length is 1"),
         ({"max_bad_share": 2.0}, "data.max_bad_share is 2.0"),

@@ -10,7 +10,7 @@ from presence_ds.engine.one_pass import OnePass
 from presence_ds.influence import SelfInfluence, select_parameters
 from tests.models import KINDS, tiny_model, tokens
 
-LAYERS = ("all", "first", ["*norm*.weight", "*.ln_*", "*lm_head*"])
+LAYERS = ("all", "first", ["*attn*", "lm_head.weight"])
 
 
 def score(model: nn.Module, batch: dict[str, Tensor], layers: str | list[str]) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,197 @@
+"""Runs on every rank of a pool: what a user may do with the engine beside training."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+import presence_ds
+from presence_ds.errors import PresenceError
+from tests.engine.training import MICRO_BATCH, data, deepspeed_config, full_parameters, optimizer_for, train
+from tests.models import tiny_model, tokens
+
+
+def start(
+    model: nn.Module | None = None,
+    *,
+    stage: int = 2,
+    accumulation_steps: int = 1,
+    presence: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Any:
+    model = model or tiny_model("llama", tied=False)
+    presence = {"schedule": {"kind": "constant"}} | (presence or {})
+    optimizer = optimizer_for("sgd", model.parameters())
+    config = deepspeed_config(stage, accumulation_steps, **changes)
+    return presence_ds.initialize(model=model, config=config, presence=presence, optimizer=optimizer)[0]
+
+
+def the_model_stays_plain(stage: int) -> dict[str, Any]:
+    plain = tiny_model("gpt2", tied=True)
+    model = tiny_model("gpt2", tied=True)
+    engine = start(model, stage=stage)
+    ids = tokens(2, 9)
+    engine.eval()
+    with torch.no_grad():
+        output, expected = engine(input_ids=ids, labels=ids), plain.eval()(input_ids=ids, labels=ids)
+        generated = engine.module.generate(ids, max_new_tokens=3, do_sample=False, pad_token_id=0)
+        expected_generated = plain.generate(ids, max_new_tokens=3, do_sample=False, pad_token_id=0)
+    engine.train()
+    names = list(engine.module_state_dict())
+    train(engine, data(1, 1))
+    return {
+        "engine.module is the model": engine.module is model,
+        "loss": torch.allclose(output.loss, expected.loss, atol=1e-6),
+        "logits": torch.allclose(output.logits, expected.logits, atol=1e-5),
+        "generate": torch.equal(generated, expected_generated),
+        "names": names == list(plain.state_dict()),
+        "no forward left behind": not any("forward" in module.__dict__ for module in engine.module.modules()),
+        "no state left in ZeRO's parameters": stage < 3 or all(p.data.numel() == 0 for p in engine.module.parameters()),
+    }
+
+
+def statistics_and_weights(accumulation_steps: int) -> dict[str, Any]:
+    """Two steps of samples of two sources; everything that is to be compared over ranks."""
+    engine = start(accumulation_steps=accumulation_steps, presence={"estimator": "projected", "projection_dim": 4})
+    before = (engine.presence.scores, engine.presence.weights)
+    rank, scores, losses = dist.get_rank(), [], []
+    for step in data(2, accumulation_steps):
+        scores, losses = [], []
+        for micro_batch in step:
+            sources = torch.tensor([0, 7, 7]) if rank == 0 else torch.tensor([7, 7, 7])
+            loss = engine(input_ids=micro_batch[rank], labels=micro_batch[rank], source_ids=sources)
+            engine.backward(loss)
+            engine.step()
+            scores.append(engine.presence.scores)
+            losses.append(engine.presence.losses)
+    return {
+        "before": before,
+        "scores": torch.cat(scores),
+        "losses": torch.cat(losses),
+        "weights": engine.presence.weights,
+        "statistics": engine.presence.statistics,
+    }
+
+
+def resume(directory: str, stage: int) -> tuple[list[Tensor], list[Tensor], dict[str, Any], dict[str, Any]]:
+    """Four steps at a stretch, and two steps, a checkpoint, a new engine and the other two."""
+    batches = data(4, 3)
+    presence = {"schedule": {"switch_step": 3}}
+    whole = start(stage=stage, accumulation_steps=3, presence=presence)
+    train(whole, batches)
+    first = start(stage=stage, accumulation_steps=3, presence=presence)
+    train(first, batches[:2])
+    first.save_checkpoint(directory, tag="two", client_state={"mine": 1})
+    second = start(stage=stage, accumulation_steps=3, presence=presence)
+    train(second, batches[3:])  # what it did before the load must not matter
+    _, client_state = second.load_checkpoint(directory)
+    assert client_state["mine"] == 1
+    assert "presence" not in client_state
+    train(second, batches[2:])
+    return full_parameters(whole), full_parameters(second), whole.presence.statistics, second.presence.statistics
+
+
+def bfloat16(stage: int, accumulation_steps: int) -> dict[str, Any]:
+    """Weights of one step in bf16 beside those in float32."""
+    weights = {}
+    for enabled in (False, True):
+        presence = {"estimator": "exact", "schedule": {"kind": "constant", "tau_direct": 0.5}}
+        engine = start(stage=stage, accumulation_steps=accumulation_steps, bf16={"enabled": enabled}, presence=presence)
+        losses = train(engine, data(3, accumulation_steps))
+        weights[enabled] = engine.presence.weights
+    return {"weights": weights, "losses": losses, "dtype": engine.presence.scores.dtype}
+
+
+def error_of(function: Callable[[], Any]) -> str:
+    try:
+        function()
+    except PresenceError as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+class _Wrapped(nn.Module):
+    """A tiny language model around ``inner``, which takes and returns [B, T, 8]."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.embedding, self.inner, self.head = nn.Embedding(97, 8), inner, nn.Linear(8, 97)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.embedding
+
+    def forward(self, input_ids: Tensor) -> tuple[Tensor]:
+        return (self.head(self.inner(self.embedding(input_ids))),)
+
+
+class _Transposed(nn.Module):
+    """Positions first: [T, B, C]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.transpose(0, 1)).transpose(0, 1)
+
+
+class _Expert(nn.Module):
+    """A selection of tokens of all samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.reshape(-1, 8)
+        first = flat[:, 0].argsort()[: len(flat) // 3 * 3 // 2 * 2]
+        return flat.index_put((first,), self.linear(flat[first])).view_as(x)
+
+
+class _Stray(nn.Module):
+    """A weight used without calling its module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.linear.weight
+
+
+def refusals() -> dict[str, str]:
+    def one_step(engine: Any, **batch: Any) -> None:
+        engine.backward(engine(**batch))
+
+    ids = tokens(MICRO_BATCH, 9)
+    checkpointing = tiny_model("llama", tied=False)
+    checkpointing.gradient_checkpointing_enable()
+    broken = tiny_model("llama", tied=False)
+    broken.model.embed_tokens.weight.data.fill_(float("nan"))
+    return {
+        "stage 0": error_of(lambda: start(stage=0)),
+        "fp16": error_of(lambda: start(fp16={"enabled": True})),
+        "checkpointing": error_of(lambda: start(checkpointing)),
+        "batch statistics": error_of(lambda: start(accumulation_steps=2, presence={"statistics": "batch"})),
+        "field": error_of(lambda: start(presence={"projecton_dim": 3})),
+        "bf16 with fp32 accumulation": error_of(
+            lambda: start(
+                stage=1,
+                accumulation_steps=2,
+                bf16={"enabled": True},
+                data_types={"grad_accum_dtype": "fp32"},
+            )
+        ),
+        "labels": error_of(lambda: one_step(start(), input_ids=ids)),
+        "part of a micro-batch": error_of(lambda: one_step(start(), input_ids=ids[:2], labels=ids[:2])),
+        "no finite sample": error_of(lambda: one_step(start(broken), input_ids=ids, labels=ids)),
+        "positions first": error_of(lambda: start(_Wrapped(_Transposed()))),
+        "selection of tokens": error_of(lambda: start(_Wrapped(_Expert()))),
+        "stray weight": error_of(lambda: one_step(start(_Wrapped(_Stray())), input_ids=ids, labels=ids)),
+        "missing file": error_of(
+            lambda: presence_ds.initialize(model=tiny_model("llama", tied=False), config=Path("missing.json"))
+        ),
+    }

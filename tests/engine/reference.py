@@ -1,0 +1,69 @@
+"""A single-process reference that materialises every per-sample gradient: slow, plain, nothing of the package in it."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass
+class Reference:
+    """Trains ``model`` with the weights of equations 6 to 10 on the samples of all ranks.
+
+    Attributes:
+        running: with more than one accumulation step, the decayed sums of μ and σ² and of their weights.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    taus: list[float]
+    clip: float = 0.0
+    running: list[float] = field(default_factory=list)
+
+    def step(self, number: int, ids: Tensor) -> dict[str, Tensor]:
+        """One optimizer step, ``number`` from 1, on ids [G, R, b, T]; results have the shape [G, R, b]."""
+        accumulation_steps = ids.shape[0]
+        gradients, scores, losses = [], [], []
+        for row in ids.flatten(0, 2):
+            logits = self.model(input_ids=row[None]).logits[0, :-1]
+            loss = F.cross_entropy(logits, row[1:])
+            gradient = torch.autograd.grad(loss, list(self.model.parameters()))
+            gradients.append(gradient)
+            losses.append(loss.detach().double())
+            scores.append(sum(g.double().square().sum() for g in gradient))
+        score, loss = torch.stack(scores), torch.stack(losses)
+        finite = score.isfinite() & loss.isfinite()
+        per_micro_step = len(score) // accumulation_steps
+        if accumulation_steps == 1:
+            basis = score[finite]
+            mean, variance = basis.mean(), basis.var(correction=0)
+        elif self.running:
+            mean, variance = (value / self.running[2] for value in self.running[:2])
+        else:  # nothing earlier: the first micro-step of all ranks
+            basis = score[:per_micro_step][finite[:per_micro_step]]
+            mean, variance = basis.mean(), basis.var(correction=0)
+        decayed = self.running or [0.0, 0.0, 0.0]
+        news = (score[finite].mean(), score[finite].var(correction=0), 1.0)
+        self.running = [0.9 * old + 0.1 * new for old, new in zip(decayed, news, strict=True)]
+
+        exponent = self.taus[number - 1] * (score - mean) / variance**0.5
+        weights = torch.softmax(exponent.masked_fill(~finite, -torch.inf), 0)
+        for position, parameter in enumerate(self.model.parameters()):
+            parameter.grad = sum(
+                weight.float() * gradient[position]
+                for weight, gradient in zip(weights, gradients, strict=True)
+                if weight > 0
+            )
+        norm = torch.stack([p.grad.norm() for p in self.model.parameters()]).norm()
+        if self.clip and norm > self.clip:
+            for parameter in self.model.parameters():
+                parameter.grad *= self.clip / norm
+        self.optimizer.step()
+        shape = ids.shape[:3]
+        return {
+            "weights": weights.view(shape),
+            "scores": score.view(shape),
+            "losses": loss.view(shape),
+            "norm": norm,
+        }

@@ -1,0 +1,41 @@
+"""What a training step keeps is gone when the step is: DeepSpeed runs without Python's cycle collector."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+
+from presence_ds.engine.one_pass import OnePass
+from presence_ds.influence import SelfInfluence, select_parameters
+from tests.models import KINDS, tiny_model, tokens
+
+
+@pytest.mark.parametrize("backward", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_capture_dies_with_its_step(kind: str, backward: bool) -> None:
+    model = tiny_model(kind, tied=True)
+    strategy = OnePass(model, SelfInfluence(select_parameters(model, "all"), 4, 0))
+    ids = tokens(3, 9)
+    gc.collect()
+    gc.disable()
+    try:
+        scored = strategy.score(model.forward, (), {"input_ids": ids, "labels": ids})
+        capture = weakref.ref(scored.capture)
+        factors = [
+            weakref.ref(term.cols)
+            for terms in scored.capture.terms.values()
+            for term in terms[:1]
+            if hasattr(term, "cols")
+        ]
+        loss = strategy.weighted_loss(scored, torch.ones(3, dtype=torch.float64))
+        del scored
+        if backward:
+            loss.backward()
+            # each layer's factors are freed as soon as its weight gradient is formed
+            assert all(factor() is None for factor in factors)
+        del loss
+        assert capture() is None
+        assert all(factor() is None for factor in factors)
+    finally:
+        gc.enable()

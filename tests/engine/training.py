@@ -1,0 +1,127 @@
+"""Runs on every rank of a pool: a short training under DeepSpeed, and what the reference got on the same data."""
+
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from deepspeed.utils import safe_get_full_fp32_param
+from torch import Tensor
+
+import presence_ds
+from tests.engine.reference import Reference
+from tests.models import tiny_model, tokens
+
+MICRO_BATCH, LENGTH = 3, 17
+
+
+def optimizer_for(name: str, parameters: Any) -> torch.optim.Optimizer:
+    if name == "sgd":
+        return torch.optim.SGD(parameters, lr=0.5)
+    return torch.optim.AdamW(parameters, lr=1e-2, eps=1e-3)  # a large ε: Adam's division would magnify rounding
+
+
+def deepspeed_config(stage: int, accumulation_steps: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "train_micro_batch_size_per_gpu": MICRO_BATCH,
+        "gradient_accumulation_steps": accumulation_steps,
+        "gradient_clipping": 0.0,
+        "zero_optimization": {
+            "stage": stage,
+            "stage3_param_persistence_threshold": 0,
+            "reduce_bucket_size": 20_000,
+        },
+        "zero_allow_untested_optimizer": True,
+    } | changes
+
+
+def data(steps: int, accumulation_steps: int) -> Tensor:
+    """Token ids [steps, G, ranks, b, T], the same on every rank."""
+    return tokens(steps, accumulation_steps, dist.get_world_size(), MICRO_BATCH, LENGTH, seed=1)
+
+
+def full_parameters(engine: Any) -> list[Tensor]:
+    """The whole float32 parameters, gathered from every rank."""
+    return [safe_get_full_fp32_param(parameter).cpu().clone() for parameter in engine.module.parameters()]
+
+
+def train(engine: Any, batches: Tensor) -> list[float]:
+    """One optimizer step for every leading element of ``batches``; the losses the engine returned."""
+    losses = []
+    for step in batches:
+        for micro_batch in step:
+            ids = micro_batch[dist.get_rank()]
+            loss = engine(input_ids=ids, labels=ids)
+            loss = loss if isinstance(loss, Tensor) else loss.loss
+            engine.backward(loss)
+            engine.step()
+            losses.append(loss.item())
+    return losses
+
+
+def compare_with_reference(
+    kind: str, tied: bool, stage: int, accumulation_steps: int, optimizer: str, clip: float = 0.0, poison: bool = False
+) -> dict[str, float]:
+    """Train four steps, two of them direct and two inverse, beside the reference; the largest differences seen."""
+    steps = 4
+    model, reference_model = (tiny_model(kind, tied=tied) for _ in range(2))
+    batches = data(steps, accumulation_steps)
+    if poison:  # token 5 makes a sample's loss NaN; one sample of every step holds it
+        batches[batches == 5] = 6
+        batches[:, 0, 1, 2, 4] = 5
+        for one in (model, reference_model):
+            one.get_input_embeddings().weight.data[5] = float("nan")
+    reference = Reference(
+        reference_model, optimizer_for(optimizer, reference_model.parameters()), [1.0, 1.0, -1.0, -1.0], clip
+    )
+    engine, *_ = presence_ds.initialize(
+        model=model,
+        config=deepspeed_config(stage, accumulation_steps, gradient_clipping=clip),
+        presence={"estimator": "exact", "schedule": {"switch_step": 2}},
+        optimizer=optimizer_for(optimizer, model.parameters()),
+    )
+    rank = dist.get_rank()
+    worst = {"weights": 0.0, "scores": 0.0, "losses": 0.0, "norm": 0.0, "sum": 0.0}
+    for number, step in enumerate(batches, start=1):
+        train(engine, step[None])
+        expected = reference.step(number, step)
+        seen = engine.presence.weights
+        everywhere = [torch.empty_like(seen) for _ in range(dist.get_world_size())]
+        dist.all_gather(everywhere, seen)
+        differences = {
+            "weights": seen - expected["weights"][:, rank].flatten(),
+            "scores": (engine.presence.scores / expected["scores"][-1, rank] - 1).nan_to_num(),
+            "losses": (engine.presence.losses - expected["losses"][-1, rank]).nan_to_num(),
+            "norm": torch.as_tensor(engine.get_global_grad_norm() / expected["norm"] - 1),
+            "sum": torch.cat(everywhere).double().sum() - 1,
+        }
+        for key, difference in differences.items():
+            worst[key] = max(worst[key], difference.abs().max().item())
+    found = full_parameters(engine)
+    worst["parameters"] = max(
+        (ours - theirs).nan_to_num().abs().max().item()
+        for ours, theirs in zip(found, reference_model.parameters(), strict=True)
+    )
+    moved = zip(found, tiny_model(kind, tied=tied).parameters(), strict=True)
+    worst["movement"] = max((ours - before).nan_to_num().abs().max().item() for ours, before in moved)
+    worst["nonfinite"] = float(engine.presence.statistics["nonfinite_samples"])
+    engine.destroy()
+    return worst
+
+
+def compare_uniform_with_plain(stage: int, accumulation_steps: int) -> float:
+    """Largest parameter difference after four steps of plain DeepSpeed and of uniform weights."""
+    batches = data(4, accumulation_steps)
+    ends = []
+    for presence in (None, {"signal": "uniform", "schedule": {"kind": "constant"}}):
+        model = tiny_model("llama", tied=True)
+        config = deepspeed_config(stage, accumulation_steps)
+        optimizer = optimizer_for("sgd", model.parameters())
+        if presence is None:
+            engine, *_ = deepspeed.initialize(model=model, config=config, optimizer=optimizer)
+        else:
+            engine, *_ = presence_ds.initialize(model=model, config=config, optimizer=optimizer, presence=presence)
+        train(engine, batches)
+        ends.append(full_parameters(engine))
+        engine.destroy()
+    return max((ours - theirs).abs().max().item() for ours, theirs in zip(*ends, strict=True))
