@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 import yaml
 from deepspeed.accelerator import get_accelerator
 from rich.console import Console as RichConsole
 from torchdata.stateful_dataloader import StatefulDataLoader
-from transformers import set_seed
 
 import presence_ds
 from presence_ds.data import BatchStream, Corpus, PackedDataset, build_loader, open_corpus, prepare_corpus
@@ -46,6 +46,8 @@ def train(recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) ->
     """
     ranks = Ranks()
     console = RichConsole(quiet=not ranks.is_main)
+    if not ranks.is_main:
+        transformers.logging.set_verbosity_error()  # rank 0 says it
     bf16_hardware = ranks.all(hardware_has_bf16())
     with ranks.agreement():
         plan = make_plan(recipe, recipe_file, world_size=ranks.world_size, bf16_hardware=bf16_hardware)
@@ -53,7 +55,7 @@ def train(recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) ->
     corpus = load_corpus(recipe, directory, ranks)
     with ranks.agreement():
         fit_vocabulary(plan.model_config, recipe.model, corpus.tokenizer)
-        set_seed(recipe.training.seed)
+        transformers.set_seed(recipe.training.seed)
         model = build_model(plan.model_config, recipe.model)
 
     optimizer = build_optimizer(model, recipe.optimizer, offloaded_to_cpu=plan.offloaded_to_cpu)
@@ -61,7 +63,7 @@ def train(recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) ->
     engine, _, _, _ = presence_ds.initialize(
         model=model, config=plan.deepspeed, presence=recipe.presence, optimizer=optimizer, lr_scheduler=scheduler
     )
-    set_seed(recipe.training.seed + 1 + ranks.rank)  # dropout differs between ranks
+    transformers.set_seed(recipe.training.seed + 1 + ranks.rank)  # dropout differs between ranks
 
     trainer = Trainer(
         engine,
@@ -143,13 +145,13 @@ def make_callbacks(
     if len(corpus.validation) > 0:
         validation = corpus_loader(corpus.validation, recipe, ranks, shuffle=False)
         callbacks["evaluation"] = evaluation = Evaluation(recipe.evaluation, validation)
-    show = partial(print_summary, console)
-    callbacks["stage_summary"] = StageSummary(directory.summary, evaluation, throughput, show)
     if ranks.is_main:
         callbacks["metrics_file"] = MetricsFile(directory.metrics)
         callbacks["console"] = Console(console)
         if recipe.wandb.enabled:
             callbacks["wandb"] = WandbRun(recipe.wandb, directory, resolved, console.print)
+    show = partial(print_summary, console)
+    callbacks["stage_summary"] = StageSummary(directory.summary, evaluation, throughput, show)
     callbacks["checkpoints"] = Checkpoints(recipe.checkpoint, directory.checkpoints)
     return callbacks
 

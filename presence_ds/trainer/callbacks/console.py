@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from presence_ds.trainer.callbacks.callback import Callback
 
@@ -30,11 +30,10 @@ class Console(Callback):
         self._first_step = trainer.step
         if self._console.is_terminal:
             self._progress = Progress(
-                TextColumn("training"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.description}"),
+                BarColumn(bar_width=10),
+                MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=7)),
+                TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+                TextColumn("{task.description}", table_column=Column(no_wrap=True)),
                 console=self._console,
             )
             self._task = self._progress.add_task("", total=trainer.total_steps, completed=trainer.step)
@@ -58,6 +57,9 @@ class Console(Callback):
             line += f"  validation loss {metrics['validation/loss']:.4f}"
         self._console.print(line, soft_wrap=True, highlight=False)
 
+    def on_train_end(self, trainer: Trainer) -> None:
+        self.close()  # before the summary is printed
+
     def close(self) -> None:
         if self._progress is not None:
             self._progress.stop()
@@ -68,7 +70,7 @@ def describe(metrics: Metrics) -> str:
     text = f"loss {metrics['loss']:.4f}"
     if "throughput(tokens/s)" in metrics:
         text += f"  {metrics['throughput(tokens/s)']:,.0f} tokens/s"
-    return text + f"  lr {metrics['learning_rate']:.2e}  τ {metrics['tau']:g} ({metrics['stage']})"
+    return text + f"  τ {metrics['tau']:g} ({metrics['stage']})"
 
 
 def print_setup(console: RichConsole, facts: dict[str, Any]) -> None:
