@@ -109,7 +109,7 @@ def load_corpus(recipe: Recipe, directory: RunDirectory, ranks: Ranks) -> Corpus
         if ranks.is_main:
             prepare_corpus(recipe.data, directory.corpus)
     with ranks.agreement():
-        corpus = open_corpus(directory.corpus)
+        corpus = open_corpus(directory.corpus, trust_remote_code=recipe.data.tokenizer.trust_remote_code)
     return corpus
 
 

@@ -24,6 +24,7 @@ def quickstart(environment: Environment, tmp_path_factory: pytest.TempPathFactor
     work = tmp_path_factory.mktemp("quickstart")
     overrides = ["--training.steps", "6", "--lr_schedule.warmup_steps", "2", "--logging.every_steps", "2"]
     overrides += ["--evaluation.max_batches", "2", "--wandb.enabled", "true"]
+    overrides += ["--presence.schedule.switch_fraction", "0.5"]
     recipe = ROOT / "recipes" / "quickstart.yaml"
     finished = presence_train(recipe, *overrides, environment=environment, cwd=work)
     assert finished.returncode == 0, finished.stderr
