@@ -1,5 +1,6 @@
 """Runs on every rank of a pool: what a user may do with the engine beside training."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 import presence_ds
+from presence_ds import PresenceConfig
 from presence_ds.errors import PresenceError
 from tests.engine.training import MICRO_BATCH, data, deepspeed_config, full_parameters, optimizer_for, train
 from tests.models import tiny_model, tokens
@@ -51,6 +53,33 @@ def the_model_stays_plain(stage: int) -> dict[str, Any]:
         "no forward left behind": not any("forward" in module.__dict__ for module in engine.module.modules()),
         "no state left in ZeRO's parameters": stage < 3 or all(p.data.numel() == 0 for p in engine.module.parameters()),
     }
+
+
+def configurations(directory: str) -> list[dict[str, Any]]:
+    """The presence section of a DeepSpeed dict, of a DeepSpeed JSON file, and a `PresenceConfig`, in the same words."""
+    section = {"layers": "first", "estimator": "exact", "schedule": {"switch_step": 4, "tau_direct": 0.5}}
+    settings = deepspeed_config(2, 1)
+    path = Path(directory) / f"config_{dist.get_rank()}.json"
+    path.write_text(json.dumps(settings | {"presence": section}))
+    configurations = [
+        {"config": settings | {"presence": section}},
+        {"config": path},
+        {"config": str(path), "presence": None},
+        {"config": settings, "presence": PresenceConfig.from_mapping(section)},
+    ]
+    found = []
+    for configuration in configurations:
+        model = tiny_model("gpt2", tied=False)
+        optimizer = optimizer_for("sgd", model.parameters())
+        engine, its_optimizer, loader, scheduler = presence_ds.initialize(
+            model=model, optimizer=optimizer, **configuration
+        )
+        assert its_optimizer is engine.optimizer
+        assert loader is scheduler is None
+        train(engine, data(1, 1))
+        statistics = engine.presence.statistics
+        found.append({"scored": engine.presence.scored, "tau": statistics["tau"], "si_mean": statistics["si_mean"]})
+    return found
 
 
 def statistics_and_weights(accumulation_steps: int) -> dict[str, Any]:

@@ -15,6 +15,13 @@ def test_the_model_stays_plain(two_ranks: Ranks, stage: int) -> None:
         assert all(checks.values()), checks
 
 
+def test_every_way_to_configure_means_the_same(two_ranks: Ranks, tmp_path: Path) -> None:
+    for first, *others in two_ranks.run(behaviour.configurations, str(tmp_path)):
+        assert all(name.startswith("transformer.h.0.") for name in first["scored"])
+        assert first["tau"] == 0.5
+        assert all(other == first for other in others)
+
+
 @pytest.mark.parametrize("accumulation_steps", [1, 3])
 def test_weights_and_statistics_agree_on_all_ranks(two_ranks: Ranks, accumulation_steps: int) -> None:
     ranks = two_ranks.run(behaviour.statistics_and_weights, accumulation_steps)

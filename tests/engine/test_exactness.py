@@ -47,6 +47,24 @@ def test_a_sample_that_is_not_finite_is_left_out(two_ranks: Ranks, stage: int, a
         check(worst, parameters=2e-6)
 
 
+VARIANTS = {
+    "offload_2": (2, {"offload_optimizer": {"device": "cpu"}}),
+    "offload_3": (3, {"offload_optimizer": {"device": "cpu"}}),
+    "small_parameters_whole_3": (3, {"stage3_param_persistence_threshold": 1_500}),
+    "no_overlap_3": (3, {"overlap_comm": False, "contiguous_gradients": False}),
+    "no_overlap_2": (2, {"overlap_comm": False, "contiguous_gradients": False}),
+}
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 3])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_other_ways_to_shard_equal_the_reference(two_ranks: Ranks, variant: str, accumulation_steps: int) -> None:
+    stage, zero = VARIANTS[variant]
+    arguments = ("llama", True, stage, accumulation_steps, "sgd", 0.0, False, zero)
+    for worst in two_ranks.run(compare_with_reference, *arguments):
+        check(worst, parameters=2e-6)
+
+
 @pytest.mark.parametrize("accumulation_steps", [1, 3])
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_uniform_weights_are_plain_deepspeed(two_ranks: Ranks, stage: int, accumulation_steps: int) -> None:

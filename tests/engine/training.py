@@ -60,9 +60,19 @@ def train(engine: Any, batches: Tensor) -> list[float]:
 
 
 def compare_with_reference(
-    kind: str, tied: bool, stage: int, accumulation_steps: int, optimizer: str, clip: float = 0.0, poison: bool = False
+    kind: str,
+    tied: bool,
+    stage: int,
+    accumulation_steps: int,
+    optimizer: str,
+    clip: float = 0.0,
+    poison: bool = False,
+    zero: dict[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Train four steps, two of them direct and two inverse, beside the reference; the largest differences seen."""
+    """Train four steps, two of them direct and two inverse, beside the reference; the largest differences seen.
+
+    ``poison`` makes one sample of every step NaN; ``zero`` changes fields of zero_optimization.
+    """
     steps = 4
     model, reference_model = (tiny_model(kind, tied=tied) for _ in range(2))
     batches = data(steps, accumulation_steps)
@@ -74,9 +84,12 @@ def compare_with_reference(
     reference = Reference(
         reference_model, optimizer_for(optimizer, reference_model.parameters()), [1.0, 1.0, -1.0, -1.0], clip
     )
+    config = deepspeed_config(stage, accumulation_steps, gradient_clipping=clip)
+    config["zero_optimization"] |= zero or {}
+    config["zero_force_ds_cpu_optimizer"] = False
     engine, *_ = presence_ds.initialize(
         model=model,
-        config=deepspeed_config(stage, accumulation_steps, gradient_clipping=clip),
+        config=config,
         presence={"estimator": "exact", "schedule": {"switch_step": 2}},
         optimizer=optimizer_for(optimizer, model.parameters()),
     )
