@@ -67,7 +67,7 @@ def train(recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) ->
 
     trainer = Trainer(
         engine,
-        BatchStream(corpus_loader(corpus.train, recipe, ranks, shuffle=True)),
+        BatchStream(corpus_loader(corpus.train, recipe, ranks)),
         ranks,
         make_callbacks(recipe, resolved, corpus, directory, ranks, console),
         total_steps=recipe.training.steps,
@@ -115,7 +115,7 @@ def load_corpus(recipe: Recipe, directory: RunDirectory, ranks: Ranks) -> Corpus
     return corpus
 
 
-def corpus_loader(part: PackedDataset, recipe: Recipe, ranks: Ranks, *, shuffle: bool) -> StatefulDataLoader:
+def corpus_loader(part: PackedDataset, recipe: Recipe, ranks: Ranks) -> StatefulDataLoader:
     """Micro-batches of this rank."""
     return build_loader(
         part,
@@ -123,7 +123,7 @@ def corpus_loader(part: PackedDataset, recipe: Recipe, ranks: Ranks, *, shuffle:
         rank=ranks.rank,
         world_size=ranks.world_size,
         seed=recipe.data.seed,
-        shuffle=shuffle,
+        shuffle=True,  # in evaluation too: its first batches have to stand for all sources
         num_workers=recipe.data.num_workers,
     )
 
@@ -143,7 +143,7 @@ def make_callbacks(
     callbacks["throughput"] = throughput = Throughput()
     evaluation = None
     if len(corpus.validation) > 0:
-        validation = corpus_loader(corpus.validation, recipe, ranks, shuffle=False)
+        validation = corpus_loader(corpus.validation, recipe, ranks)
         callbacks["evaluation"] = evaluation = Evaluation(recipe.evaluation, validation)
     if ranks.is_main:
         callbacks["metrics_file"] = MetricsFile(directory.metrics)

@@ -22,7 +22,8 @@ class EvaluationConfig:
 
     Args:
         every_steps: Optimizer steps between two evaluations; there is always one at the end. null: only that one.
-        max_batches: Most micro-batches per rank in one evaluation, the same ones each time. null: all of the split.
+        max_batches: Most micro-batches per rank in one evaluation, drawn from all sources, the same ones each time.
+            null: all of the split.
     """
 
     every_steps: int | None = 500
