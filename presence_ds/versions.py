@@ -8,19 +8,19 @@ from packaging.version import Version
 from presence_ds.errors import ConfigError
 
 MINIMUM = {"torch": "2.6", "deepspeed": "0.19.5"}
-NEWEST_TESTED_DEEPSPEED = "0.20"  # the first release series that nobody has tried
+TESTED_DEEPSPEED = ("0.19.8", "0.20")  # from, up to and without
 
 
 def check_versions() -> None:
-    """Raise `ConfigError` if torch or DeepSpeed is too old; warn once if DeepSpeed is newer than any that was tried."""
+    """Raise `ConfigError` if torch or DeepSpeed is too old; warn if DeepSpeed is outside the range that is tested.
+
+    0.19.5 works but for its own accumulation of gradients on ZeRO 1 and 2 without contiguous_gradients, which was
+    seen to give wrong sums, in plain DeepSpeed too.
+    """
     for name, minimum in MINIMUM.items():
         found = version(name)
         if Version(found) < Version(minimum):
             raise ConfigError(f"{name} {found} is installed: presence_ds needs {name} >= {minimum}; upgrade it")
-    found = version("deepspeed")
-    if Version(found) >= Version(NEWEST_TESTED_DEEPSPEED):
-        warnings.warn(
-            f"presence_ds was tested with deepspeed >= {MINIMUM['deepspeed']}, < {NEWEST_TESTED_DEEPSPEED}; "
-            f"{found} is installed",
-            stacklevel=3,
-        )
+    found, (first, end) = version("deepspeed"), TESTED_DEEPSPEED
+    if not Version(first) <= Version(found) < Version(end):
+        warnings.warn(f"presence_ds is tested with deepspeed >= {first}, < {end}; {found} is installed", stacklevel=3)

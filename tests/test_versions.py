@@ -15,7 +15,11 @@ def test_an_old_version_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name
         versions.check_versions()
 
 
-def test_a_newer_deepspeed_than_any_tested_warns_with_the_range(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(versions, "NEWEST_TESTED_DEEPSPEED", "0.1")
-    with pytest.warns(UserWarning, match=r"tested with deepspeed >= 0\.19\.5, < 0\.1; .* is installed"):
+@pytest.mark.parametrize("tested", [("0.1", "0.2"), ("98.0", "99.0")])
+def test_a_deepspeed_outside_the_tested_range_warns_with_the_range(
+    monkeypatch: pytest.MonkeyPatch, tested: tuple[str, str]
+) -> None:
+    monkeypatch.setattr(versions, "TESTED_DEEPSPEED", tested)
+    expected = rf"tested with deepspeed >= {tested[0]}, < {tested[1]}; .* is installed"
+    with pytest.warns(UserWarning, match=expected):
         versions.check_versions()

@@ -6,7 +6,7 @@ from tests.engine.training import compare_uniform_with_plain, compare_with_refer
 from tests.models import KINDS
 from tests.ranks import Ranks
 
-TOLERANCE = {"weights": 5e-6, "scores": 2e-5, "losses": 1e-5, "norm": 2e-5, "sum": 1e-6}
+TOLERANCE = {"weights": 5e-6, "scores": 5e-5, "losses": 1e-5, "norm": 2e-5, "sum": 1e-6}
 
 
 def check(worst: dict[str, float], parameters: float) -> None:
