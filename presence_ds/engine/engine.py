@@ -50,8 +50,7 @@ class PresenceEngine(DeepSpeedEngine):
             del self.module.__dict__["forward"]
 
     def _micro_step(self, inner: Any, source_ids: torch.Tensor | None, *args: Any, **batch: Any) -> torch.Tensor:
-        """Runs where the model's forward would: inside DeepSpeed's forward, whose hooks must see only the
-        surrogate loss."""
+        """Stands in for the model's forward, so that DeepSpeed's own forward sees the surrogate loss alone."""
         loss, self._gradient_divisor = self.presence.micro_step(
             inner,
             args,
@@ -63,8 +62,7 @@ class PresenceEngine(DeepSpeedEngine):
         return loss
 
     def step(self, *args: Any, **kwargs: Any) -> None:
-        """DeepSpeed's step; at the accumulation boundary the gradients are divided by the mean unnormalised weight
-        first."""
+        """DeepSpeed's; at the accumulation boundary it divides the gradients by the mean unnormalised weight."""
         divisor = self._gradient_divisor
         if divisor in (None, 1.0):
             return super().step(*args, **kwargs)

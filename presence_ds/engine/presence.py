@@ -37,8 +37,7 @@ class Presence:
         group: torch.distributed.ProcessGroup,
         device: torch.device,
     ) -> None:
-        """Prepare to train ``model``, whose parameters are where they will stay; ``group`` is the data-parallel
-        group."""
+        """``model``'s parameters are where they will stay; ``group`` is the data-parallel group."""
         statistics = config.statistics or ("batch" if accumulation_steps == 1 else "running")
         if statistics == "batch" and accumulation_steps > 1:
             raise ConfigError(

@@ -50,6 +50,5 @@ def surrogate(terms: Mapping[Tensor, list[Term]], weights: Tensor, value: Tensor
 
 
 def drop_samples(terms: Mapping[Tensor, list[Term]], kept: Tensor) -> dict[Tensor, list[Term]]:
-    """The terms of the samples with indices ``kept`` alone: 0 · NaN is NaN, so a weight of 0 would not silence the
-    others."""
+    """The terms of the samples ``kept`` ([n] int64) alone: 0 · NaN is NaN, so a weight of 0 would not do."""
     return {parameter: [term.select(kept) for term in uses] for parameter, uses in terms.items()}

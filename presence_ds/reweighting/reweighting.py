@@ -112,8 +112,7 @@ class Reweighting:
             self._running.load_state_dict(state["running"])
 
     def _gather(self) -> Samples:
-        """The rows so far of every rank, ordered by rank, then as seen, on the host (the step's one
-        synchronisation)."""
+        """The rows so far of every rank, ordered by rank, then as seen; on the host, which synchronises once."""
         local = torch.cat(self._rows)
         ranks = dist.get_world_size(self._group)
         every = local.new_empty(ranks * local.shape[0], local.shape[1])

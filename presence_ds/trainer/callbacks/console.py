@@ -82,8 +82,10 @@ def print_setup(console: RichConsole, facts: dict[str, Any]) -> None:
 
 
 def print_summary(console: RichConsole, summary: dict[str, Any]) -> None:
-    """The summary of a finished run: mean weights are w·N, so that 1 is a uniform weight; ESS is the effective
-    sample size 1/Σw²."""
+    """The summary of a finished run.
+
+    Mean weights are w·N, so that 1 is a uniform weight; ESS is the effective sample size 1/Σw².
+    """
     speed = summary["tokens_per_second"]
     loss = summary["validation_loss"]
     console.print()
