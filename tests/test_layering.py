@@ -14,7 +14,7 @@ ALLOWED = {
     "reweighting": {"reweighting"},
     "engine": {"capture", "influence", "reweighting", "engine"},
     "data": {"data"},
-    "trainer": {"engine", "data", "trainer"},
+    "trainer": {"capture", "influence", "reweighting", "engine", "data", "trainer"},
 }
 SHARED = {"errors", "versions"}
 
