@@ -24,7 +24,7 @@ class PresenceConfig:
             variance of one matrix's estimate is at most (1 + 2/k)^2 - 1. Unused by exact.
         normalizer: How scores are made comparable before the softmax; zscore is the paper's (equation 7).
         statistics: Where the normalizer's mean and variance come from: batch, the samples of this optimizer step
-            (needs one accumulation step); running, an average over earlier steps. Default: batch with one
+            (needs one accumulation step); running, earlier steps. Default: batch with one
             accumulation step, running otherwise.
         schedule: The temperature of the softmax over training.
         strategy: one_pass scores and trains in a single backward pass.

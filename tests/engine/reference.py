@@ -12,7 +12,7 @@ class Reference:
     """Trains ``model`` with the weights of equations 6 to 10 on the samples of all ranks.
 
     Attributes:
-        running: with more than one accumulation step, the decayed sums of μ and σ² and of their weights.
+        running: with more than one accumulation step, the last step's μ, the decayed sum of σ²/μ², and of its weights.
     """
 
     model: nn.Module
@@ -39,13 +39,14 @@ class Reference:
             basis = score[finite]
             mean, variance = basis.mean(), basis.var(correction=0)
         elif self.running:
-            mean, variance = (value / self.running[2] for value in self.running[:2])
+            mean, variance = self.running[0], self.running[0] ** 2 * self.running[1] / self.running[2]
         else:  # nothing earlier: the first micro-step of all ranks
             basis = score[:per_micro_step][finite[:per_micro_step]]
             mean, variance = basis.mean(), basis.var(correction=0)
-        decayed = self.running or [0.0, 0.0, 0.0]
-        news = (score[finite].mean(), score[finite].var(correction=0), 1.0)
-        self.running = [0.9 * old + 0.1 * new for old, new in zip(decayed, news, strict=True)]
+        _, spread, weight = self.running or [0.0, 0.0, 0.0]
+        level = score[finite].mean()
+        relative = score[finite].var(correction=0) / level**2
+        self.running = [level, 0.9 * spread + 0.1 * relative, 0.9 * weight + 0.1]
 
         exponent = self.taus[number - 1] * (score - mean) / variance**0.5
         weights = torch.softmax(exponent.masked_fill(~finite, -torch.inf), 0)

@@ -95,13 +95,11 @@ def test_running_statistics_are_those_of_earlier_steps() -> None:
         _, result = add(target, scores[2:], step=number + 1)
         if number == 0:  # nothing earlier: the first micro-step
             basis = Moments.of(torch.tensor(scores[:2]))
-        else:
+        else:  # the last step's level, and the spread relative to the level averaged over all
             decay = torch.tensor([0.9 ** (number - 1 - i) for i in range(number)]).double()
-            decay /= decay.sum()
-            basis = Moments(
-                (decay * torch.tensor([m.mean for m in moments[:number]])).sum().item(),
-                (decay * torch.tensor([m.variance for m in moments[:number]])).sum().item(),
-            )
+            relative = torch.tensor([m.variance / m.mean**2 for m in moments[:number]]).double()
+            level = moments[number - 1].mean
+            basis = Moments(level, level**2 * ((decay * relative).sum() / decay.sum()).item())
         expected = torch.softmax(basis.normalize(torch.tensor(scores)), 0)
         torch.testing.assert_close(result.local.double(), expected, rtol=1e-5, atol=0.0)
         assert result.statistics["normalizer_mean"] == pytest.approx(basis.mean, rel=1e-6)
@@ -132,11 +130,20 @@ def test_state_is_restored_to_the_bit() -> None:
     assert torch.equal(finished(whole, scores[2]).local, finished(second, scores[2]).local)
 
 
-@given(batches=st.lists(finite_scores, min_size=1, max_size=5))
-def test_running_moments_of_one_update_are_its_own(batches: list[list[float]]) -> None:
-    moments = Moments.of(torch.tensor(batches[0]))
+def test_running_moments_follow_a_level_that_falls_by_orders_of_magnitude() -> None:
+    running = RunningMoments()
+    for level in (1e3, 1e1, 1e-1):
+        running.update(Moments(level, (0.5 * level) ** 2))
+    assert running.current is not None
+    assert running.current.mean == pytest.approx(1e-1)
+    assert running.current.std == pytest.approx(0.5e-1)
+
+
+@given(scores=finite_scores)
+def test_running_moments_of_one_update_are_its_own(scores: list[float]) -> None:
+    moments = Moments.of(torch.tensor(scores))
     running = RunningMoments()
     running.update(moments)
     assert running.current is not None
     assert running.current.mean == pytest.approx(moments.mean)
-    assert running.current.variance == pytest.approx(moments.variance)
+    assert running.current.variance == pytest.approx(moments.variance, rel=1e-9, abs=1e-30)
