@@ -26,7 +26,8 @@ class Instrumentation:
         """Choose a rule for every module that holds trainable parameters.
 
         Raises:
-            AttributionError: a module holds parameters beside child modules and no rule is written for its type.
+            AttributionError: a module holds parameters beside child modules and no rule is written for its type, or
+                its forward was replaced on the instance.
         """
         self.rules: dict[nn.Module, LayerRule] = {}
         self.names: dict[nn.Module, str] = {}
@@ -34,6 +35,11 @@ class Instrumentation:
             own = {n: p for n, p in module.named_parameters(recurse=False) if p.requires_grad}
             if not own:
                 continue
+            if "forward" in module.__dict__:
+                raise AttributionError(
+                    f"module {name} ({type(module).__name__}) has a forward set on the instance, which the layer rules "
+                    f"would pass over: define it in the module's class"
+                )
             rule = find_rule(module)
             if rule is None and any(module.children()):
                 raise AttributionError(

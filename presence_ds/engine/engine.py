@@ -42,12 +42,16 @@ class PresenceEngine(DeepSpeedEngine):
         """
         if not (self.module.training and torch.is_grad_enabled()):
             return super().forward(*args, **batch)
-        inner = self.module.forward
-        self.module.__dict__["forward"] = partial(self._micro_step, inner, source_ids)
+        attributes = self.module.__dict__
+        set_by_the_user = attributes.get("forward")
+        attributes["forward"] = partial(self._micro_step, self.module.forward, source_ids)
         try:
             return super().forward(*args, **batch)
         finally:
-            del self.module.__dict__["forward"]
+            if set_by_the_user is None:
+                del attributes["forward"]
+            else:
+                attributes["forward"] = set_by_the_user
 
     def _micro_step(self, inner: Any, source_ids: torch.Tensor | None, *args: Any, **batch: Any) -> torch.Tensor:
         """Stands in for the model's forward, so that DeepSpeed's own forward sees the surrogate loss alone."""

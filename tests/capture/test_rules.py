@@ -211,6 +211,13 @@ def test_a_module_that_mixes_samples_is_refused_by_name() -> None:
         capture(model, torch.randint(VOCABULARY, (3, 5)))
 
 
+def test_a_forward_set_on_the_instance_is_refused_by_name() -> None:
+    model = Model(nn.Linear(WIDTH, WIDTH), tied=False)
+    model.layer.forward = lambda x: 2 * F.linear(x, model.layer.weight, model.layer.bias)
+    with pytest.raises(AttributionError, match=r"module layer \(Linear\) has a forward set on the instance"):
+        Instrumentation(model)
+
+
 def test_parameters_beside_child_modules_are_refused_by_name() -> None:
     class Mixed(nn.Module):
         def __init__(self) -> None:

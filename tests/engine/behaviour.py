@@ -50,9 +50,26 @@ def the_model_stays_plain(stage: int) -> dict[str, Any]:
         "logits": torch.allclose(output.logits, expected.logits, atol=1e-5),
         "generate": torch.equal(generated, expected_generated),
         "names": names == list(plain.state_dict()),
+        "forward set by the user stays": forward_set_by_the_user(),
         "no forward left behind": not any("forward" in module.__dict__ for module in engine.module.modules()),
         "no state left in ZeRO's parameters": stage < 3 or all(p.data.numel() == 0 for p in engine.module.parameters()),
     }
+
+
+def forward_set_by_the_user() -> bool:
+    """A model whose forward was replaced on the instance trains through it and keeps it."""
+    model, calls = tiny_model("llama", tied=False), []
+    original = model.forward
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return original(*args, **kwargs)
+
+    model.forward = counted
+    engine = start(model)
+    calls.clear()
+    train(engine, data(2, 1))
+    return model.forward is counted and len(calls) == 2
 
 
 def configurations(directory: str) -> list[dict[str, Any]]:
