@@ -4,7 +4,8 @@ from presence_ds.capture.attribution import check_attribution
 from presence_ds.capture.capture import Capture, full_shape
 from presence_ds.capture.instrument import Instrumentation
 from presence_ds.capture.registry import register, register_where
-from presence_ds.capture.terms import DenseTerm, LookupTerm, OuterTerm, Term
+from presence_ds.capture.stray import check_no_stray_parameters
+from presence_ds.capture.terms import DenseTerm, LookupTerm, OuterTerm, Term, widen
 
 __all__ = [
     "Capture",
@@ -14,7 +15,9 @@ __all__ = [
     "OuterTerm",
     "Term",
     "check_attribution",
+    "check_no_stray_parameters",
     "full_shape",
     "register",
     "register_where",
+    "widen",
 ]

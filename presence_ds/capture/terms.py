@@ -77,8 +77,8 @@ class DenseTerm:
 
     def weighted_sum(self, weights: Tensor, dtype: torch.dtype) -> Tensor:
         """Σ_i weights[i] G_i with the parameter's shape in ``dtype``."""
-        wide = torch.promote_types(self.grads.dtype, torch.float32)
-        return torch.tensordot(weights.to(wide), self.grads.to(wide), dims=1).to(dtype)
+        grads = widen(self.grads)
+        return torch.tensordot(weights.to(grads.dtype), grads, dims=1).to(dtype)
 
     def select(self, samples: Tensor) -> "DenseTerm":
         """The term of the samples with indices ``samples`` ([n] int64) alone."""
@@ -86,3 +86,8 @@ class DenseTerm:
 
 
 Term = OuterTerm | LookupTerm | DenseTerm
+
+
+def widen(tensor: Tensor) -> Tensor:
+    """``tensor`` in float32, or float64 if it is that already: what sums and norms are formed in."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

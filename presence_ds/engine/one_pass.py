@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from presence_ds.capture import Capture, Instrumentation
-from presence_ds.engine.stray import check_no_stray_parameters
+from presence_ds.capture import Capture, Instrumentation, check_no_stray_parameters
 from presence_ds.engine.weight_gradients import drop_samples, surrogate
 from presence_ds.errors import ConfigError
 from presence_ds.influence import SelfInfluence, causal_lm_losses

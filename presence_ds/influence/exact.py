@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from presence_ds.capture import DenseTerm, LookupTerm, OuterTerm, Term
+from presence_ds.capture import DenseTerm, LookupTerm, OuterTerm, Term, widen
 
 MAX_ELEMENTS = 1 << 25  # of one temporary; larger work is split over samples
 
@@ -35,7 +35,7 @@ def _self_inner(term: Term) -> Tensor:
         case LookupTerm():
             return _sum_by_id(term.ids, term.cols)
         case DenseTerm():
-            return _wide(term.grads).flatten(1).square().sum(1)
+            return widen(term.grads).flatten(1).square().sum(1)
 
 
 def _inner(a: Term, b: Term) -> Tensor:
@@ -50,36 +50,36 @@ def _inner(a: Term, b: Term) -> Tensor:
             positions = a.ids.shape[1] * b.ids.shape[1]
             return _by_samples(_lookup_lookup, positions, a.ids, a.cols, b.ids, b.cols)
         case DenseTerm(), DenseTerm():
-            return (_wide(a.grads) * _wide(b.grads)).flatten(1).sum(1)
+            return (widen(a.grads) * widen(b.grads)).flatten(1).sum(1)
         case DenseTerm(), OuterTerm():
-            return ((_wide(b.rows) @ _wide(a.grads)) * _wide(b.cols)).flatten(1).sum(1)
+            return ((widen(b.rows) @ widen(a.grads)) * widen(b.cols)).flatten(1).sum(1)
         case DenseTerm(), LookupTerm():
-            rows = torch.take_along_dim(_wide(a.grads), b.ids.unsqueeze(-1), dim=1)
-            return (rows * _wide(b.cols)).flatten(1).sum(1)
+            rows = torch.take_along_dim(widen(a.grads), b.ids.unsqueeze(-1), dim=1)
+            return (rows * widen(b.cols)).flatten(1).sum(1)
         case _:
             return _inner(b, a)
 
 
 def _materialised(rows: Tensor, cols: Tensor) -> Tensor:
     """‖Σ_t r_t ⊗ c_t‖²."""
-    return (_wide(rows).mT @ _wide(cols)).flatten(1).square().sum(1)
+    return (widen(rows).mT @ widen(cols)).flatten(1).square().sum(1)
 
 
 def _ghost(rows: Tensor, cols: Tensor, other_rows: Tensor, other_cols: Tensor) -> Tensor:
     """⟨Σ_t r_t ⊗ c_t, Σ_s r'_s ⊗ c'_s⟩ = Σ_{t,s} (r_t · r'_s)(c_t · c'_s)."""
-    return ((_wide(rows) @ _wide(other_rows).mT) * (_wide(cols) @ _wide(other_cols).mT)).flatten(1).sum(1)
+    return ((widen(rows) @ widen(other_rows).mT) * (widen(cols) @ widen(other_cols).mT)).flatten(1).sum(1)
 
 
 def _lookup_outer(ids: Tensor, cols: Tensor, other_rows: Tensor, other_cols: Tensor) -> Tensor:
     """⟨Σ_t e(x_t) ⊗ c_t, Σ_s r'_s ⊗ c'_s⟩ = Σ_{t,s} r'_s[x_t] (c_t · c'_s)."""
-    picked = torch.take_along_dim(_wide(other_rows), ids.unsqueeze(1), dim=2)  # [b, S, T]
-    return (picked.mT * (_wide(cols) @ _wide(other_cols).mT)).flatten(1).sum(1)
+    picked = torch.take_along_dim(widen(other_rows), ids.unsqueeze(1), dim=2)  # [b, S, T]
+    return (picked.mT * (widen(cols) @ widen(other_cols).mT)).flatten(1).sum(1)
 
 
 def _lookup_lookup(ids: Tensor, cols: Tensor, other_ids: Tensor, other_cols: Tensor) -> Tensor:
     """Σ_{t,s} [x_t = x'_s] (c_t · c'_s)."""
     same = ids.unsqueeze(2) == other_ids.unsqueeze(1)
-    return ((_wide(cols) @ _wide(other_cols).mT) * same).flatten(1).sum(1)
+    return ((widen(cols) @ widen(other_cols).mT) * same).flatten(1).sum(1)
 
 
 def _sum_by_id(ids: Tensor, cols: Tensor) -> Tensor:
@@ -90,9 +90,9 @@ def _sum_by_id(ids: Tensor, cols: Tensor) -> Tensor:
     is_new = torch.ones_like(sorted_ids, dtype=torch.bool)
     is_new[:, 1:] = sorted_ids[:, 1:] != sorted_ids[:, :-1]
     group = is_new.cumsum(1) - 1  # which distinct id of its sample a position holds
-    sums = _wide(cols).new_zeros(batch_size * positions, cols.shape[-1])
+    sums = widen(cols).new_zeros(batch_size * positions, cols.shape[-1])
     start = torch.arange(batch_size, device=ids.device).unsqueeze(1) * positions
-    columns = torch.take_along_dim(_wide(cols), order.unsqueeze(-1), dim=1)
+    columns = torch.take_along_dim(widen(cols), order.unsqueeze(-1), dim=1)
     sums.index_add_(0, (group + start).flatten(), columns.flatten(0, 1))
     return sums.view(batch_size, -1).square().sum(1)
 
@@ -102,10 +102,6 @@ def _by_samples(function, elements: int, *tensors: Tensor) -> Tensor:  # type: i
     step = max(1, MAX_ELEMENTS // elements)
     parts = zip(*(tensor.split(step) for tensor in tensors), strict=True)
     return torch.cat([function(*part) for part in parts])
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _factor(term: Term) -> Tensor:

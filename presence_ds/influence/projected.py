@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from presence_ds.capture import DenseTerm, LookupTerm, OuterTerm, Term, full_shape
+from presence_ds.capture import DenseTerm, LookupTerm, OuterTerm, Term, full_shape, widen
 
 
 class Projection:
@@ -50,14 +50,14 @@ class Projection:
                 cols = _project(term.cols, self._col)
             case DenseTerm():
                 rows = _project(term.grads.flatten(2).mT, self._row).mT
-                return _wide(_project(rows, self._col))
-        return _wide(rows).mT @ _wide(cols)
+                return widen(_project(rows, self._col))
+        return widen(rows).mT @ widen(cols)
 
 
 def squared_norms(projection: Projection | None, terms: Sequence[Term]) -> Tensor:
     """Estimate of ‖G_i‖² of one parameter, [B] float32; ``projection`` is None for vectors, whose norm is exact."""
     if projection is None:
-        grads = sum((_wide(term.grads) for term in terms if isinstance(term, DenseTerm)), start=torch.zeros(()))
+        grads = sum((widen(term.grads) for term in terms if isinstance(term, DenseTerm)), start=torch.zeros(()))
         return grads.flatten(1).square().sum(1)
     return projection.sketch(terms).flatten(1).square().sum(1)
 
@@ -73,7 +73,3 @@ def _gaussian(size: int, k: int, key: str, like: Tensor) -> Tensor | None:
 
 def _project(x: Tensor, matrix: Tensor | None) -> Tensor:
     return x if matrix is None else x @ matrix
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

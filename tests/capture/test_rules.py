@@ -74,6 +74,25 @@ class Heads(nn.Module):
         return self.norm(x.view(*x.shape[:-1], 2, -1)).view_as(x)
 
 
+class Doubled(nn.Linear):
+    """A linear layer that only the general rule can serve."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+class Shared(nn.Module):
+    """One weight used by a layer with a rule of its own and by one without."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(WIDTH, WIDTH), Doubled(WIDTH, WIDTH, bias=False)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.tanh(self.first(x)))
+
+
 LAYERS = {
     "linear": lambda: nn.Linear(WIDTH, WIDTH),
     "linear_no_bias": lambda: nn.Linear(WIDTH, WIDTH, bias=False),
@@ -88,18 +107,21 @@ LAYERS = {
     "called_twice": Twice,
     "flattened_tokens": Flattened,
     "norm_per_head": Heads,
+    "shared_with_general": Shared,
 }
 
 
 class Model(nn.Module):
     """Token and position embeddings, the layer under test, a head."""
 
-    def __init__(self, layer: nn.Module, *, tied: bool, padding_idx: int | None = None) -> None:
+    def __init__(
+        self, layer: nn.Module, *, tied: bool, padding_idx: int | None = None, head: type[nn.Linear] = nn.Linear
+    ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(VOCABULARY, WIDTH, padding_idx=padding_idx)
         self.position = nn.Embedding(32, WIDTH)
         self.layer = layer
-        self.head = nn.Linear(WIDTH, VOCABULARY, bias=False)
+        self.head = head(WIDTH, VOCABULARY, bias=False)
         if tied:
             self.head.weight = self.embedding.weight
         for parameter in self.parameters():
@@ -138,13 +160,14 @@ def per_sample_gradients(model: nn.Module, ids: Tensor) -> list[dict[Tensor, Ten
     positions=st.integers(1, 7),
     tied=st.booleans(),
     padded=st.booleans(),
+    head=st.sampled_from([nn.Linear, Doubled]),
     seed=st.integers(0, 99),
 )
 def test_terms_are_the_per_sample_gradients(
-    name: str, batch_size: int, positions: int, tied: bool, padded: bool, seed: int
+    name: str, batch_size: int, positions: int, tied: bool, padded: bool, head: type[nn.Linear], seed: int
 ) -> None:
     torch.manual_seed(seed)
-    model = Model(LAYERS[name](), tied=tied, padding_idx=3 if padded else None).double()
+    model = Model(LAYERS[name](), tied=tied, padding_idx=3 if padded else None, head=head).double()
     ids = torch.randint(VOCABULARY, (batch_size, positions))
     record = capture(model, ids)
     expected = per_sample_gradients(model, ids)
@@ -160,9 +183,10 @@ def test_terms_are_the_per_sample_gradients(
             term.select(picked).weighted_sum(torch.ones(1, dtype=torch.float64), torch.float64) for term in terms
         )
         torch.testing.assert_close(alone, expected[-1][parameter], rtol=1e-5, atol=1e-7)
-    scores = SelfInfluence(select_parameters(model, "all"), None, 0)(record.terms)
-    brute = torch.tensor([sum(g.square().sum() for g in gradients.values()) for gradients in expected])
-    torch.testing.assert_close(scores, brute.double(), rtol=1e-5, atol=1e-12)
+    brute = torch.tensor([sum(g.square().sum() for g in gradients.values()) for gradients in expected]).double()
+    for projection_dim in (None, 32):  # no side is wider than 32: the projected form is exact too
+        scores = SelfInfluence(select_parameters(model, "all"), projection_dim, 0)(record.terms)
+        torch.testing.assert_close(scores, brute, rtol=1e-5, atol=1e-12)
 
 
 def test_the_model_is_plain_outside_recording() -> None:
@@ -184,10 +208,6 @@ def test_frozen_parameters_have_no_terms_and_bias_alone_may_train() -> None:
 
 
 def test_a_subclass_with_its_own_forward_does_not_inherit_the_rule() -> None:
-    class Doubled(nn.Linear):
-        def forward(self, x: Tensor) -> Tensor:
-            return 2 * super().forward(x)
-
     model = Model(Doubled(WIDTH, WIDTH), tied=False)
     assert Instrumentation(model).rules[model.layer] is general_rule
     assert Instrumentation(model).rules[model.head] is not general_rule
