@@ -1,11 +1,14 @@
 """wandb itself, offline: a run is written, its id is kept, and a failure is one line and no exception."""
 
+import time
 from pathlib import Path
 
 import pytest
 
 from presence_ds.trainer.callbacks.wandb_run import WandbConfig, WandbRun
 from presence_ds.trainer.run_directory import RunDirectory
+
+FLUSH_SECONDS = 60  # wandb writes in a process of its own, which may still be at it when finish() returns
 
 
 @pytest.fixture(autouse=True)
@@ -44,9 +47,11 @@ def test_what_is_logged_is_in_the_file(tmp_path: Path) -> None:
     callback, _ = start(tmp_path, WandbConfig(enabled=True, mode="offline"))
     callback.on_log(None, {"step": 7, "loss": 1.25, "stage": "direct"})  # type: ignore[arg-type]
     callback.close()
-    content = offline_runs(tmp_path)[0].read_bytes()  # protobuf, in which names and values stand as they are
-    for expected in (b"loss", b"1.25", b"stage", b'"direct"'):
-        assert expected in content
+    expected = (b"loss", b"1.25", b"stage", b'"direct"')  # protobuf, in which names and values stand as they are
+    deadline = time.monotonic() + FLUSH_SECONDS
+    while missing := [text for text in expected if text not in offline_runs(tmp_path)[0].read_bytes()]:
+        assert time.monotonic() < deadline, missing
+        time.sleep(0.1)
 
 
 def test_failure_at_start_is_one_line(tmp_path: Path) -> None:
