@@ -87,6 +87,13 @@ class Ranks:
         dist.all_reduce(total)
         return [float(value) for value in total.tolist()]
 
-    def close(self) -> None:
-        """Leave the process group."""
-        dist.destroy_process_group()
+    def __enter__(self) -> "Ranks":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Leave the process group, also after an error that every rank has: gloo's threads may abort an exit without.
+
+        After any other error the rank's peers may be in the middle of a collective, which leaving would wait for.
+        """
+        if kind is None or issubclass(kind, PresenceError):
+            dist.destroy_process_group()

@@ -44,7 +44,12 @@ def train(recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) ->
     Raises:
         PresenceError: bad input, before any step is taken and the same on every rank; or no finite sample in a step.
     """
-    ranks = Ranks()
+    with Ranks() as ranks:
+        train_on(ranks, recipe, recipe_file, resolved)
+
+
+def train_on(ranks: Ranks, recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) -> None:
+    """`train` with the ranks connected."""
     console = RichConsole(quiet=not ranks.is_main)
     if not ranks.is_main:
         transformers.logging.set_verbosity_error()  # rank 0 says it
@@ -80,7 +85,6 @@ def train(recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) ->
     console.print(corpus.report.table())
     print_setup(console, setup_facts(recipe, plan, trainer, directory))
     trainer.fit()
-    ranks.close()
 
 
 def open_run_directory(
