@@ -10,9 +10,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, presence_train, read_metrics, read_scores, write_recipe
 
 from presence_ds.trainer.callbacks.checkpoint import complete_checkpoints
+from tests.trainer.conftest import ROOT, presence_train, read_metrics, read_scores, write_recipe
 
 Environment = dict[str, str]
 TIMINGS = ("throughput(tokens/s)", "step_time(s)", "memory/peak(GiB)")
