@@ -1,203 +1,166 @@
-"""Cost of PRESENCE beside plain DeepSpeed: the two engines take steps in turn in one process.
+"""Time and memory of a training step with PRESENCE and without, relative to plain DeepSpeed.
 
-    deepspeed --num_accelerators 1 benchmarks/overhead.py [--precision bf16] [--stage 2] ...
+    python -m benchmarks.overhead measure [--setting.sequence_length 2048 ...]
+    python -m benchmarks.overhead matrix --results overhead.jsonl [--document docs/benchmarks.md]
 
-Engines: ``plain``, DeepSpeed with the model's own loss, what a user has today; ``plain_chunked_loss``, DeepSpeed with
-the chunked loss that PRESENCE uses, which is faster than the model's own and would otherwise hide a part of the cost of
-scoring; ``presence``, strategy one_pass.
-
-Prints the ratios of the median step times, with the quartiles of the paired ratios, and the peak memory of each engine,
-measured in a process of its own. Absolute times on a shared machine mean little; a ratio of paired steps means more.
+In every setting the variants take steps in turn, in one process per rank: absolute times on a shared machine mean
+little, a ratio of paired steps means more. Memory is measured in processes that train one variant alone.
 """
 
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
-import time
-import warnings
+import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import deepspeed
 import torch
 from jsonargparse import auto_cli
-from transformers import LlamaConfig, LlamaForCausalLM
 
-import presence_ds
-from presence_ds.influence import causal_lm_losses
+from benchmarks.document import table, write_section
+from benchmarks.matrix import cpu_matrix, gpu_matrix
+from benchmarks.setting import Setting
+from benchmarks.variants import BASELINES, VARIANTS
 
-Variant = Literal["plain", "plain_chunked_loss", "presence"]
-VARIANTS: tuple[Variant, ...] = ("plain", "plain_chunked_loss", "presence")
-
-
-class ChunkedLoss(torch.autograd.Function):
-    """Mean of the per-sample losses that PRESENCE trains on, for ordinary autograd."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        losses, gradient = causal_lm_losses(logits, labels)
-        ctx.save_for_backward(gradient)
-        return losses.mean()
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient.mul_(grad_outputs[0] / len(gradient)), None
+ROOT = Path(__file__).parent.parent
+TIMEOUT_S = 1800
 
 
-def build(
-    variant: Variant, config: LlamaConfig, batch_size: int, precision: str, stage: int, presence: dict[str, Any]
-) -> Any:
-    """An engine of ``variant`` on a fresh model, seeded alike."""
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(config)
-    settings = {
-        "train_micro_batch_size_per_gpu": batch_size,
-        "gradient_clipping": 1.0,
-        "bf16": {"enabled": precision == "bf16"},
-        "zero_optimization": {"stage": stage, "reduce_bucket_size": 50_000_000},
-        "zero_allow_untested_optimizer": True,
-    }
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    if variant != "presence":
-        return deepspeed.initialize(model=model, config=settings, optimizer=optimizer)[0]
-    return presence_ds.initialize(model=model, config=settings, presence=presence, optimizer=optimizer)[0]
-
-
-def timed_step(variant: Variant, engine: Any, ids: torch.Tensor) -> float:
-    """Seconds of one training step on ``ids`` [B, T]."""
-    synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
-    synchronize()
-    start = time.perf_counter()
-    if variant == "plain":
-        loss = engine(input_ids=ids, labels=ids).loss
-    elif variant == "plain_chunked_loss":
-        loss = ChunkedLoss.apply(engine(input_ids=ids).logits, ids)
-    else:
-        loss = engine(input_ids=ids, labels=ids)
-    engine.backward(loss)
-    engine.step()
-    synchronize()
-    return time.perf_counter() - start
-
-
-def peak_memory_mib() -> float:
-    """Peak memory of this process so far in MiB: of the GPU's allocator, else resident."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    # not getrusage: its maximum is inherited from the process that started this one
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 2**10
-
-
-def overhead(
-    hidden_size: int = 512,
-    layers: int = 8,
-    vocabulary: int = 16384,
-    sequence_length: int = 512,
-    batch_size: int = 4,
-    precision: Literal["float32", "bf16"] = "float32",
-    stage: Literal[1, 2, 3] = 2,
-    estimator: Literal["projected", "exact"] = "projected",
-    projection_dim: int = 32,
-    steps: int = 20,
-    warmup: int = 3,
-    memory_of: Variant | None = None,
-) -> None:
-    """Compare PRESENCE (strategy one_pass) with plain DeepSpeed on a Llama-type model.
+def measure(setting: Setting, variants: list[str] = list(VARIANTS), memory: bool = True) -> dict[str, Any]:  # noqa: B006
+    """Measure one setting.
 
     Args:
-        hidden_size: Width of the model; the feed-forward width is 8/3 of it, rounded up to a multiple of 64.
-        layers: Number of blocks.
-        vocabulary: Number of tokens.
-        sequence_length: Tokens per sample.
-        batch_size: Samples per rank and step.
-        precision: Of parameters and activations.
-        stage: ZeRO stage.
-        estimator: Of the self-influence.
-        projection_dim: Side of the projected gradients.
-        steps: Measured steps of each engine.
-        warmup: Steps of each engine before them.
-        memory_of: Take steps with this engine alone and print its peak memory (used by the script itself).
+        setting: What to train.
+        variants: Which of `benchmarks.variants.VARIANTS`; "plain" must be among them.
+        memory: Also measure peak memory, in one more run per variant.
+
+    Returns:
+        The setting, ``parameters``, and by variant: ``median_s`` of a step, ``ratio`` of the medians to plain's,
+        ``quartiles`` of the paired ratios, ``memory_mib``.
+
+    Raises:
+        RuntimeError: a rank failed; the message ends with its output.
     """
-    warnings.simplefilter("ignore")
-    config = LlamaConfig(
-        hidden_size=hidden_size,
-        intermediate_size=-(-hidden_size * 8 // 3 // 64) * 64,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden_size // 64,
-        vocab_size=vocabulary,
-        max_position_embeddings=sequence_length,
-        use_cache=False,
+    timed = run_ranks(setting, variants)
+    plain = timed["seconds"]["plain"]
+    found: dict[str, Any] = {}
+    for name, seconds in timed["seconds"].items():
+        paired = [ours / theirs for ours, theirs in zip(seconds, plain, strict=True)]
+        low, _, high = statistics.quantiles(paired, n=4) if len(paired) > 1 else paired * 3
+        found[name] = {
+            "median_s": round(statistics.median(seconds), 4),
+            "ratio": round(statistics.median(seconds) / statistics.median(plain), 3),
+            "quartiles": [round(low, 3), round(high, 3)],
+        }
+        if memory:
+            alone = run_ranks(replace(setting, steps=1, warmup=1), [name])
+            found[name]["memory_mib"] = alone["memory_mib"]
+    return {"setting": setting.as_dict(), "parameters": timed["parameters"], "variants": found}
+
+
+def matrix(results: Path, document: Path | None = None, steps: int | None = None) -> None:
+    """Measure the matrix of settings for this machine, one after another, and make tables of it.
+
+    Args:
+        results: JSON lines; every measured setting is added to it, and settings that are there are not measured again.
+        document: Markdown file to put the tables into. null: print them.
+        steps: Measured steps of each variant, where they shall be fewer or more than planned.
+    """
+    known = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    planned = gpu_matrix() if torch.cuda.is_available() else cpu_matrix()
+    measured = []
+    for setting, variants in planned:
+        if steps is not None:
+            setting = replace(setting, steps=steps)
+        same = (row for row in known if row["setting"] == setting.as_dict() and list(row["variants"]) == variants)
+        row = next(same, None)
+        if row is None:
+            row = measure(setting, variants)
+            with results.open("a") as stream:
+                stream.write(json.dumps(row) + "\n")
+        measured.append(row)
+    write_section(document, "overhead", report(measured))
+
+
+def run_ranks(setting: Setting, variants: list[str]) -> dict[str, Any]:
+    """Run `benchmarks.worker` on every rank of ``setting``; what rank 0 found.
+
+    Raises:
+        ValueError: a variant cannot be had in this setting.
+        RuntimeError: a rank failed; the message ends with its output.
+    """
+    if setting.stage == 3 and (refused := [name for name in variants if name in BASELINES]):
+        raise ValueError(f"variant {refused[0]} needs whole parameters, setting.stage is 3: use 1 or 2")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(setting.ranks)}
+    environment["OMP_NUM_THREADS"] = str(setting.cpu_threads())
+    with tempfile.TemporaryDirectory() as folder:
+        result, log = Path(folder, "result.json"), Path(folder, "log")
+        command = [sys.executable, "-m", "benchmarks.worker", "--setting", json.dumps(setting.as_dict())]
+        command += ["--variants", json.dumps(variants), "--result", str(result)]
+        with log.open("w") as stream:
+            ranks = [
+                subprocess.Popen(
+                    command,
+                    env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                    cwd=ROOT,
+                    stdout=stream,
+                    stderr=stream,
+                )
+                for rank in range(setting.ranks)
+            ]
+            try:
+                failed = [process.wait(TIMEOUT_S) for process in ranks]
+            finally:
+                for process in ranks:
+                    process.kill()
+        if any(failed):
+            raise RuntimeError(f"{' '.join(command)} failed:\n{log.read_text()[-3000:]}")
+        found: dict[str, Any] = json.loads(result.read_text())
+        return found
+
+
+def report(rows: list[dict[str, Any]]) -> str:
+    """Tables in markdown, a row for every setting, a column for every variant but plain."""
+    names = [name for name in VARIANTS if name != "plain" and any(name in row["variants"] for row in rows)]
+
+    def title(row: dict[str, Any]) -> list[str]:
+        s = row["setting"]
+        shown = (s["precision"], s["sequence_length"], s["batch_size"], s["vocabulary"], s["stage"], s["ranks"])
+        return [f"{row['parameters'] / 1e6:.0f} M", *map(str, shown)]
+
+    def time(row: dict[str, Any], name: str) -> str:
+        if name not in row["variants"]:
+            return "–"
+        found = row["variants"][name]
+        return f"{found['ratio']:.2f} ({found['quartiles'][0]:.2f}–{found['quartiles'][1]:.2f})"
+
+    def memory(row: dict[str, Any], name: str) -> str:
+        if name not in row["variants"]:
+            return "–"
+        return f"{row['variants'][name]['memory_mib'] / row['variants']['plain']['memory_mib']:.2f}"
+
+    settings = ["model", "precision", "T", "samples per rank", "vocabulary", "ZeRO", "ranks"]
+    times = [
+        [*title(row), f"{row['variants']['plain']['median_s']:.2f} s", *(time(row, name) for name in names)]
+        for row in rows
+    ]
+    memories = [
+        [*title(row), f"{row['variants']['plain']['memory_mib']} MiB", *(memory(row, name) for name in names)]
+        for row in rows
+    ]
+    header = [*settings, "plain step", *names]
+    return (
+        f"Step time relative to plain DeepSpeed: ratio of medians (quartiles of the paired ratios)\n\n"
+        f"{table(header, times)}\n\nPeak memory relative to plain DeepSpeed\n\n{table(header, memories)}"
     )
-    presence = {
-        "estimator": estimator,
-        "projection_dim": projection_dim,
-        "schedule": {"kind": "constant", "tau_direct": 1.0},
-    }
-    arguments = (config, batch_size, precision, stage, presence)
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else "cpu"
-    batches = torch.randint(vocabulary, (steps + warmup, batch_size, sequence_length), device=device)
-    if memory_of is not None:
-        engine = build(memory_of, *arguments)
-        for ids in batches[: warmup + 1]:
-            timed_step(memory_of, engine, ids)
-        print(json.dumps({"peak_memory_mib": peak_memory_mib()}))
-        return
-
-    engines = {variant: build(variant, *arguments) for variant in VARIANTS}
-    times: dict[Variant, list[float]] = {variant: [] for variant in VARIANTS}
-    for step, ids in enumerate(batches):
-        # the order turns, so that none always finds the caches warm
-        for variant in VARIANTS if step % 2 == 0 else reversed(VARIANTS):
-            seconds = timed_step(variant, engines[variant], ids)
-            if step >= warmup:
-                times[variant].append(seconds)
-    if deepspeed.comm.get_rank() != 0:
-        return
-    medians = {variant: statistics.median(values) for variant, values in times.items()}
-    parameters = sum(getattr(p, "ds_numel", p.numel()) for p in engines["plain"].module.parameters())
-    result = {
-        "parameters": parameters,
-        "sequence_length": sequence_length,
-        "batch_size": batch_size,
-        "precision": precision,
-        "zero_stage": stage,
-        "estimator": estimator,
-        "ranks": deepspeed.comm.get_world_size(),
-        "median_step_s": {variant: round(value, 4) for variant, value in medians.items()},
-        "presence_to": {other: compare(times["presence"], times[other]) for other in VARIANTS[:2]},
-    }
-    if deepspeed.comm.get_world_size() == 1:
-        result["peak_memory_mib"] = {variant: round(measure_memory(variant)) for variant in VARIANTS}
-    print(json.dumps(result, indent=2))
-
-
-def compare(ours: list[float], theirs: list[float]) -> dict[str, Any]:
-    """Ratio of medians and quartiles of the paired ratios of two lists of step times."""
-    low, _, high = statistics.quantiles((a / b for a, b in zip(ours, theirs, strict=True)), n=4)
-    ratio = statistics.median(ours) / statistics.median(theirs)
-    return {"ratio_of_medians": round(ratio, 3), "paired_quartiles": [round(low, 3), round(high, 3)]}
-
-
-def measure_memory(variant: Variant) -> float:
-    """Peak memory in MiB of a process that trains ``variant`` alone."""
-    environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
-    environment |= {
-        "RANK": "0",
-        "LOCAL_RANK": "0",
-        "WORLD_SIZE": "1",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": "29871",
-    }
-    arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank")]
-    command = [sys.executable, __file__, *arguments, "--memory_of", variant]
-    output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-    return float(json.loads(output.strip().splitlines()[-1])["peak_memory_mib"])
 
 
 if __name__ == "__main__":
-    sys.argv = [sys.argv[0], *(argument for argument in sys.argv[1:] if not argument.startswith("--local_rank"))]
-    auto_cli(overhead)
+    auto_cli([measure, matrix], as_positional=False)

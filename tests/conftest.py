@@ -11,7 +11,9 @@ settings.register_profile("presence", deadline=None)  # a busy machine is not a 
 settings.load_profile("presence")
 
 
-class _Pools:
+class Pools:
+    """Pools of ranks by size, started when they are first asked for."""
+
     def __init__(self) -> None:
         self._pools: dict[int, Ranks] = {}
 
@@ -27,17 +29,17 @@ class _Pools:
 
 
 @pytest.fixture(scope="session")
-def _pools() -> Iterator[_Pools]:
-    pools = _Pools()
+def pools() -> Iterator[Pools]:
+    pools = Pools()
     yield pools
     pools.close()
 
 
 @pytest.fixture
-def two_ranks(_pools: _Pools) -> Ranks:
-    return _pools.get(2)
+def two_ranks(pools: Pools) -> Ranks:
+    return pools.get(2)
 
 
 @pytest.fixture
-def one_rank(_pools: _Pools) -> Ranks:
-    return _pools.get(1)
+def one_rank(pools: Pools) -> Ranks:
+    return pools.get(1)

@@ -3,8 +3,8 @@
 from presence_ds.capture.attribution import check_attribution
 from presence_ds.capture.capture import Capture, full_shape
 from presence_ds.capture.instrument import Instrumentation
-from presence_ds.capture.registry import register, register_where
-from presence_ds.capture.stray import check_no_stray_parameters
+from presence_ds.capture.registry import register, register_method, register_where
+from presence_ds.capture.stray import stray_parameters
 from presence_ds.capture.terms import DenseTerm, LookupTerm, OuterTerm, Term, widen
 
 __all__ = [
@@ -15,9 +15,10 @@ __all__ = [
     "OuterTerm",
     "Term",
     "check_attribution",
-    "check_no_stray_parameters",
     "full_shape",
     "register",
+    "register_method",
     "register_where",
+    "stray_parameters",
     "widen",
 ]

@@ -1,50 +1,72 @@
 """What one forward pass and its input-gradient sweep leave behind: the terms of every parameter's gradient."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from presence_ds.capture.terms import DenseTerm, LookupTerm, OuterTerm, Term
 from presence_ds.errors import AttributionError
 
+Observer = Callable[[Tensor, Term, bool], None]  # (parameter, term, whether it is the parameter's last)
+
 
 class Capture:
     """Collects gradient terms while the layer rules run.
 
+    Terms are shown to ``observe`` the moment they exist, while they are still in the processor's cache, and are kept
+    only if ``keep`` is set.
+
     Attributes:
-        batch_size: B, the number of samples.
+        batch_size: B, the number of samples that terms are kept apart by; 1 adds up the whole micro-batch.
         anchor: float32 scalar that requires grad and enters every instrumented call: it makes outputs differentiable
             where inputs are not (token ids), and the gradient with respect to it drives the sweep through all of them.
         names: path of every instrumented module in the model, for error messages.
         terms: terms of every parameter used, parameters in the order of their first use in the forward pass.
+        sweeping: set it when the forward pass is over: what runs again after that, for activation checkpointing, is no
+            new use of a parameter.
     """
 
-    def __init__(self, batch_size: int, names: dict[nn.Module, str], device: torch.device) -> None:
+    def __init__(
+        self,
+        batch_size: int,
+        names: dict[nn.Module, str],
+        device: torch.device,
+        *,
+        observe: Observer | None = None,
+        keep: bool = True,
+    ) -> None:
         self.batch_size = batch_size
         self.anchor = torch.zeros((), device=device, requires_grad=True)
         self.terms: dict[Tensor, list[Term]] = {}
         self.names = names
+        self.sweeping = False
+        self._observe = observe
+        self._keep = keep
+        self._missing: dict[Tensor, int] = {}  # uses in the forward pass whose term has not come yet
 
     def expect(self, *parameters: Tensor | None) -> None:
         """Note in the forward pass that ``parameters`` are used; None and frozen ones are passed over."""
         for parameter in parameters:
-            if parameter is not None and parameter.requires_grad:
+            if parameter is not None and parameter.requires_grad and not self.sweeping:
                 self.terms.setdefault(parameter, [])
+                self._missing[parameter] = self._missing.get(parameter, 0) + 1
 
     def add_outer(self, parameter: Tensor, rows: Tensor, cols: Tensor) -> None:
         """Add Σ_t rows ⊗ cols; both [B·…, width] with the samples outermost."""
         if parameter.requires_grad:
-            self.terms[parameter].append(OuterTerm(self._by_position(rows), self._by_position(cols)))
+            self._add(parameter, OuterTerm(self._by_position(rows), self._by_position(cols)))
 
     def add_lookup(self, parameter: Tensor, ids: Tensor, cols: Tensor) -> None:
         """Add Σ_t e(ids) ⊗ cols; ids [B·…], cols [B·…, C]."""
         if parameter.requires_grad:
-            term = LookupTerm(ids.reshape(self.batch_size, -1), self._by_position(cols), full_shape(parameter)[0])
-            self.terms[parameter].append(term)
+            ids = ids.reshape(self.batch_size, -1)
+            self._add(parameter, LookupTerm(ids, self._by_position(cols), full_shape(parameter)[0]))
 
     def add_dense(self, parameter: Tensor | None, grads: Tensor) -> None:
         """Add per-sample gradients [B, *parameter shape]."""
         if parameter is not None and parameter.requires_grad:
-            self.terms[parameter].append(DenseTerm(grads.detach()))
+            self._add(parameter, DenseTerm(grads.detach()))
 
     def sum_positions(self, per_position: Tensor) -> Tensor:
         """[B·…, C] summed within each sample, in float32 or wider: [B, C]."""
@@ -57,9 +79,16 @@ class Capture:
             raise AttributionError(
                 f"module {self.names[module]} ({type(module).__name__}) has an {what} of shape "
                 f"{list(tensor.shape)}, which does not divide into the {self.batch_size} samples of the batch: its "
-                f"gradient cannot be attributed to samples, and strategy one_pass cannot train it; freeze the module "
-                f"(requires_grad=False) or use a model whose modules keep the samples in the first dimension"
+                f"gradient cannot be attributed to samples; freeze the module (requires_grad=False) or use a model "
+                f"whose modules keep the samples in the first dimension"
             )
+
+    def _add(self, parameter: Tensor, term: Term) -> None:
+        self._missing[parameter] -= 1
+        if self._keep:
+            self.terms[parameter].append(term)
+        if self._observe is not None:
+            self._observe(parameter, term, self._missing[parameter] == 0)
 
     def _by_position(self, tensor: Tensor) -> Tensor:
         """[B·…, C] as [B, T, C], cut off from the graph, which refers to this capture and would keep it alive."""

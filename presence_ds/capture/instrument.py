@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from torch import nn
+from torch import Tensor, nn
 
 from presence_ds.capture.capture import Capture
-from presence_ds.capture.registry import LayerRule, find_rule
+from presence_ds.capture.registry import LayerRule, find_method_rule, find_rule
 from presence_ds.capture.rules import general_rule
-from presence_ds.errors import AttributionError
+from presence_ds.capture.unattributable import reason_against
 
 
 class Instrumentation:
@@ -20,43 +20,64 @@ class Instrumentation:
     Attributes:
         rules: rule of every instrumented module.
         names: path of every instrumented module in the model.
+        unattributable: every module with parameters that no rule can attribute to samples, and the reason. They have no
+            rule; whoever does without their per-sample gradients calls `leave_out` on each.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Choose a rule for every module that holds trainable parameters.
-
-        Raises:
-            AttributionError: a module holds parameters beside child modules and no rule is written for its type, or
-                its forward was replaced on the instance.
-        """
+        """Choose a rule for every module that holds trainable parameters."""
         self.rules: dict[nn.Module, LayerRule] = {}
         self.names: dict[nn.Module, str] = {}
-        for name, module in model.named_modules():
+        self.unattributable: dict[nn.Module, str] = {}
+        self._model = model
+        self._methods: dict[nn.Module, str] = {}  # what the rule replaces, if not the forward
+        self._holders: dict[nn.Module, nn.Module] = {}  # whose parameters such a rule answers for
+        self._left_out: set[Tensor] = set()
+        for name, module in model.named_modules():  # parents come before their children
+            method_rule = find_method_rule(module)
+            if method_rule is not None:
+                method, holder, rule = method_rule
+                if any(parameter.requires_grad for parameter in holder.parameters()):
+                    self._methods[module], self._holders[module] = method, holder
+                    self._add(name, module, rule)
             own = {n: p for n, p in module.named_parameters(recurse=False) if p.requires_grad}
-            if not own:
+            if not own or module in self._holders.values():
                 continue
-            if "forward" in module.__dict__:
-                raise AttributionError(
-                    f"module {name} ({type(module).__name__}) has a forward set on the instance, which the layer rules "
-                    f"would pass over: define it in the module's class"
-                )
-            rule = find_rule(module)
-            if rule is None and any(module.children()):
-                raise AttributionError(
-                    f"module {name or 'the model itself'} ({type(module).__name__}) uses its parameters "
-                    f"{', '.join(own)} outside the call of a leaf module: their gradient cannot be attributed to "
-                    f"samples, and strategy one_pass cannot train them; move them into a leaf module or freeze them"
-                )
-            self.rules[module] = rule or general_rule
-            self.names[module] = name
+            found = find_rule(module)
+            reason = reason_against(module, name, own, found is not None)
+            if reason is None:
+                self._add(name, module, found or general_rule)
+            else:
+                self.unattributable[module] = reason
+
+    @property
+    def left_out(self) -> list[str]:
+        """Names of the trainable parameters of the modules that were left out, in the model's order."""
+        return [name for name, parameter in self._model.named_parameters() if parameter in self._left_out]
+
+    def leave_out(self, module: nn.Module) -> None:
+        """Let ``module`` run as it is in `recording`; no term of its parameters is to be expected.
+
+        Its parameters then are in the autograd graph like any other model's; set ``requires_grad`` to False while
+        nothing is to be computed for them.
+        """
+        self.rules.pop(module, None)
+        self.names.pop(module, None)
+        self._methods.pop(module, None)
+        for holder in (module, self._holders.get(module, module)):
+            self._left_out.update(p for p in holder.parameters(recurse=False) if p.requires_grad)
 
     @contextmanager
     def recording(self, capture: Capture) -> Iterator[None]:
         """Inside, calls of instrumented modules run their layer rules and leave their terms in ``capture``."""
-        for module, rule in self.rules.items():
-            module.__dict__["forward"] = partial(rule, module, capture)
+        replaced = [(module, self._methods.get(module, "forward"), rule) for module, rule in self.rules.items()]
+        for module, method, rule in replaced:
+            module.__dict__[method] = partial(rule, module, capture)
         try:
             yield
         finally:
-            for module in self.rules:
-                del module.__dict__["forward"]
+            for module, method, _ in replaced:
+                del module.__dict__[method]
+
+    def _add(self, name: str, module: nn.Module, rule: LayerRule) -> None:
+        self.rules[module], self.names[module] = rule, name

@@ -13,6 +13,7 @@ LayerRule = Callable[..., Any]  # (module, capture, *inputs) -> outputs
 
 _BY_FORWARD: dict[Callable[..., Any], LayerRule] = {}
 _BY_PREDICATE: list[tuple[Callable[[nn.Module], bool], LayerRule]] = []
+_BY_METHOD: dict[tuple[str, str], LayerRule] = {}
 
 
 def register(*module_types: type[nn.Module]) -> Callable[[LayerRule], LayerRule]:
@@ -37,6 +38,29 @@ def register_where(predicate: Callable[[nn.Module], bool]) -> Callable[[LayerRul
         return rule
 
     return decorate
+
+
+def register_method(method: str, holder: str) -> Callable[[LayerRule], LayerRule]:
+    """Use the decorated rule in place of ``method`` of modules that have it, for the parameters of a child.
+
+    For parameters that a forward alone cannot attribute: in ``method`` the parent calls its child, the embedding
+    ``holder``, with an input of no sample dimension.
+    """
+
+    def decorate(rule: LayerRule) -> LayerRule:
+        _BY_METHOD[method, holder] = rule
+        return rule
+
+    return decorate
+
+
+def find_method_rule(module: nn.Module) -> tuple[str, nn.Embedding, LayerRule] | None:
+    """Method of ``module`` to replace, child whose parameters that attributes, and rule; None if there is none."""
+    for (method, name), rule in _BY_METHOD.items():
+        holder = getattr(module, name, None)
+        if hasattr(type(module), method) and isinstance(holder, nn.Embedding):
+            return method, holder, rule
+    return None
 
 
 def find_rule(module: nn.Module) -> LayerRule | None:

@@ -2,35 +2,23 @@
 
 from torch import Tensor, nn
 
-from presence_ds.errors import AttributionError
 
-
-def check_no_stray_parameters(output: Tensor, names: dict[nn.Module, str]) -> None:
-    """Raise `AttributionError` if a parameter is a leaf of the autograd graph of ``output``.
+def stray_parameters(output: Tensor, model: nn.Module) -> list[str]:
+    """Names of the trainable parameters that are leaves of the autograd graph of ``output``, in the model's order.
 
     Instrumented calls keep their parameters out of the graph, so a parameter that is found there was used in another
-    way.
+    way. What re-entrant activation checkpointing hides from the graph is not seen.
 
     Args:
         output: what the instrumented forward returned.
-        names: path of every instrumented module, to name the parameter.
+        model: gives the names; a tied parameter has the first of its names.
     """
-    owners = {
-        parameter: (module, f"{path}.{name}")
-        for module, path in names.items()
-        for name, parameter in module.named_parameters(recurse=False)
-    }
-    seen, pending = set(), [output.grad_fn]
+    leaves, seen, pending = set(), set(), [output.grad_fn]
     while pending:
         node = pending.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        parameter = getattr(node, "variable", None)
-        if isinstance(parameter, nn.Parameter) and parameter in owners:
-            module, name = owners[parameter]
-            raise AttributionError(
-                f"parameter {name} ({type(module).__name__}) is used outside the call of its module: its gradient "
-                f"cannot be attributed to samples, and strategy one_pass cannot train it; call the module, or freeze it"
-            )
+        leaves.add(getattr(node, "variable", None))
         pending.extend(next_node for next_node, _ in node.next_functions)
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter in leaves]

@@ -1,12 +1,15 @@
-"""What strategy one_pass cannot run on, refused before any training step with the field that has to change."""
+"""What a strategy cannot run on, refused before any training step with the field that has to change."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from deepspeed import PipelineModule
+from deepspeed.accelerator import get_accelerator
+from deepspeed.utils import get_z3_leaf_modules
 from torch import nn
 
-from presence_ds.capture import check_attribution
+from presence_ds.engine.config import PresenceConfig
+from presence_ds.engine.zero import can_divide_gradients
 from presence_ds.errors import ConfigError
 
 
@@ -16,51 +19,63 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     def enabled(section: str) -> bool:
         return bool(settings.get(section, {}).get("enabled", False))
 
-    if settings.get("zero_optimization", {}).get("stage", 0) == 0:
-        raise ConfigError("zero_optimization.stage is 0: strategy one_pass works on stages 1, 2 and 3")
-    if enabled("fp16"):
-        raise ConfigError("fp16.enabled is true: strategy one_pass supports bf16 and float32; use bf16.enabled")
+    if enabled("fp16") and not get_accelerator().is_fp16_supported():
+        raise ConfigError(
+            f"fp16.enabled is true, and device {get_accelerator().device_name()} does not compute in fp16: use "
+            f"bf16.enabled or float32"
+        )
+    if enabled("fp16") and settings.get("zero_optimization", {}).get("stage", 0) == 0:
+        raise ConfigError(
+            "fp16.enabled is true with zero_optimization.stage 0, where DeepSpeed divides by a loss scale that it has "
+            "not multiplied by: use stage 1, 2 or 3, or bf16.enabled"
+        )
+    if enabled("hybrid_engine"):
+        raise ConfigError("hybrid_engine.enabled is true: PRESENCE trains with DeepSpeed's ordinary engine, disable it")
+    for section, name in (("tensor_parallel", "autotp_size"), (None, "sequence_parallel_size")):
+        size = (settings if section is None else settings.get(section, {})).get(name, 1)
+        if size > 1:
+            raise ConfigError(
+                f"{name} is {size}, which spreads a sample's gradient over ranks: PRESENCE works with data parallelism "
+                f"and ZeRO; use 1"
+            )
     if enabled("torch_autocast"):
-        raise ConfigError("torch_autocast.enabled is true: strategy one_pass supports bf16.enabled or float32 instead")
+        raise ConfigError("torch_autocast.enabled is true: use bf16.enabled, fp16.enabled or float32 instead")
     if not settings.get("managed_gradient_accumulation", True):
-        raise ConfigError("managed_gradient_accumulation is false: strategy one_pass needs DeepSpeed to manage it")
+        raise ConfigError("managed_gradient_accumulation is false: leave it true, DeepSpeed has to manage it")
 
 
-def check_model(model: nn.Module) -> None:
+def check_model(model: nn.Module, config: PresenceConfig) -> None:
     """Raise `ConfigError` for kinds of models that do not work."""
     if isinstance(model, PipelineModule):
-        raise ConfigError("model is a PipelineModule: strategy one_pass works without pipeline parallelism")
-    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        raise ConfigError(
-            f"model is an encoder-decoder ({type(model).__name__}): strategy one_pass supports causal language models"
-        )
+        raise ConfigError("model is a PipelineModule: PRESENCE works without pipeline parallelism")
+    for name, module in model.named_modules():
+        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+            raise ConfigError(
+                f"module {name or 'the model itself'} is compiled by torch.compile, which would pass over the layer "
+                f"rules: give the model as it is"
+            )
+    if config.strategy == "two_pass" or config.signal == "loss":
+        return
     if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         raise ConfigError(
             "model has activation checkpointing enabled: strategy one_pass keeps every activation until the weights "
-            "are known; call model.gradient_checkpointing_disable()"
+            "are known; use presence.strategy two_pass, or call model.gradient_checkpointing_disable()"
         )
 
 
-def check_accumulation(engine: Any) -> None:
-    """Raise `ConfigError` if the engine's optimizer cannot rescale the gradients that it accumulates."""
-    if engine.gradient_accumulation_steps() > 1 and not hasattr(engine.optimizer, "override_loss_scale"):
-        raise ConfigError(
-            "gradient_accumulation_steps is above 1 with zero_optimization.stage 1, bf16 and "
-            "data_types.grad_accum_dtype fp32, whose optimizer cannot rescale accumulated gradients: use stage 2, or "
-            "leave grad_accum_dtype unset"
-        )
-
-
-def try_out(engine: Any) -> None:
-    """Raise `AttributionError` if, on a few tokens, an instrumented module does not keep samples apart.
-
-    Needs a model that tells the size of its vocabulary through ``get_input_embeddings``; others are not tried out.
-    """
-    embedding = getattr(engine.module, "get_input_embeddings", lambda: None)()
-    vocabulary = getattr(embedding, "num_embeddings", None)
-    if vocabulary is None:
+def check_engine(engine: Any, config: PresenceConfig) -> None:
+    """Raise `ConfigError` for what only the DeepSpeed engine tells: how its optimizer takes up gradients."""
+    if config.strategy == "two_pass":
         return
-    was_training = engine.module.training
-    engine.eval()
-    check_attribution(engine, engine.presence.instrumented, vocabulary, engine.device)
-    engine.train(was_training)
+    leaves = get_z3_leaf_modules(engine.module) if engine.zero_optimization_stage() == 3 else []
+    if leaves and config.signal != "loss":
+        raise ConfigError(
+            f"ZeRO-3 treats modules of type {type(leaves[0]).__name__} as one leaf and reduces their gradients when "
+            f"their backward ends, which strategy one_pass postpones: use presence.strategy two_pass"
+        )
+    if engine.gradient_accumulation_steps() > 1 and not can_divide_gradients(engine):
+        raise ConfigError(
+            "gradient_accumulation_steps is above 1 with bf16 and data_types.grad_accum_dtype fp32 at "
+            "zero_optimization.stage 0 or 1, whose optimizer cannot rescale accumulated gradients: use stage 2, "
+            "presence.strategy two_pass, or leave grad_accum_dtype unset"
+        )

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Literal
 
 from jsonargparse import ArgumentError, ArgumentParser
 
 from presence_ds.errors import ConfigError
-from presence_ds.reweighting.schedule import ScheduleConfig
+from presence_ds.reweighting import ReweightingConfig, ScheduleConfig, WeightingConfig, check_running
 
 
 @dataclass
@@ -22,27 +23,49 @@ class PresenceConfig:
             two-sided Gaussian projection of each layer's gradient and costs a few percent of a step.
         projection_dim: Side k of the projected gradients (k x k numbers per weight matrix and sample); the relative
             variance of one matrix's estimate is at most (1 + 2/k)^2 - 1. Unused by exact.
-        normalizer: How scores are made comparable before the softmax; zscore is the paper's (equation 7).
-        statistics: Where the normalizer's mean and variance come from: batch, the samples of this optimizer step
-            (needs one accumulation step); running, earlier steps. Default: batch with one
-            accumulation step, running otherwise.
-        schedule: The temperature of the softmax over training.
-        strategy: one_pass scores and trains in a single backward pass.
-        signal: What a sample is weighted by: self_influence, or uniform, which scores the same but weighs every
-            sample alike (the baseline).
-        granularity: What a score belongs to; sample is one row of the batch.
+        loss_normalizer: What a sample's summed cross-entropy is divided by: token_mean, its own number of target tokens
+            (scores then do not depend on how many it has); sum, nothing; or a number, the same for every sample, so
+            that scores grow with the number of targets (229, the targets of a full sample, is the paper's constant:
+            with the mean over its batch of 1024 samples it makes 234496).
+        signal: What a sample is weighted by: self_influence; leverage, self-influence under the curvature of the step's
+            own gradients; alignment with the gradient of a trusted stream (engine.observe_reference); loss, which costs
+            nothing; or uniform, which scores by self-influence but weighs every sample alike (the baseline).
+        normalizer: How scores are made comparable before the weight function: zscore is the paper's (equation 7);
+            log_zscore takes logarithms first; rank keeps nothing but their order.
+        weighting: The weight function.
+        schedule: The temperature of the weight function over training.
+        min_effective_share: Least effective sample size 1/sum(w^2) as a share of the samples, between 0 and 1; |tau| is
+            lowered to keep it. null: no limit.
+        statistics: Where the normalizer's figures come from: batch, the samples of this optimizer step; running,
+            earlier steps. Default: batch with one accumulation step or strategy two_pass, running otherwise.
+        strategy: one_pass scores and trains in a single backward pass; two_pass scores in a pass of its own, which
+            costs up to 2/3 of a step more and works with activation checkpointing, with any model, and with exact
+            statistics over any number of accumulation steps.
+        granularity: What a score belongs to: sample, one row of the batch; microbatch, the micro-batch of one rank (the
+            squared norm of its mean gradient); global_microbatch, one accumulation step over all ranks (the paper's
+            Algorithm 2).
+        damping: Ridge of signal leverage, in units of the mean eigenvalue of the step's gradient covariance.
+        reference_decay: Decay of the running reference gradient of signal alignment, per reference batch.
+        near_duplicates: Cosine of two samples' gradients from which they count as near-duplicates, between 0 and 1; the
+            share of such samples in a step is logged. null: not computed.
         seed: Seed of the projection matrices, combined with each parameter's name.
     """
 
     layers: str | list[str] = "all"
     estimator: Literal["exact", "projected"] = "projected"
     projection_dim: int = 32
-    normalizer: Literal["zscore"] = "zscore"
-    statistics: Literal["batch", "running"] | None = None
+    loss_normalizer: Literal["token_mean", "sum"] | float = "token_mean"
+    signal: Literal["self_influence", "leverage", "alignment", "loss", "uniform"] = "self_influence"
+    normalizer: Literal["zscore", "log_zscore", "rank"] = "zscore"
+    weighting: WeightingConfig = field(default_factory=WeightingConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    strategy: Literal["one_pass"] = "one_pass"
-    signal: Literal["self_influence", "uniform"] = "self_influence"
-    granularity: Literal["sample"] = "sample"
+    min_effective_share: float | None = None
+    statistics: Literal["batch", "running"] | None = None
+    strategy: Literal["one_pass", "two_pass"] = "one_pass"
+    granularity: Literal["sample", "microbatch", "global_microbatch"] = "sample"
+    damping: float = 1.0
+    reference_decay: float = 0.9
+    near_duplicates: float | None = None
     seed: int = 0
 
     @classmethod
@@ -52,11 +75,10 @@ class PresenceConfig:
         Raises:
             ConfigError: an unknown field or a value of the wrong type, in one line.
         """
-        schedule = section.get("schedule", {})
-        if not isinstance(schedule, Mapping):  # jsonargparse would let it pass
-            raise ConfigError(
-                f"presence.schedule is {schedule!r}: it must be an object with fields such as switch_step"
-            )
+        for name, example in (("schedule", "switch_step"), ("weighting", "kind")):
+            value = section.get(name, {})
+            if not isinstance(value, Mapping):  # jsonargparse would let it pass
+                raise ConfigError(f"presence.{name} is {value!r}: it must be an object with fields such as {example}")
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument("--presence", type=cls)
         try:
@@ -77,4 +99,66 @@ class PresenceConfig:
             raise ConfigError(f"{field}.layers is empty: give at least one parameter-name pattern")
         if self.projection_dim < 1:
             raise ConfigError(f"{field}.projection_dim is {self.projection_dim}: it must be at least 1")
-        self.schedule.validate(f"{field}.schedule")
+        if not isinstance(self.loss_normalizer, str) and not 0.0 < self.loss_normalizer < inf:
+            raise ConfigError(f"{field}.loss_normalizer is {self.loss_normalizer}: a number must be above 0")
+        if not 0.0 <= self.reference_decay < 1.0:
+            raise ConfigError(f"{field}.reference_decay is {self.reference_decay}: it must be from 0 to below 1")
+        if self.compares_gradients:
+            self._validate_comparing(field)
+        if self.granularity != "sample" and self.signal == "loss":
+            raise ConfigError(f"{field}.granularity is {self.granularity} with signal loss: use granularity sample")
+        if self.strategy == "two_pass" and self.statistics == "running":
+            raise ConfigError(
+                f"{field}.statistics is running with strategy two_pass, which has the step's own: use batch or leave "
+                f"it unset"
+            )
+        self.reweighting().validate(field)
+
+    def _validate_comparing(self, field: str) -> None:
+        what = "near_duplicates is set" if self.near_duplicates is not None else f"signal is {self.signal}"
+        if self.estimator == "exact":
+            raise ConfigError(f"{field}.estimator is exact and {what}, which needs projections: use projected")
+        if self.granularity != "sample":
+            raise ConfigError(f"{field}.granularity is {self.granularity} and {what}: use granularity sample")
+        if self.signal == "loss":
+            raise ConfigError(f"{field}.near_duplicates is set with signal loss, which computes no gradients: unset it")
+
+    @property
+    def compares_gradients(self) -> bool:
+        """Whether a joint projection of every sample's gradient is wanted, beyond its norm."""
+        return self.signal in ("leverage", "alignment") or self.near_duplicates is not None
+
+    def uses_running_statistics(self, accumulation_steps: int, field: str = "presence") -> bool:
+        """Whether samples are weighed by the figures of earlier steps.
+
+        Raises:
+            ConfigError: what is configured cannot be had with ``accumulation_steps``.
+        """
+        alone = accumulation_steps == 1 or self.strategy == "two_pass"
+        if self.granularity == "global_microbatch" and accumulation_steps == 1:
+            raise ConfigError(
+                f"{field}.granularity is global_microbatch with gradient_accumulation_steps 1, where there is nothing "
+                f"to weigh against: use 2 or more accumulation steps, or granularity sample"
+            )
+        if self.statistics == "batch" and not alone:
+            raise ConfigError(
+                f"{field}.statistics is batch with gradient_accumulation_steps {accumulation_steps}: in one pass the "
+                f"first micro-step is weighed before the last is scored; use running, strategy two_pass, or 1 "
+                f"accumulation step"
+            )
+        running = self.statistics == "running" or not alone
+        if running:
+            check_running(self.reweighting(), field)
+        return running
+
+    def reweighting(self) -> ReweightingConfig:
+        """What turns scores into weights."""
+        return ReweightingConfig(
+            signal=self.signal,
+            normalizer=self.normalizer,
+            weighting=self.weighting,
+            schedule=self.schedule,
+            min_effective_share=self.min_effective_share,
+            damping=self.damping,
+            near_duplicates=self.near_duplicates,
+        )

@@ -1,5 +1,6 @@
 """The DeepSpeed engine with PRESENCE inside its three calls."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -7,7 +8,14 @@ import torch
 from deepspeed.runtime.engine import DeepSpeedEngine
 
 from presence_ds.engine.presence import Presence
-from presence_ds.engine.zero import is_managed, restore_partition, set_gradient_divisor
+from presence_ds.engine.zero import (
+    dividing_gradients,
+    is_managed,
+    loss_scale,
+    restore_partition,
+    smallest_loss_scale,
+)
+from presence_ds.errors import ConfigError
 
 CLIENT_STATE_KEY = "presence"
 
@@ -21,11 +29,13 @@ class PresenceEngine(DeepSpeedEngine):
 
     presence: Presence
     _gradient_divisor: float | None
+    _deferred_loss: torch.Tensor | None
+    _step_begins: bool
 
     def attach(self, presence: Presence) -> None:
         """Begin to weigh samples; called once, by `presence_ds.initialize`."""
         self.presence = presence
-        self._gradient_divisor = None
+        self._reset_step()
         for parameter in self.module.parameters():
             if is_managed(parameter):  # runs after ZeRO's own hook, which has taken the gradient up by then
                 parameter.register_post_accumulate_grad_hook(restore_partition)
@@ -34,47 +44,96 @@ class PresenceEngine(DeepSpeedEngine):
         """In training mode, the loss for `backward`; in evaluation mode or without gradients, the plain model's output.
 
         Args:
-            args, batch: what the model takes; in training mode ``labels`` is [b, T] int64, not shifted, −100 ignored.
+            args, batch: what the model takes; in training mode ``labels`` is [b, T] int64, −100 ignored: for a causal
+                model not shifted, for an encoder-decoder model the decoder's targets.
             source_ids: [b] int64, for the statistics per source.
 
         Returns:
-            A scalar with the value of the weighted mean loss of this rank's micro-batch.
+            A scalar with the value of the weighted mean loss of this rank's micro-batch (two_pass: unweighted, but for
+            the last micro-batch of an optimizer step).
         """
         if not (self.module.training and torch.is_grad_enabled()):
             return super().forward(*args, **batch)
-        attributes = self.module.__dict__
-        set_by_the_user = attributes.get("forward")
-        attributes["forward"] = partial(self._micro_step, self.module.forward, source_ids)
-        try:
-            return super().forward(*args, **batch)
-        finally:
-            if set_by_the_user is None:
-                del attributes["forward"]
-            else:
-                attributes["forward"] = set_by_the_user
+        if self._step_begins:
+            self.presence.begin_step()
+            self._step_begins = False
+        last = self.is_gradient_accumulation_boundary()
+        scale = loss_scale(self)
 
-    def _micro_step(self, inner: Any, source_ids: torch.Tensor | None, *args: Any, **batch: Any) -> torch.Tensor:
-        """Stands in for the model's forward, so that DeepSpeed's own forward sees the surrogate loss alone."""
-        loss, self._gradient_divisor = self.presence.micro_step(
-            inner,
-            args,
-            batch,
-            source_ids,
-            step=self.global_steps + 1,
-            last=self.is_gradient_accumulation_boundary(),
-        )
+        def micro_step(inner: Callable[..., Any], *args: Any, **batch: Any) -> torch.Tensor:
+            loss, self._gradient_divisor = self.presence.micro_step(
+                inner,
+                args,
+                batch,
+                source_ids,
+                step=self.global_steps + 1,
+                last=last,
+                scale=scale,
+                may_overflow=scale > smallest_loss_scale(self),
+            )
+            return loss
+
+        loss = self.forward_as(micro_step, *args, **batch)
+        if self.presence.deferred:
+            self._deferred_loss = loss
+        return loss
+
+    def observe_reference(self, *args: Any, **batch: Any) -> None:
+        """Take in a batch of the trusted stream that signal alignment compares samples with, on every rank alike.
+
+        Call it before the first optimizer step and between steps, as often as the reference shall follow the model.
+        """
+        if not self.module.training:
+            raise ConfigError("engine.observe_reference is called in evaluation mode: call engine.train() first")
+
+        def observe(inner: Callable[..., Any], *args: Any, **batch: Any) -> torch.Tensor:
+            self.presence.observe_reference(inner, args, batch, loss_scale(self))
+            return torch.zeros((), device=self.device)
+
+        self.forward_as(observe, *args, **batch)
+
+    def backward(self, loss: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """DeepSpeed's; with two_pass, the weighted passes of all micro-batches after the step's last one.
+
+        Raises:
+            ConfigError: with two_pass, ``loss`` is not the one that the engine's forward returned.
+        """
+        if not self.presence.deferred:
+            return super().backward(loss, *args, **kwargs)
+        if loss is not self._deferred_loss:
+            raise ConfigError(
+                "engine.backward was given another loss than the engine's forward returned: strategy two_pass runs the "
+                "model again and cannot follow what was added; use strategy one_pass"
+            )
+        self._deferred_loss = None
+        if not self.is_gradient_accumulation_boundary():
+            return loss
+        count = self.gradient_accumulation_steps()
+        try:
+            for index in range(count):
+                self.set_gradient_accumulation_boundary(index == count - 1)
+                weighted = self.forward_as(
+                    lambda inner, index=index: self.presence.weighted_loss(inner, index)  # the batch is kept there
+                )
+                super().backward(weighted, *args, **kwargs)
+        finally:
+            self.set_gradient_accumulation_boundary(None)  # DeepSpeed counts again
         return loss
 
     def step(self, *args: Any, **kwargs: Any) -> None:
         """DeepSpeed's; at the accumulation boundary it divides the gradients by the mean unnormalised weight."""
-        divisor = self._gradient_divisor
-        if divisor in (None, 1.0):
+        if not self.is_gradient_accumulation_boundary():
             return super().step(*args, **kwargs)
-        set_gradient_divisor(self.optimizer, divisor)
-        try:
+        divisor = 1.0 if self._gradient_divisor is None else self._gradient_divisor
+        with dividing_gradients(self, divisor):
             super().step(*args, **kwargs)
-        finally:
-            set_gradient_divisor(self.optimizer, 1.0)
+        if not self.was_step_applied():
+            self.presence.undo_step()
+        self._reset_step()
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Not available: compiled code would pass over the layer rules."""
+        raise ConfigError("engine.compile is called: PRESENCE runs the model as it is, leave the call out")
 
     def save_checkpoint(  # type: ignore[no-untyped-def]
         self, save_dir, tag=None, client_state=None, *args, **kwargs
@@ -89,5 +148,25 @@ class PresenceEngine(DeepSpeedEngine):
         state = (client_state or {}).pop(CLIENT_STATE_KEY, None)
         if state is not None:
             self.presence.load_state_dict(state)
-        self._gradient_divisor = None
+        self._reset_step()
         return path, client_state
+
+    def _reset_step(self) -> None:
+        self._gradient_divisor = self._deferred_loss = None
+        self._step_begins = True
+
+    def forward_as(self, substitute: Callable[..., Any], *args: Any, **batch: Any) -> Any:
+        """DeepSpeed's forward with ``substitute(model's forward, ...)`` in the place of the model's forward.
+
+        So DeepSpeed's own bookkeeping runs around it and sees nothing but the loss that it returns.
+        """
+        attributes = self.module.__dict__
+        set_by_the_user = attributes.get("forward")
+        attributes["forward"] = partial(substitute, self.module.forward)
+        try:
+            return super().forward(*args, **batch)
+        finally:
+            if set_by_the_user is None:
+                del attributes["forward"]
+            else:
+                attributes["forward"] = set_by_the_user

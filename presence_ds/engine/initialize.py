@@ -8,10 +8,11 @@ from typing import Any
 import deepspeed
 from torch import nn
 
-from presence_ds.engine.checks import check_accumulation, check_model, check_settings, try_out
+from presence_ds.engine.checks import check_engine, check_model, check_settings
 from presence_ds.engine.config import PresenceConfig
 from presence_ds.engine.engine import PresenceEngine
 from presence_ds.engine.presence import Presence
+from presence_ds.engine.trial import try_out
 from presence_ds.errors import ConfigError
 from presence_ds.versions import check_versions
 
@@ -29,7 +30,8 @@ def initialize(
     ``input_ids``, ``labels`` and what else the model takes in ``batch``.
 
     Args:
-        model: a causal language model of `transformers`, or any module whose output has ``logits`` [B, T, V].
+        model: a causal or encoder-decoder language model of `transformers`, or any module whose output has ``logits``
+            [B, T, V].
         config: DeepSpeed configuration, as a dict or the path of its JSON.
         presence: what to score and how to weigh; None reads the "presence" section of ``config``.
         kwargs: everything else that `deepspeed.initialize` takes.
@@ -50,12 +52,15 @@ def initialize(
         presence = PresenceConfig.from_mapping(presence)
     presence.validate()
     check_settings(settings)
-    check_model(model)
+    check_model(model, presence)
 
     engine, optimizer, loader, scheduler = deepspeed.initialize(model=model, config=settings, **kwargs)
-    check_accumulation(engine)
+    check_engine(engine, presence)
     # deepspeed.initialize chooses the engine's class itself; a subclass of that very class adds PRESENCE to its calls.
-    assert type(engine) is PresenceEngine.__base__, type(engine)
+    if type(engine) is not PresenceEngine.__base__:
+        raise ConfigError(
+            f"config asks for a {type(engine).__name__}: PRESENCE trains with DeepSpeed's ordinary engine"
+        )
     engine.__class__ = PresenceEngine
     engine.attach(
         Presence(

@@ -1,16 +1,33 @@
 """`engine.presence`: the scores, weights and statistics of the training step in progress."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
+from presence_ds.engine.batch import is_encoder_decoder
 from presence_ds.engine.config import PresenceConfig
-from presence_ds.engine.one_pass import OnePass
-from presence_ds.errors import ConfigError
-from presence_ds.influence import SelfInfluence, select_parameters
-from presence_ds.reweighting import Reweighting, TemperatureSchedule
+from presence_ds.engine.loss_only import losses_alone, losses_for_backward
+from presence_ds.engine.one_pass import weight_gradient_loss
+from presence_ds.engine.reference import Reference
+from presence_ds.engine.scorer import Scorer
+from presence_ds.engine.two_pass import Waiting, random_states
+from presence_ds.engine.weighted_pass import mean_loss, weighted_mean_loss
+from presence_ds.errors import ConfigError, NonFiniteError
+from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
+from presence_ds.reweighting import MicroBatch, Reweighting, StepWeights
+
+Forward = Callable[..., Any]
+
+
+class _Scores(NamedTuple):
+    losses: Tensor
+    scores: Tensor | None
+    features: Tensor | None
+    make_loss: Callable[[Tensor], Tensor]  # from the weights [b], for the backward; not called by two_pass
 
 
 class Presence:
@@ -18,13 +35,14 @@ class Presence:
 
     Attributes:
         config: the configuration in force.
-        scores: [b] float32, raw self-influence of the last micro-batch; None before the first.
-        losses: [b] float32, per-sample losses of the last micro-batch in nats per token; None before the first.
+        deferred: whether micro-batches wait until the step's last one is scored (strategy two_pass).
+        scores: [b] float32, raw self-influence of the last micro-batch; None before the first, and with signal loss.
+        losses: [b] float32, per-sample losses of the last micro-batch; None before the first.
         weights: [G·b] float32 on the host, final weights of this rank's samples of the last finished optimizer step
             in the order they were seen; over all ranks they sum to 1. None before the first.
         statistics: figures of that step over all ranks as plain numbers
-            (`presence_ds.reweighting.statistics.describe`).
-        scored: name of every parameter that enters the self-influence.
+            (`presence_ds.reweighting.statistics.describe`); empty if fp16 overflowed in every sample.
+        scorer: forward and input-gradient sweep; None with signal loss.
     """
 
     def __init__(
@@ -34,83 +52,195 @@ class Presence:
         *,
         micro_batch_size: int,
         accumulation_steps: int,
-        group: torch.distributed.ProcessGroup,
+        group: dist.ProcessGroup,
         device: torch.device,
     ) -> None:
-        """``model``'s parameters are where they will stay; ``group`` is the data-parallel group."""
-        statistics = config.statistics or ("batch" if accumulation_steps == 1 else "running")
-        if statistics == "batch" and accumulation_steps > 1:
-            raise ConfigError(
-                f"presence.statistics is batch with gradient_accumulation_steps {accumulation_steps}: in one pass the "
-                f"first micro-step is weighed before the last is scored; use running, or 1 accumulation step"
-            )
+        """``model``'s parameters are where they will stay; ``group`` is the data-parallel group.
+
+        Raises:
+            ConfigError: a field of ``config`` cannot be used with the model or with ``accumulation_steps``.
+            AttributionError: one_pass cannot train a module of the model.
+        """
+        running = config.uses_running_statistics(accumulation_steps)
         self.config = config
+        self.deferred = config.strategy == "two_pass"
         self.scores: Tensor | None = None
         self.losses: Tensor | None = None
         self.weights: Tensor | None = None
         self.statistics: dict[str, Any] = {}
-        selected = select_parameters(model, config.layers)
-        self.scored = list(selected.values())
-        projection_dim = config.projection_dim if config.estimator == "projected" else None
-        self._strategy = OnePass(model, SelfInfluence(selected, projection_dim, config.seed, device))
-        self._reweighting = Reweighting(
-            TemperatureSchedule(config.schedule),
-            uniform=config.signal == "uniform",
-            running=statistics == "running",
-            group=group,
-        )
+        self.scorer: Scorer | None = None
+        self._model = model
+        self._loss = SampleLoss(config.loss_normalizer, shifted=is_encoder_decoder(model))
+        self._reference = Reference(config.reference_decay, group) if config.signal == "alignment" else None
+        self._influence: SelfInfluence | None = None
+        if config.signal != "loss":
+            self._influence = SelfInfluence(
+                select_parameters(model, config.layers),
+                config.projection_dim if config.estimator == "projected" else None,
+                config.seed,
+                device,
+                keeps_sketches=config.compares_gradients or config.granularity == "global_microbatch",
+            )
+            self.scorer = Scorer(
+                model,
+                self._influence,
+                self._loss,
+                granularity=config.granularity,
+                strategy=config.strategy,
+                group=group,
+            )
+        self._reweighting = Reweighting(config.reweighting(), running=running, group=group)
+        self._group = group
         self._micro_batch_size = micro_batch_size
         self._accumulation_steps = accumulation_steps
+        self._waiting: list[Waiting] = []
+        self._overflowed = False
+        self._before_step: dict[str, Any] = {}
 
     @property
-    def instrumented(self) -> dict[nn.Module, str]:
-        """Path in the model of every module whose parameters' gradients are attributed to samples."""
-        return self._strategy.instrumentation.names
+    def scored(self) -> list[str]:
+        """Name of every parameter that enters the self-influence."""
+        return [] if self._influence is None else list(self._influence.selected.values())
 
     def micro_step(
         self,
-        forward: Callable[..., Any],
+        forward: Forward,
         args: tuple[Any, ...],
         batch: dict[str, Any],
         sources: Tensor | None,
         *,
         step: int,
         last: bool,
+        scale: float = 1.0,
+        may_overflow: bool = False,
     ) -> tuple[Tensor, float | None]:
-        """Score a micro-batch and weigh it.
+        """Score a micro-batch and, unless it has to wait, weigh it.
 
         Args:
-            forward, args, batch: as `OnePass.score` takes them.
+            forward: the model's own forward.
+            args, batch: what it takes, with ``labels`` in ``batch``.
             sources: [b] int64 source ids, or None if all samples are of one source.
             step: optimizer step, counted from 1.
             last: whether this is the step's last micro-step.
+            scale: what DeepSpeed multiplies the loss by.
+            may_overflow: whether a gradient that is not finite may be for want of a smaller scale.
 
         Returns:
             The loss for ``engine.backward``, and what DeepSpeed must divide the accumulated gradients by (None: not the
             last micro-step).
         """
-        scored = self._strategy.score(forward, args, batch)
-        count = len(scored.losses)
+        states = random_states() if self.deferred else None
+        losses, scores, features, make_loss = self._score(forward, args, batch, scale)
+        self.losses, self.scores = losses, scores
+        self._collect(losses, scores, features, sources)
+        finite = losses.isfinite() if scores is None else losses.isfinite() & scores.isfinite()
+        if may_overflow and (losses.isfinite() & ~finite).any():
+            self._overflowed = True
+        result = self._finish(step, may_overflow) if last else None
+        if states is not None:
+            self._waiting.append(Waiting(args, batch, states, finite))
+            weights = finite if result is None else result.terms[-len(losses) :].to(finite.device) * finite
+            return mean_loss(losses, weights.to(losses.dtype)), 1.0
+        weights, divisor = self._weigh(step, last, result)
+        if self._overflowed:  # the step is going to be skipped; its gradient must not be finite
+            return _Overflow.apply(make_loss(torch.ones_like(weights))), divisor
+        return make_loss(weights), divisor
+
+    def weighted_loss(self, forward: Forward, index: int) -> Tensor:
+        """The loss for the backward of the step's micro-batch ``index``, once all have been scored (two_pass)."""
+        start = index * self._micro_batch_size
+        weights = self._final[start : start + self._micro_batch_size]
+        loss = self._waiting[index].weighted_loss(self._model, self._loss, forward, weights)
+        return _Overflow.apply(loss) if self._overflowed else loss
+
+    def begin_step(self) -> None:
+        """Forget the micro-batches of the step before."""
+        self._waiting, self._overflowed = [], False
+        self._before_step = self._reweighting.state_dict()
+
+    def undo_step(self) -> None:
+        """Forget what the running statistics and the schedule learned from a step that was skipped."""
+        self._reweighting.load_state_dict(self._before_step)
+
+    def observe_reference(self, forward: Forward, args: tuple[Any, ...], batch: dict[str, Any], scale: float) -> None:
+        """Take in the gradient of a micro-batch of the reference stream, as `micro_step` takes one."""
+        if self._reference is None or self.scorer is None:
+            raise ConfigError(f"presence.signal is {self.config.signal}: a reference is only used by alignment")
+        features = self.scorer.score(forward, args, batch, scale).features
+        assert features is not None
+        self._reference.update(features)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State to keep in a checkpoint between optimizer steps."""
+        state = {"reweighting": self._reweighting.state_dict()}
+        if self._reference is not None:
+            state["reference"] = self._reference.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self._reweighting.load_state_dict(state["reweighting"])
+        if self._reference is not None and "reference" in state:
+            self._reference.load_state_dict(state["reference"])
+        self._waiting = []
+
+    def _score(self, forward: Forward, args: tuple[Any, ...], batch: dict[str, Any], scale: float) -> _Scores:
+        if self.scorer is not None:
+            scored = self.scorer.score(forward, args, batch, scale)
+            return _Scores(scored.losses, scored.scores, scored.features, partial(weight_gradient_loss, scored))
+        if self.deferred:
+            losses = differentiable = losses_alone(self._model, self._loss, forward, args, batch)
+        else:
+            losses, differentiable = losses_for_backward(self._model, self._loss, forward, args, batch, self._group)
+        return _Scores(losses, None, None, partial(weighted_mean_loss, differentiable))
+
+    def _weigh(self, step: int, last: bool, result: StepWeights | None) -> tuple[Tensor, float | None]:
+        """Unnormalised weights of the last micro-batch, [b] float64, and what DeepSpeed divides the gradients by."""
+        if not last:
+            return self._reweighting.provisional(step), None
+        if result is None:
+            return torch.zeros(self._micro_batch_size, dtype=torch.float64), 1.0
+        if self._accumulation_steps == 1:  # nothing is accumulated yet: weigh by the final weights straight away
+            return result.terms / result.mean_term, 1.0
+        return result.terms[-self._micro_batch_size :], result.mean_term
+
+    def _collect(self, losses: Tensor, scores: Tensor | None, features: Tensor | None, sources: Tensor | None) -> None:
+        count = len(losses)
         if count != self._micro_batch_size:
             raise ConfigError(
                 f"the batch has {count} samples, train_micro_batch_size_per_gpu is {self._micro_batch_size}: "
                 f"give full micro-batches (drop_last=True)"
             )
         if sources is None:
-            sources = torch.zeros(count, dtype=torch.int64, device=scored.losses.device)
-        self.scores, self.losses = scored.scores, scored.losses
-        terms, result = self._reweighting.add_micro_step(scored.scores, scored.losses, sources, step=step, last=last)
-        divisor = None
-        if result is not None:
-            self.weights, self.statistics, divisor = result.local, result.statistics, result.mean_term
-            if self._accumulation_steps == 1:  # nothing is accumulated yet: weigh by the final weights straight away
-                terms, divisor = terms / divisor, 1.0
-        return self._strategy.weighted_loss(scored, terms), divisor
+            sources = torch.zeros(count, dtype=torch.int64, device=losses.device)
+        alignment = None if self._reference is None or features is None else self._reference.align(features)
+        if not self._reweighting.needs_features:
+            features = None
+        self._reweighting.collect(MicroBatch(losses, sources, scores, alignment, features))
 
-    def state_dict(self) -> dict[str, Any]:
-        """State to keep in a checkpoint between optimizer steps."""
-        return {"reweighting": self._reweighting.state_dict()}
+    def _finish(self, step: int, may_overflow: bool) -> StepWeights | None:
+        """The step's weights; None if fp16 overflowed in every sample, so that the step is going to be skipped."""
+        try:
+            result = self._reweighting.finish(step)
+        except NonFiniteError:
+            if not may_overflow:
+                raise
+            self._overflowed = True
+            self._final = torch.zeros(self._accumulation_steps * self._micro_batch_size, dtype=torch.float64)
+            self.weights, self.statistics = self._final.float(), {}
+            return None
+        self.weights, self.statistics = result.local, result.statistics
+        self._final = result.terms / result.mean_term
+        return result
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        self._reweighting.load_state_dict(state["reweighting"])
+
+class _Overflow(torch.autograd.Function):
+    """A loss whose gradient is not finite, so that dynamic loss scaling skips the step and lowers the scale."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor) -> Tensor:
+        return loss.view_as(loss)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        return grad_outputs[0] * torch.inf

@@ -4,10 +4,15 @@ Public calls of DeepSpeed are used where there are any. What has none is marked 
 that compare whole trainings with a single-process reference; outside the tested versions `presence_ds.versions` warns.
 """
 
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from deepspeed.runtime.base_optimizer import ZeROOptimizer
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
-from torch import Tensor
+from deepspeed.utils import get_z3_leaf_modules
+from torch import Tensor, nn
 
 from presence_ds.capture import full_shape
 
@@ -39,6 +44,60 @@ def restore_partition(parameter: Tensor) -> None:
         parameter.data = parameter.data.new_empty(0)
 
 
-def set_gradient_divisor(optimizer: Any, divisor: float) -> None:
-    """Have DeepSpeed divide the accumulated gradients by ``divisor`` in the unscaling that precedes its clipping."""
-    optimizer.override_loss_scale(divisor)
+@contextmanager
+def leaf_modules_at_rest(model: nn.Module) -> Iterator[None]:
+    """Inside a forward whose backward forms no gradients for the modules that ZeRO-3 treats as one leaf, of experts.
+
+    Their hook would reduce zeros for parameters that have no gradient yet, and the true gradients a second time later
+    (private: that it is a full backward hook of torch, all of which are set aside).
+    """
+    set_aside = [(module, module._backward_hooks) for module in get_z3_leaf_modules(model)]
+    for module, _ in set_aside:
+        module._backward_hooks = OrderedDict()
+    try:
+        yield
+    finally:
+        for module, hooks in set_aside:
+            module._backward_hooks = hooks
+
+
+def loss_scale(engine: Any) -> float:
+    """What DeepSpeed multiplies the loss by before its backward: 1 without fp16."""
+    return float(engine.optimizer.loss_scale) if engine.fp16_enabled() else 1.0
+
+
+def smallest_loss_scale(engine: Any) -> float:
+    """The loss scale below which dynamic scaling does not go; the scale itself where it is fixed (private)."""
+    scaler = getattr(engine.optimizer, "loss_scaler", None)
+    return float(getattr(scaler, "min_scale", loss_scale(engine)))
+
+
+def can_divide_gradients(engine: Any) -> bool:
+    """Whether `dividing_gradients` works with the engine's optimizer."""
+    return hasattr(engine.optimizer, "override_loss_scale") or not isinstance(engine.optimizer, ZeROOptimizer)
+
+
+@contextmanager
+def dividing_gradients(engine: Any, divisor: float) -> Iterator[None]:
+    """Have the optimizer step inside divide the accumulated gradients by ``divisor`` before it clips them.
+
+    ZeRO does it on its shards, in the unscaling that precedes its clipping. (There the overridden scale also keeps a
+    step at which dynamic scaling raises the scale exact: DeepSpeed raises it first and unscales by the new one.)
+    """
+    optimizer = engine.optimizer
+    if not isinstance(optimizer, ZeROOptimizer):
+        if divisor != 1.0:
+            for parameter in engine.module.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.div_(divisor)
+        yield
+        return
+    scale = loss_scale(engine)
+    if divisor == 1.0 and scale == 1.0:
+        yield
+        return
+    optimizer.override_loss_scale(divisor * scale)
+    try:
+        yield
+    finally:  # private: there is no call to end it
+        optimizer.custom_loss_scaler, optimizer.external_loss_scale = False, None

@@ -7,10 +7,10 @@ rank; it averages out over parameters, whose projections are independent.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from presence_ds.capture import DenseTerm, LookupTerm, OuterTerm, Term, full_shape, widen
 
@@ -19,55 +19,86 @@ class Projection:
     """The pair (P_row, P_col) of one parameter.
 
     Seeded by the parameter's *name*, so it is the same on every rank, after every resume and in every order of
-    creation.
-    A side no wider than k is left as it is: that costs nothing and adds no variance.
+    creation. A side no wider than k is left as it is: that costs nothing and adds no variance. So are vectors.
+
+    Attributes:
+        size: number of elements of one sample's sketch.
     """
 
-    def __init__(self, parameter: Tensor, name: str, k: int, seed: int, device: torch.device | str = "cpu") -> None:
-        """``parameter`` has two dimensions or more; those after the first count as columns.
+    def __init__(
+        self, parameter: Tensor, name: str, k: int | None, seed: int, device: torch.device | str = "cpu"
+    ) -> None:
+        """Dimensions of ``parameter`` after the first count as columns; without ``k`` nothing is projected.
 
         The matrices are drawn on the CPU, which gives the same numbers whatever ``device`` they are used on, and take
         the parameter's dtype.
         """
         shape = full_shape(parameter)
-        like = torch.empty(0, device=device, dtype=parameter.dtype)
-        self._row = _gaussian(shape[0], k, f"{seed}:{name}:row", like)
-        self._col = _gaussian(shape[1:].numel(), k, f"{seed}:{name}:col", like)
+        self._row = self._col = None
+        rows, cols = shape[0] if shape else 1, shape[1:].numel()
+        if k is not None and len(shape) > 1:
+            like = torch.empty(0, device=device, dtype=parameter.dtype)
+            self._row = _gaussian(rows, k, f"{seed}:{name}:row", like)
+            self._col = _gaussian(cols, k, f"{seed}:{name}:col", like)
+        self.size = (rows if self._row is None else k or 0) * (cols if self._col is None else k or 0)
 
-    def sketch(self, terms: Sequence[Term]) -> Tensor:
-        """Σ over ``terms`` of P_rowᵀ G_i P_col: [B, ≤k, ≤k] in float32 (float64 if the terms are)."""
-        return sum((self._sketch(term) for term in terms[1:]), start=self._sketch(terms[0]))
+    def sketch(self, term: Term) -> Tensor:
+        """P_rowᵀ G_i P_col of what ``term`` adds to G_i: [B, ≤k, ≤k] in float32 (float64 if the term is).
 
-    def _sketch(self, term: Term) -> Tensor:
+        A vector's is [B, p]. Sketches are linear in the term: those of one parameter's terms add up.
+        """
         match term:
             case OuterTerm():
                 rows, cols = _project(term.rows, self._row), _project(term.cols, self._col)
+                return widen(rows).mT @ widen(cols)
             case LookupTerm():
-                if self._row is None:
-                    rows = nn.functional.one_hot(term.ids, term.num_rows).to(term.cols.dtype)
-                else:
-                    rows = self._row[term.ids]
-                cols = _project(term.cols, self._col)
+                cols = widen(_project(term.cols, self._col))
+                if self._row is not None:
+                    return widen(self._row[term.ids]).mT @ cols
+                batch_size, start = len(cols), torch.arange(len(cols), device=cols.device).unsqueeze(1) * term.num_rows
+                sums = cols.new_zeros(batch_size * term.num_rows, cols.shape[-1])
+                sums = sums.index_add_(0, (term.ids + start).flatten(), cols.flatten(0, 1))
+                return sums.view(batch_size, term.num_rows, -1)
             case DenseTerm():
+                if term.grads.dim() <= 2:
+                    return widen(term.grads).view(len(term.grads), -1)
                 rows = _project(term.grads.flatten(2).mT, self._row).mT
                 return widen(_project(rows, self._col))
-        return widen(rows).mT @ widen(cols)
 
 
-def squared_norms(projection: Projection | None, terms: Sequence[Term]) -> Tensor:
-    """Estimate of ‖G_i‖² of one parameter, [B] float32; ``projection`` is None for vectors, whose norm is exact."""
-    if projection is None:
-        grads = sum((widen(term.grads) for term in terms if isinstance(term, DenseTerm)), start=torch.zeros(()))
-        return grads.flatten(1).square().sum(1)
-    return projection.sketch(terms).flatten(1).square().sum(1)
+class JointProjection:
+    """One vector of width m per sample from the sketches of all parameters, with inner products kept on average.
+
+    A count sketch: every element of every sketch goes, with a random sign, to a random one of m places. So E⟨f_i, f_j⟩
+    = Σ_k ⟨S_ik, S_jk⟩ ≈ g_i · g_j, at a relative error of about 1/√m of ‖g_i‖ ‖g_j‖. It is what ranks exchange where
+    gradients of samples on different ranks are compared.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], width: int, seed: int, device: torch.device | str = "cpu") -> None:
+        """``sizes`` are those of the sketches by parameter name, in the order in which they will be given."""
+        self.width = width
+        places, signs = [], []
+        for name, size in sizes.items():
+            generator = _generator(f"{seed}:{name}:joint")
+            places.append(torch.randint(width, (size,), generator=generator))
+            signs.append(torch.randint(2, (size,), generator=generator, dtype=torch.float32) * 2 - 1)
+        self._places, self._signs = torch.cat(places).to(device), torch.cat(signs).to(device)
+
+    def __call__(self, sketches: Tensor) -> Tensor:
+        """``sketches`` [B, sum of sizes] to [B, m] float32."""
+        joint = sketches.new_zeros(len(sketches), self.width)
+        return joint.index_add_(1, self._places, sketches * self._signs.to(sketches.dtype)).float()
+
+
+def _generator(key: str) -> torch.Generator:
+    digest = hashlib.sha256(key.encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def _gaussian(size: int, k: int, key: str, like: Tensor) -> Tensor | None:
     if size <= k:
         return None
-    digest = hashlib.sha256(key.encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-    matrix = torch.randn(size, k, generator=generator, dtype=torch.float32) / k**0.5
+    matrix = torch.randn(size, k, generator=_generator(key), dtype=torch.float32) / k**0.5
     return matrix.to(device=like.device, dtype=like.dtype)
 
 

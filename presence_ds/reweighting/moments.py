@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor
 
 EPSILON = 1e-24  # of equation 7, in the unit of σ²: far below the variance of any scores that differ
-DECAY = 0.9  # of the running relative variance, per optimizer step
+ROUNDING = 1e-7  # relative spread of float32 scores that are all alike
+DECAY = 0.9  # of the running variance, per optimizer step
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Moments:
         """sqrt(σ² + ε)."""
         return (self.variance + EPSILON) ** 0.5
 
+    @property
+    def is_spread(self) -> bool:
+        """Whether the scores differed by more than rounding."""
+        return self.variance > max(EPSILON**2, (ROUNDING * self.mean) ** 2)
+
     def normalize(self, scores: Tensor) -> Tensor:
         """z-scores, equation 7, in float64."""
         return (scores.double() - self.mean) / self.std
@@ -38,33 +44,38 @@ class RunningMoments:
     With several accumulation steps a sample must be weighed before the step's last samples have been scored, so the
     normaliser cannot come from the step itself. Self-influence falls by orders of magnitude early in training, all
     samples' together: an average of σ² would be that of long ago and leave every weight uniform. So the level μ is the
-    last step's, and what is averaged, with exponentially decaying weights, is the spread relative to it, σ²/μ².
+    last step's, and what is averaged, with exponentially decaying weights, is the spread relative to it, σ²/μ². Of
+    logarithms it is σ² itself, which a common factor in all scores leaves as it is.
     (An error in μ cancels in the softmax; only σ matters to the weights.)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, relative: bool) -> None:
+        """``relative``: whether σ grows with μ; the scores are then not negative."""
+        self._relative = relative
         self._mean = 0.0
-        self._relative_variance = self._weight = 0.0  # decayed sums: the start at zero is divided out
+        self._variance = self._weight = 0.0  # decayed sums: the start at zero is divided out
 
     @property
     def current(self) -> Moments | None:
         """None until the first update."""
         if self._weight == 0.0:
             return None
-        return Moments(self._mean, self._mean**2 * self._relative_variance / self._weight)
+        return Moments(self._mean, self._unit(self._mean) * self._variance / self._weight)
 
     def update(self, step: Moments) -> None:
-        """Take in the moments of one optimizer step; scores are not negative."""
+        """Take in the moments of one optimizer step."""
         self._mean = step.mean
-        relative = step.variance / step.mean**2 if step.mean > 0.0 else 0.0
-        self._relative_variance = DECAY * self._relative_variance + (1 - DECAY) * relative
+        unit = self._unit(step.mean)
+        self._variance = DECAY * self._variance + (1 - DECAY) * (step.variance / unit if unit > 0.0 else 0.0)
         self._weight = DECAY * self._weight + (1 - DECAY)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers, for the checkpoint."""
-        return {"mean": self._mean, "relative_variance": self._relative_variance, "weight": self._weight}
+        return {"mean": self._mean, "variance": self._variance, "weight": self._weight}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        self._mean, self._weight = state["mean"], state["weight"]
-        self._relative_variance = state["relative_variance"]
+        self._mean, self._variance, self._weight = state["mean"], state["variance"], state["weight"]
+
+    def _unit(self, mean: float) -> float:
+        return mean**2 if self._relative else 1.0

@@ -1,4 +1,4 @@
-"""From the scores of an optimizer step to one softmax over all its samples, on every rank and accumulation step."""
+"""From the scores of an optimizer step to one set of weights for all its samples, on every rank and micro-step."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,10 +8,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from presence_ds.errors import NonFiniteError
-from presence_ds.reweighting.moments import Moments, RunningMoments
+from presence_ds.reweighting.config import ReweightingConfig
+from presence_ds.reweighting.effective_size import tau_with_floor
+from presence_ds.reweighting.gram import gram, near_duplicate_share
+from presence_ds.reweighting.samples import MicroBatch, Samples
 from presence_ds.reweighting.schedule import TemperatureSchedule
-from presence_ds.reweighting.softmax import softmax_terms
-from presence_ds.reweighting.statistics import Samples, describe
+from presence_ds.reweighting.signal import signal_values
+from presence_ds.reweighting.statistics import describe
+from presence_ds.reweighting.weighting import Running, build_weighting
 
 
 @dataclass(frozen=True)
@@ -21,105 +25,169 @@ class StepWeights:
     Attributes:
         local: [G·b] float32 on the host, final weights of this rank's samples in the order they were seen; over all
             ranks they sum to 1.
-        mean_term: Z/N, mean of the unnormalised weights u over all N samples of the step.
-        statistics: what `describe` gives, with ``step``, ``tau`` and ``stage``.
+        terms: [G·b] float64 on the host, the unnormalised weights u they come from; 0 for samples that are not finite.
+        mean_term: Z/N, mean of u over all N samples of the step, on every rank.
+        statistics: what `describe` gives, and ``step``; ``tau`` (as used; 0 with signal uniform), ``stage``;
+            ``tau_scheduled`` with a floor under the effective sample size; ``switch_step`` once schedule auto has
+            decided; ``normalizer_mean`` and ``normalizer_std`` or ``clip_level``, which samples were weighed by;
+            ``near_duplicate_share``. A figure that does not apply is absent: weighting clip has no ``tau``, normalizer
+            rank no moments.
     """
 
     local: Tensor
+    terms: Tensor
     mean_term: float
     statistics: dict[str, Any]
 
 
 class Reweighting:
-    """Turns scores into weights, micro-step by micro-step.
+    """Turns scores into weights, micro-batch by micro-batch.
 
-    Every rank gathers the same scores and computes on them alike, so weights and statistics agree on all ranks to
+    Every rank gathers the same rows and computes on them alike, so weights and statistics agree on all ranks to
     the bit. There is one collective per optimizer step (and one more in the first, with running statistics).
     """
 
-    def __init__(
-        self, schedule: TemperatureSchedule, *, uniform: bool, running: bool, group: dist.ProcessGroup | None
-    ) -> None:
-        """Weigh by ``schedule``, or alike if ``uniform``; ``running`` normalises with earlier steps' moments.
+    def __init__(self, config: ReweightingConfig, *, running: bool, group: dist.ProcessGroup | None) -> None:
+        """``config`` is validated; ``group`` is the data-parallel group.
 
-        Without ``running`` a step must have a single micro-step. ``group`` is the data-parallel group.
+        With ``running`` a step's samples are weighed by the figures of earlier steps (`check_running`), without it by
+        the step's own, once all are known.
         """
-        self._schedule = schedule
-        self._uniform = uniform
-        self._running = RunningMoments() if running else None
+        self._config = config
+        self._weighting = build_weighting(config)
+        self._schedule = TemperatureSchedule(config.schedule) if config.has_temperature else None
+        self._complete = not running
+        self._running: Running | None = self._weighting.running() if running else None
         self._group = group
-        self._normalizer: Moments | None = None  # of the step in progress
-        self._rows: list[Tensor] = []  # [b, 3] of every micro-step so far: score, loss, source
+        self._figures: Any = None  # that the step in progress is weighed by
+        self._rows: list[Tensor] = []  # of every micro-batch so far
 
-    def add_micro_step(
-        self, scores: Tensor, losses: Tensor, sources: Tensor, *, step: int, last: bool
-    ) -> tuple[Tensor, StepWeights | None]:
-        """Take in a micro-batch and weigh it.
+    @property
+    def needs_features(self) -> bool:
+        """Whether `collect` needs the samples' joint projections."""
+        return self._config.signal == "leverage" or self._config.near_duplicates is not None
 
-        Args:
-            scores: [b] float32 raw scores.
-            losses: [b] float32.
-            sources: [b] int64, below 2²⁴.
-            step: optimizer step, counted from 1.
-            last: whether this is the step's last micro-step.
+    def collect(self, batch: MicroBatch) -> None:
+        """Take in the next micro-batch of the step in progress; all have the same size on every rank."""
+        self._rows.append(batch.rows())
 
-        Returns:
-            The micro-batch's unnormalised weights u ([b] float64 on the host, 0 for samples that are not finite),
-            and the step's result if this was the last micro-step.
+    def provisional(self, step: int) -> Tensor:
+        """Unnormalised weights u of the micro-batch collected last, before its step is complete: [b] float64, host.
+
+        They come from the figures of earlier steps, and `finish` gives the same ones. In the first step of a run, where
+        there are none, those of its first micro-batch over all ranks serve for the whole step.
+        """
+        assert not self._complete, "the step's own statistics are not known before `finish`"
+        if self._running is not None and self._figures is None:
+            self._figures = self._running.current
+            if self._figures is None:
+                seen = self._gather().only_finite()
+                self._figures = self._weighting.fit(self._values(seen, None)) if len(seen) else None
+        batch = self._samples(self._rows[-1].cpu())
+        terms = torch.zeros(len(batch), dtype=torch.float64)
+        if batch.finite.any():
+            values = self._values(batch.only_finite(), None)
+            terms[batch.finite] = self._weighting.terms(values, self._figures, self._scheduled(step), complete=False)
+        return terms
+
+    def finish(self, step: int) -> StepWeights:
+        """Weigh all samples collected since the last call, as optimizer step ``step`` (counted from 1).
 
         Raises:
-            NonFiniteError: on every rank alike, if no sample of the step is finite.
+            NonFiniteError: on every rank alike, if no sample of the step is finite. The step is forgotten.
         """
-        self._rows.append(torch.stack([scores.float(), losses.float(), sources.float()], dim=1))
-        tau = 0.0 if self._uniform else self._schedule.tau(step)
-        samples: Samples | None = None
-        if self._normalizer is None and self._running is not None:
-            self._normalizer = self._running.current
-        if self._normalizer is None:  # batch statistics, or no step has finished yet
-            samples = self._gather()
-            if samples.finite.any():
-                self._normalizer = Moments.of(samples.scores[samples.finite])
-        local = _samples(self._rows[-1].cpu())
-        terms = softmax_terms(local.scores, local.finite, self._normalizer, tau)
-        if not last:
-            return terms, None
-
-        samples = samples or self._gather()
-        if self._normalizer is None or not samples.finite.any():
+        samples = self._gather()
+        if not samples.finite.any():
+            self._forget_step()
             raise NonFiniteError(
-                f"optimizer step {step}: none of the {len(samples.finite)} samples has a finite loss and "
-                f"self-influence; nothing was updated (look at the data, the learning rate and the precision)"
+                f"optimizer step {step}: none of the {len(samples)} samples has a finite loss and self-influence; "
+                f"nothing was updated (look at the data, the learning rate and the precision)"
             )
-        every_term = softmax_terms(samples.scores, samples.finite, self._normalizer, tau)
-        total = every_term.sum()
-        statistics: dict[str, Any] = {"step": step, "tau": tau, "stage": self._schedule.stage(step)}
-        statistics |= describe(samples, every_term / total, self._normalizer)
+        kept = samples.only_finite()
+        products = gram(kept.features) if kept.features is not None else None
+        values = self._values(kept, products)
+        fitted = self._weighting.fit(values)
+        if self._figures is None and self._running is not None:
+            self._figures = self._running.current
+        figures = fitted if self._figures is None else self._figures
+
+        tau = self._scheduled(step)
+        statistics: dict[str, Any] = {"step": step}
+        if self._config.min_effective_share is not None:
+            statistics["tau_scheduled"] = tau
+            floor = self._config.min_effective_share * len(kept)
+            tau = tau_with_floor(lambda t: self._weighting.terms(values, figures, t, complete=True), tau, floor)
+        terms = torch.zeros(len(samples), dtype=torch.float64)
+        terms[samples.finite] = self._weighting.terms(values, figures, tau, complete=self._complete)
+        total = terms.sum()
+
+        if self._schedule is not None:
+            statistics |= {"tau": tau, "stage": self._schedule.stage(step)}
+        else:
+            statistics["stage"] = "constant"
+        statistics |= describe(samples, terms / total) | self._weighting.describe(figures)
+        if self._config.near_duplicates is not None and products is not None:
+            statistics["near_duplicate_share"] = near_duplicate_share(products, self._config.near_duplicates)
+        if self._schedule is not None:
+            self._schedule.observe(step, statistics["loss"])
+            if self._schedule.finds_switch and self._schedule.switch_step is not None:
+                statistics["switch_step"] = self._schedule.switch_step
         if self._running is not None:
-            self._running.update(Moments(statistics["si_mean"], statistics["si_variance"]))
-        seen = _samples(torch.cat(self._rows).cpu())
-        weights = softmax_terms(seen.scores, seen.finite, self._normalizer, tau) / total
-        self._rows, self._normalizer = [], None
-        return terms, StepWeights(weights.float(), (total / len(every_term)).item(), statistics)
+            self._running.update(fitted)
+
+        count = sum(len(rows) for rows in self._rows)
+        local = terms[dist.get_rank(self._group) * count :][:count]
+        self._forget_step()
+        return StepWeights((local / total).float(), local, (total / len(terms)).item(), statistics)
 
     def state_dict(self) -> dict[str, Any]:
-        """State to keep in a checkpoint between optimizer steps."""
-        return {} if self._running is None else {"running": self._running.state_dict()}
+        """State to keep in a checkpoint between optimizer steps: plain numbers."""
+        state: dict[str, Any] = {}
+        if self._schedule is not None:
+            state["schedule"] = self._schedule.state_dict()
+        if self._running is not None:
+            state["running"] = {self._running_key: self._running.state_dict()}
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave; a step in progress is forgotten."""
-        self._rows, self._normalizer = [], None
-        if self._running is not None and "running" in state:
-            self._running.load_state_dict(state["running"])
+        """Restore what `state_dict` gave; a step in progress is forgotten.
+
+        Figures of another signal, normalizer or weight function than the configured ones are left aside: they are in
+        another unit, and the configured ones start anew.
+        """
+        self._forget_step()
+        if self._schedule is not None:
+            self._schedule.load_state_dict(state.get("schedule", {}))
+        if self._running is not None:
+            figures = state.get("running", {}).get(self._running_key)
+            self._running = self._weighting.running()
+            if self._running is not None and figures is not None:
+                self._running.load_state_dict(figures)
+
+    @property
+    def _running_key(self) -> str:
+        config = self._config
+        return f"{config.signal} {config.normalizer if config.has_temperature else config.weighting.kind}"
+
+    def _forget_step(self) -> None:
+        self._rows, self._figures = [], None
+
+    def _scheduled(self, step: int) -> float:
+        if self._schedule is None or self._config.signal == "uniform":
+            return 0.0
+        return self._schedule.tau(step)
+
+    def _values(self, samples: Samples, products: Tensor | None) -> Tensor:
+        return signal_values(self._config.signal, samples, products, self._config.damping)
+
+    def _samples(self, rows: Tensor) -> Samples:
+        signal = self._config.signal
+        return Samples.of_rows(rows, scored=signal != "loss", aligned=signal == "alignment")
 
     def _gather(self) -> Samples:
-        """The rows so far of every rank, ordered by rank, then as seen; on the host, which synchronises once."""
+        """The samples so far of every rank, ordered by rank, then as seen; on the host, which synchronises once."""
         local = torch.cat(self._rows)
         ranks = dist.get_world_size(self._group)
         every = local.new_empty(ranks * local.shape[0], local.shape[1])
         dist.all_gather(list(every.chunk(ranks)), local, group=self._group)
-        return _samples(every.cpu())
-
-
-def _samples(rows: Tensor) -> Samples:
-    scores, losses, sources = rows.unbind(1)
-    return Samples(scores, losses, sources.long(), rows.isfinite().all(1))
+        return self._samples(every.cpu())

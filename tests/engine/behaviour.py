@@ -2,18 +2,23 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from deepspeed.accelerator import get_accelerator
+from deepspeed.utils import set_z3_leaf_modules
 from torch import Tensor, nn
 
 import presence_ds
 from presence_ds import PresenceConfig
 from presence_ds.errors import PresenceError
-from tests.engine.training import MICRO_BATCH, data, deepspeed_config, full_parameters, optimizer_for, train
-from tests.models import tiny_model, tokens
+from tests.engine.training import LENGTH, MICRO_BATCH, data, deepspeed_config, full_parameters, optimizer_for, train
+from tests.families.models import FAMILIES
+from tests.models import VOCABULARY, tiny_model, tokens
 
 
 def start(
@@ -24,7 +29,7 @@ def start(
     presence: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Any:
-    model = model or tiny_model("llama", tied=False)
+    model = tiny_model("llama", tied=False) if model is None else model
     presence = {"schedule": {"kind": "constant"}} | (presence or {})
     optimizer = optimizer_for("sgd", model.parameters())
     config = deepspeed_config(stage, accumulation_steps, **changes)
@@ -122,33 +127,45 @@ def statistics_and_weights(accumulation_steps: int) -> dict[str, Any]:
     }
 
 
-def resume(directory: str, stage: int) -> tuple[list[Tensor], list[Tensor], dict[str, Any], dict[str, Any]]:
-    """Four steps at a stretch, and two steps, a checkpoint, a new engine and the other two."""
-    batches = data(4, 3)
-    presence = {"schedule": {"switch_step": 3}}
-    whole = start(stage=stage, accumulation_steps=3, presence=presence)
-    train(whole, batches)
-    first = start(stage=stage, accumulation_steps=3, presence=presence)
-    train(first, batches[:2])
-    first.save_checkpoint(directory, tag="two", client_state={"mine": 1})
-    second = start(stage=stage, accumulation_steps=3, presence=presence)
-    train(second, batches[3:])  # what it did before the load must not matter
+@dataclass(frozen=True)
+class Resumed:
+    """A training at a stretch, and one that was saved after half of its steps and goes on in another engine."""
+
+    whole: list[Tensor]
+    resumed: list[Tensor]
+    whole_statistics: dict[str, Any]
+    resumed_statistics: dict[str, Any]
+    whole_state: dict[str, Any]  # of normaliser and schedule
+    resumed_state: dict[str, Any]
+
+
+def resume(directory: str, stage: int, accumulation_steps: int, presence: dict[str, Any], half: int) -> Resumed:
+    """Train ``half`` steps twice; with signal alignment a reference is observed before every step."""
+    batches = data(2 * half, accumulation_steps)
+    reference = tokens(MICRO_BATCH, LENGTH, seed=9)
+
+    def go(engine: Any, steps: Tensor) -> None:
+        for step in steps:
+            if presence.get("signal") == "alignment":
+                ids = (reference + int(step.sum())) % VOCABULARY
+                engine.observe_reference(input_ids=ids, labels=ids)
+            train(engine, step[None])
+
+    whole, first, second = (
+        start(stage=stage, accumulation_steps=accumulation_steps, presence=presence) for _ in range(3)
+    )
+    go(whole, batches)
+    go(first, batches[:half])
+    first.save_checkpoint(directory, tag="half", client_state={"mine": 1})
+    go(second, batches[-1:])  # what it did before the load must not matter
     _, client_state = second.load_checkpoint(directory)
     assert client_state["mine"] == 1
     assert "presence" not in client_state
-    train(second, batches[2:])
-    return full_parameters(whole), full_parameters(second), whole.presence.statistics, second.presence.statistics
-
-
-def bfloat16(stage: int, accumulation_steps: int) -> dict[str, Any]:
-    """Weights of one step in bf16 beside those in float32."""
-    weights = {}
-    for enabled in (False, True):
-        presence = {"estimator": "exact", "schedule": {"kind": "constant", "tau_direct": 0.5}}
-        engine = start(stage=stage, accumulation_steps=accumulation_steps, bf16={"enabled": enabled}, presence=presence)
-        losses = train(engine, data(3, accumulation_steps))
-        weights[enabled] = engine.presence.weights
-    return {"weights": weights, "losses": losses, "dtype": engine.presence.scores.dtype}
+    go(second, batches[half:])
+    ends = [(full_parameters(engine), engine.presence) for engine in (whole, second)]
+    (whole_parameters, ours), (resumed_parameters, theirs) = ends
+    states = [presence.state_dict()["reweighting"] for presence in (ours, theirs)]
+    return Resumed(whole_parameters, resumed_parameters, ours.statistics, theirs.statistics, *states)
 
 
 def error_of(function: Callable[[], Any]) -> str:
@@ -208,6 +225,38 @@ class _Stray(nn.Module):
         return x @ self.linear.weight
 
 
+class _EncoderDecoder(_Wrapped):
+    """Does not know how to make the decoder's inputs."""
+
+    config = SimpleNamespace(is_encoder_decoder=True)
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(8, 8))
+
+    def forward(self, input_ids: Tensor, decoder_input_ids: Tensor) -> tuple[Tensor]:
+        return super().forward(decoder_input_ids)
+
+
+def start_in_fp16(*, supported: bool, **changes: Any) -> Any:
+    accelerator = get_accelerator()
+    accelerator.is_fp16_supported = lambda: supported
+    try:
+        return start(fp16={"enabled": True}, **changes)
+    finally:
+        del accelerator.is_fp16_supported
+
+
+def as_one_leaf(model: nn.Module) -> nn.Module:
+    set_z3_leaf_modules(model, [type(model.model.layers[0])])
+    return model
+
+
+def another_loss() -> None:
+    engine = start(presence={"strategy": "two_pass"})
+    ids = tokens(MICRO_BATCH, 9)
+    engine.backward(engine(input_ids=ids, labels=ids) * 2)
+
+
 def refusals() -> dict[str, str]:
     def one_step(engine: Any, **batch: Any) -> None:
         engine.backward(engine(**batch))
@@ -218,10 +267,23 @@ def refusals() -> dict[str, str]:
     broken = tiny_model("llama", tied=False)
     broken.model.embed_tokens.weight.data.fill_(float("nan"))
     return {
-        "stage 0": error_of(lambda: start(stage=0)),
-        "fp16": error_of(lambda: start(fp16={"enabled": True})),
+        "fp16 at stage 0": error_of(lambda: start_in_fp16(supported=True, stage=0)),
+        "fp16": error_of(lambda: start_in_fp16(supported=False)),
+        "autocast": error_of(lambda: start(torch_autocast={"enabled": True})),
+        "unmanaged accumulation": error_of(lambda: start(managed_gradient_accumulation=False)),
         "checkpointing": error_of(lambda: start(checkpointing)),
         "batch statistics": error_of(lambda: start(accumulation_steps=2, presence={"statistics": "batch"})),
+        "hybrid engine": error_of(lambda: start(hybrid_engine={"enabled": True})),
+        "tensor parallel": error_of(lambda: start(tensor_parallel={"autotp_size": 2})),
+        "sequence parallel": error_of(lambda: start(sequence_parallel_size=2)),
+        "compiled": error_of(lambda: start(torch.compile(tiny_model("llama", tied=False)))),
+        "compiled later": error_of(lambda: start().compile()),
+        "experts": error_of(lambda: start(FAMILIES["mixtral"].build(tied=False, dtype=torch.float32))),
+        "one leaf": error_of(lambda: start(as_one_leaf(tiny_model("llama", tied=False)), stage=3)),
+        "another loss": error_of(another_loss),
+        "reference for another signal": error_of(lambda: start().observe_reference(input_ids=ids, labels=ids)),
+        "no reference": error_of(lambda: one_step(start(presence={"signal": "alignment"}), input_ids=ids, labels=ids)),
+        "decoder": error_of(lambda: one_step(start(_EncoderDecoder()), input_ids=ids, labels=ids)),
         "field": error_of(lambda: start(presence={"projecton_dim": 3})),
         "bf16 with fp32 accumulation": error_of(
             lambda: start(
@@ -236,7 +298,7 @@ def refusals() -> dict[str, str]:
         "no finite sample": error_of(lambda: one_step(start(broken), input_ids=ids, labels=ids)),
         "positions first": error_of(lambda: start(_Wrapped(_Transposed()))),
         "selection of tokens": error_of(lambda: start(_Wrapped(_Expert()))),
-        "stray weight": error_of(lambda: one_step(start(_Wrapped(_Stray())), input_ids=ids, labels=ids)),
+        "stray weight": error_of(lambda: start(_Wrapped(_Stray()))),
         "missing file": error_of(
             lambda: presence_ds.initialize(model=tiny_model("llama", tied=False), config=Path("missing.json"))
         ),

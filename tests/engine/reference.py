@@ -12,13 +12,20 @@ class Reference:
     """Trains ``model`` with the weights of equations 6 to 10 on the samples of all ranks.
 
     Attributes:
-        running: with more than one accumulation step, the last step's μ, the decayed sum of σ²/μ², and of its weights.
+        signal: "self_influence" or "loss".
+        group: samples [g, r, b] that are scored together, by the norm of their mean gradient: "sample", "microbatch"
+            (of one rank) or "global_microbatch" (of all ranks).
+        keeps_running: whether scores are normalised by the moments of earlier steps.
+        running: the last step's μ, the decayed sum of σ²/μ², and of its weights.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     taus: list[float]
     clip: float = 0.0
+    signal: str = "self_influence"
+    group: str = "sample"
+    keeps_running: bool = False
     running: list[float] = field(default_factory=list)
 
     def step(self, number: int, ids: Tensor) -> dict[str, Tensor]:
@@ -31,11 +38,17 @@ class Reference:
             gradient = torch.autograd.grad(loss, list(self.model.parameters()))
             gradients.append(gradient)
             losses.append(loss.detach().double())
-            scores.append(sum(g.double().square().sum() for g in gradient))
-        score, loss = torch.stack(scores), torch.stack(losses)
-        finite = score.isfinite() & loss.isfinite()
+        together = {"sample": 1, "microbatch": ids.shape[2], "global_microbatch": ids.shape[1] * ids.shape[2]}[
+            self.group
+        ]
+        for first in range(0, len(gradients), together):
+            group = zip(*gradients[first : first + together], strict=True)
+            scores += [sum((sum(of_one) / together).double().square().sum() for of_one in group)] * together
+        influence, loss = torch.stack(scores), torch.stack(losses)
+        score = loss if self.signal == "loss" else influence
+        finite = influence.isfinite() & loss.isfinite()
         per_micro_step = len(score) // accumulation_steps
-        if accumulation_steps == 1:
+        if not self.keeps_running:
             basis = score[finite]
             mean, variance = basis.mean(), basis.var(correction=0)
         elif self.running:
@@ -48,7 +61,7 @@ class Reference:
         relative = score[finite].var(correction=0) / level**2
         self.running = [level, 0.9 * spread + 0.1 * relative, 0.9 * weight + 0.1]
 
-        exponent = self.taus[number - 1] * (score - mean) / variance**0.5
+        exponent = self.taus[number - 1] * (score - mean) / variance**0.5 if variance > 0 else torch.zeros_like(score)
         weights = torch.softmax(exponent.masked_fill(~finite, -torch.inf), 0)
         for position, parameter in enumerate(self.model.parameters()):
             parameter.grad = sum(
@@ -64,7 +77,7 @@ class Reference:
         shape = ids.shape[:3]
         return {
             "weights": weights.view(shape),
-            "scores": score.view(shape),
+            "scores": influence.view(shape),
             "losses": loss.view(shape),
             "norm": norm,
         }

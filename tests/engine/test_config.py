@@ -37,7 +37,23 @@ def test_every_field_of_a_section_arrives() -> None:
         ({"projection_dim": 2.5}, "presence.projection_dim.*2.5"),
         ({"projection_dim": 0}, "presence.projection_dim is 0: it must be at least 1"),
         ({"estimator": "roughly"}, "presence.estimator.*exact.*projected.*roughly"),
-        ({"strategy": "two_pass"}, "presence.strategy.*one_pass.*two_pass"),
+        ({"strategy": "three_pass"}, "presence.strategy.*one_pass.*two_pass.*three_pass"),
+        ({"strategy": "two_pass", "statistics": "running"}, "presence.statistics is running with strategy two_pass"),
+        ({"normalizer": "median"}, "presence.normalizer.*median"),
+        ({"loss_normalizer": 0.0}, "presence.loss_normalizer is 0.0: a number must be above 0"),
+        ({"loss_normalizer": "mean"}, "presence.loss_normalizer.*mean"),
+        ({"weighting": {"kind": "step"}}, "presence.weighting.kind.*step"),
+        ({"weighting": "clip"}, "presence.weighting is 'clip': it must be an object"),
+        ({"weighting": {"kind": "clip"}, "signal": "loss"}, "presence.weighting.kind is clip with signal loss"),
+        ({"weighting": {"quantile": 0}}, "presence.weighting.quantile is 0"),
+        ({"signal": "leverage", "estimator": "exact"}, "presence.estimator is exact and signal is leverage"),
+        ({"signal": "alignment", "granularity": "microbatch"}, "granularity is microbatch and signal is alignment"),
+        ({"signal": "loss", "near_duplicates": 0.9}, "presence.near_duplicates is set with signal loss"),
+        ({"near_duplicates": 0.9, "estimator": "exact"}, "presence.estimator is exact and near_duplicates is set"),
+        ({"signal": "loss", "granularity": "microbatch"}, "presence.granularity is microbatch with signal loss"),
+        ({"reference_decay": 1.0}, "presence.reference_decay is 1.0: it must be from 0 to below 1"),
+        ({"damping": 0.0}, "presence.damping is 0.0"),
+        ({"min_effective_share": 1.5}, "presence.min_effective_share is 1.5"),
         ({"signal": "age"}, "presence.signal.*age"),
         ({"statistics": "none"}, "presence.statistics.*none"),
         ({"granularity": "epoch"}, "presence.granularity.*epoch"),
@@ -54,3 +70,31 @@ def test_a_wrong_section_gets_one_line_that_names_the_field(section: dict[str, A
     with pytest.raises(ConfigError, match=message) as caught:
         PresenceConfig.from_mapping(defaults | section).validate()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "accumulation_steps", "message"),
+    [
+        ({"statistics": "batch"}, 2, "presence.statistics is batch with gradient_accumulation_steps 2"),
+        ({"normalizer": "rank"}, 2, "presence.normalizer is rank.*two_pass"),
+        ({"signal": "leverage"}, 2, "presence.signal is leverage.*two_pass"),
+        ({"signal": "alignment"}, 2, "presence.signal is alignment.*two_pass"),
+        ({"min_effective_share": 0.5}, 2, "presence.min_effective_share is 0.5.*two_pass"),
+        ({"granularity": "global_microbatch"}, 1, "presence.granularity is global_microbatch with .* 1"),
+    ],
+)
+def test_what_needs_all_scores_first_is_refused_where_they_come_late(
+    section: dict[str, Any], accumulation_steps: int, message: str
+) -> None:
+    config = PresenceConfig.from_mapping({"schedule": {"kind": "constant"}} | section)
+    config.validate()
+    with pytest.raises(ConfigError, match=message) as caught:
+        config.uses_running_statistics(accumulation_steps)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("section", [{"normalizer": "rank"}, {"signal": "leverage"}, {"min_effective_share": 0.5}])
+def test_with_two_passes_all_scores_come_first(section: dict[str, Any]) -> None:
+    config = PresenceConfig.from_mapping({"strategy": "two_pass", "schedule": {"kind": "constant"}} | section)
+    config.validate()
+    assert not config.uses_running_statistics(4)

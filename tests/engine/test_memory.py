@@ -6,8 +6,9 @@ import weakref
 import pytest
 import torch
 
-from presence_ds.engine.one_pass import OnePass
-from presence_ds.influence import SelfInfluence, select_parameters
+from presence_ds.engine.one_pass import weight_gradient_loss
+from presence_ds.engine.scorer import Scorer
+from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
 from tests.models import KINDS, tiny_model, tokens
 
 
@@ -15,12 +16,12 @@ from tests.models import KINDS, tiny_model, tokens
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_capture_dies_with_its_step(kind: str, backward: bool) -> None:
     model = tiny_model(kind, tied=True)
-    strategy = OnePass(model, SelfInfluence(select_parameters(model, "all"), 4, 0))
+    scorer = Scorer(model, SelfInfluence(select_parameters(model, "all"), 4, 0), SampleLoss())
     ids = tokens(3, 9)
     gc.collect()
     gc.disable()
     try:
-        scored = strategy.score(model.forward, (), {"input_ids": ids, "labels": ids})
+        scored = scorer.score(model.forward, (), {"input_ids": ids, "labels": ids})
         capture = weakref.ref(scored.capture)
         factors = [
             weakref.ref(term.cols)
@@ -28,7 +29,7 @@ def test_a_capture_dies_with_its_step(kind: str, backward: bool) -> None:
             for term in terms[:1]
             if hasattr(term, "cols")
         ]
-        loss = strategy.weighted_loss(scored, torch.ones(3, dtype=torch.float64))
+        loss = weight_gradient_loss(scored, torch.ones(3, dtype=torch.float64))
         del scored
         if backward:
             loss.backward()

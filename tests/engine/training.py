@@ -1,5 +1,6 @@
 """Runs on every rank of a pool: a short training under DeepSpeed, and what the reference got on the same data."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import deepspeed
@@ -42,6 +43,8 @@ def data(steps: int, accumulation_steps: int) -> Tensor:
 
 def full_parameters(engine: Any) -> list[Tensor]:
     """The whole float32 parameters, gathered from every rank."""
+    if engine.zero_optimization_stage() == 0:
+        return [parameter.detach().float().cpu().clone() for parameter in engine.module.parameters()]
     return [safe_get_full_fp32_param(parameter).cpu().clone() for parameter in engine.module.parameters()]
 
 
@@ -59,39 +62,60 @@ def train(engine: Any, batches: Tensor) -> list[float]:
     return losses
 
 
-def compare_with_reference(
-    kind: str,
-    tied: bool,
-    stage: int,
-    accumulation_steps: int,
-    optimizer: str,
-    clip: float = 0.0,
-    poison: bool = False,
-    zero: dict[str, Any] | None = None,
-) -> dict[str, float]:
-    """Train four steps, two of them direct and two inverse, beside the reference; the largest differences seen.
+@dataclass(frozen=True)
+class Case:
+    """A training to compare with the reference.
 
-    ``poison`` makes one sample of every step NaN; ``zero`` changes fields of zero_optimization.
+    Attributes:
+        clip: gradient_clipping.
+        poison: whether one sample of every step is NaN.
+        zero: changed fields of zero_optimization.
+        presence: other fields of the presence section.
+        checkpointing: "reentrant", "non_reentrant" or None: of activations.
     """
-    steps = 4
-    model, reference_model = (tiny_model(kind, tied=tied) for _ in range(2))
+
+    kind: str = "llama"
+    tied: bool = True
+    stage: int = 2
+    accumulation_steps: int = 1
+    strategy: str = "one_pass"
+    optimizer: str = "sgd"
+    clip: float = 0.0
+    poison: bool = False
+    zero: dict[str, Any] = field(default_factory=dict)
+    checkpointing: str | None = None
+    presence: dict[str, Any] = field(default_factory=dict)
+
+
+def compare_with_reference(case: Case) -> dict[str, float]:
+    """Train four steps, two of them direct and two inverse, beside the reference; the largest differences seen."""
+    steps, accumulation_steps = 4, case.accumulation_steps
+    model, reference_model = (tiny_model(case.kind, tied=case.tied) for _ in range(2))
     batches = data(steps, accumulation_steps)
-    if poison:  # token 5 makes a sample's loss NaN; one sample of every step holds it
+    if case.poison:  # token 5 makes a sample's loss NaN; one sample of every step holds it
         batches[batches == 5] = 6
         batches[:, 0, 1, 2, 4] = 5
         for one in (model, reference_model):
             one.get_input_embeddings().weight.data[5] = float("nan")
     reference = Reference(
-        reference_model, optimizer_for(optimizer, reference_model.parameters()), [1.0, 1.0, -1.0, -1.0], clip
+        reference_model,
+        optimizer_for(case.optimizer, reference_model.parameters()),
+        [1.0, 1.0, -1.0, -1.0],
+        case.clip,
+        signal=case.presence.get("signal", "self_influence"),
+        group=case.presence.get("granularity", "sample"),
+        keeps_running=accumulation_steps > 1 and case.strategy == "one_pass",
     )
-    config = deepspeed_config(stage, accumulation_steps, gradient_clipping=clip)
-    config["zero_optimization"] |= zero or {}
+    if case.checkpointing is not None:
+        model.gradient_checkpointing_enable({"use_reentrant": case.checkpointing == "reentrant"})
+    config = deepspeed_config(case.stage, accumulation_steps, gradient_clipping=case.clip)
+    config["zero_optimization"] |= case.zero
     config["zero_force_ds_cpu_optimizer"] = False
     engine, *_ = presence_ds.initialize(
         model=model,
         config=config,
-        presence={"estimator": "exact", "schedule": {"switch_step": 2}},
-        optimizer=optimizer_for(optimizer, model.parameters()),
+        presence={"estimator": "exact", "schedule": {"switch_step": 2}, "strategy": case.strategy} | case.presence,
+        optimizer=optimizer_for(case.optimizer, model.parameters()),
     )
     rank = dist.get_rank()
     worst = {"weights": 0.0, "scores": 0.0, "losses": 0.0, "norm": 0.0, "sum": 0.0}
@@ -103,11 +127,13 @@ def compare_with_reference(
         dist.all_gather(everywhere, seen)
         differences = {
             "weights": seen - expected["weights"][:, rank].flatten(),
-            "scores": (engine.presence.scores / expected["scores"][-1, rank] - 1).nan_to_num(),
             "losses": (engine.presence.losses - expected["losses"][-1, rank]).nan_to_num(),
-            "norm": torch.as_tensor(engine.get_global_grad_norm() / expected["norm"] - 1),
             "sum": torch.cat(everywhere).double().sum() - 1,
         }
+        if engine.presence.scores is not None:  # there are none with signal loss
+            differences["scores"] = (engine.presence.scores / expected["scores"][-1, rank] - 1).nan_to_num()
+        if case.stage > 0:  # where DeepSpeed reports no norm
+            differences["norm"] = torch.as_tensor(engine.get_global_grad_norm() / expected["norm"] - 1)
         for key, difference in differences.items():
             worst[key] = max(worst[key], difference.abs().max().item())
     found = full_parameters(engine)
@@ -115,18 +141,18 @@ def compare_with_reference(
         (ours - theirs).nan_to_num().abs().max().item()
         for ours, theirs in zip(found, reference_model.parameters(), strict=True)
     )
-    moved = zip(found, tiny_model(kind, tied=tied).parameters(), strict=True)
+    moved = zip(found, tiny_model(case.kind, tied=case.tied).parameters(), strict=True)
     worst["movement"] = max((ours - before).nan_to_num().abs().max().item() for ours, before in moved)
     worst["nonfinite"] = float(engine.presence.statistics["nonfinite_samples"])
     engine.destroy()
     return worst
 
 
-def compare_uniform_with_plain(stage: int, accumulation_steps: int) -> float:
+def compare_uniform_with_plain(stage: int, accumulation_steps: int, strategy: str) -> float:
     """Largest parameter difference after four steps of plain DeepSpeed and of uniform weights."""
     batches = data(4, accumulation_steps)
     ends = []
-    for presence in (None, {"signal": "uniform", "schedule": {"kind": "constant"}}):
+    for presence in (None, {"signal": "uniform", "strategy": strategy, "schedule": {"kind": "constant"}}):
         model = tiny_model("llama", tied=True)
         config = deepspeed_config(stage, accumulation_steps)
         optimizer = optimizer_for("sgd", model.parameters())

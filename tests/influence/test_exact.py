@@ -6,16 +6,16 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
-from presence_ds.engine.one_pass import OnePass
-from presence_ds.influence import SelfInfluence, select_parameters
+from presence_ds.engine.scorer import Scorer
+from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
 from tests.models import KINDS, tiny_model, tokens
 
 LAYERS = ("all", "first", ["*attn*", "lm_head.weight"])
 
 
 def score(model: nn.Module, batch: dict[str, Tensor], layers: str | list[str]) -> tuple[Tensor, Tensor]:
-    strategy = OnePass(model, SelfInfluence(select_parameters(model, layers), None, 0))
-    scored = strategy.score(model.forward, (), dict(batch))
+    scorer = Scorer(model, SelfInfluence(select_parameters(model, layers), None, 0), SampleLoss())
+    scored = scorer.score(model.forward, (), dict(batch))
     return scored.scores, scored.losses
 
 

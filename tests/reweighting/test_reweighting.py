@@ -1,6 +1,7 @@
-"""Normaliser, softmax and statistics on one rank; several ranks are compared in tests/engine."""
+"""Whole steps on one rank, and on two."""
 
-from collections.abc import Iterator
+import json
+import math
 from typing import Any
 
 import pytest
@@ -11,43 +12,53 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from presence_ds.errors import NonFiniteError
-from presence_ds.reweighting import Reweighting, ScheduleConfig, StepWeights, TemperatureSchedule
-from presence_ds.reweighting.moments import Moments, RunningMoments
-from presence_ds.reweighting.softmax import softmax_terms
+from presence_ds.reweighting import MicroBatch, Reweighting, StepWeights
+from presence_ds.reweighting.moments import Moments
+from tests.ranks import Ranks
+from tests.reweighting.steps import accumulated, finished, micro_batch, reweighting
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_rank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    store = dist.FileStore(str(tmp_path_factory.mktemp("store") / "store"), 1)
-    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
-
-
-def reweighting(tau: float = 1.0, **kwargs: Any) -> Reweighting:
-    schedule = TemperatureSchedule(ScheduleConfig(kind="constant", tau_direct=tau))
-    return Reweighting(schedule, **({"uniform": False, "running": False, "group": None} | kwargs))
-
-
-def add(target: Reweighting, scores: list[float], *, last: bool = True, step: int = 1) -> tuple[Tensor, Any]:
-    values = torch.tensor(scores)
-    return target.add_micro_step(values, torch.ones_like(values), torch.zeros(len(scores)).long(), step=step, last=last)
-
-
-def finished(target: Reweighting, scores: list[float], step: int = 1) -> StepWeights:
-    result = add(target, scores, step=step)[1]
-    assert result is not None
-    return result
-
+pytestmark = pytest.mark.usefixtures("one_process")
 
 finite_scores = st.lists(st.floats(0, 1e6, width=32), min_size=2, max_size=40)
+
+EVERY_KIND: list[dict[str, Any]] = [
+    {},
+    {"normalizer": "log_zscore"},
+    {"normalizer": "rank"},
+    {"signal": "loss"},
+    {"signal": "leverage"},
+    {"signal": "alignment"},
+    {"signal": "uniform"},
+    {"weighting": {"kind": "saturating"}, "tau": -2.0},
+    {"weighting": {"kind": "clip"}},
+    {"min_effective_share": 0.9},
+    {"near_duplicates": 0.9},
+]
+RUNNING_KINDS = [EVERY_KIND[index] for index in (0, 1, 3, 6, 7, 8)]
+
+
+def random_batch(fields: dict[str, Any], count: int, seed: int) -> MicroBatch:
+    """What the engine collects for ``fields``: scores, losses and features that spread over orders of magnitude."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(count, 6, generator=generator) * torch.randn(count, 1, generator=generator).exp()
+    signal = fields.get("signal")
+    return MicroBatch(
+        losses=torch.rand(count, generator=generator) + 3,
+        sources=torch.randint(0, 3, (count,), generator=generator),
+        scores=None if signal == "loss" else features.square().sum(1),
+        alignment=features[:, 0] if signal == "alignment" else None,
+        features=features if signal == "leverage" or "near_duplicates" in fields else None,
+    )
+
+
+def take(batch: MicroBatch, chosen: slice | Tensor) -> MicroBatch:
+    return MicroBatch(**{name: value if value is None else value[chosen] for name, value in vars(batch).items()})
 
 
 @given(scores=finite_scores, tau=st.floats(-3, 3))
 def test_equations_7_and_8(scores: list[float], tau: float) -> None:
     values = torch.tensor(scores).double()
-    deviation = values.std(correction=0)
-    z = (values - values.mean()) / deviation if deviation > 0 else torch.zeros_like(values)
+    z = (values - values.mean()) / (values.var(correction=0) + 1e-24).sqrt()
     result = finished(reweighting(tau), scores)
     torch.testing.assert_close(result.local.double(), torch.softmax(tau * z, 0), rtol=1e-4, atol=1e-7)
     assert result.local.double().sum().item() == pytest.approx(1, abs=1e-5)
@@ -57,33 +68,56 @@ def test_equal_scores_get_equal_weights() -> None:
     assert finished(reweighting(), [0.3] * 7).local.tolist() == pytest.approx([1 / 7] * 7)
 
 
-def test_uniform_ignores_the_temperature() -> None:
-    result = finished(reweighting(1.0, uniform=True), [1.0, 2.0, 30.0])
-    assert result.local.tolist() == pytest.approx([1 / 3] * 3)
-    assert result.statistics["si_max"] == 30.0
+@pytest.mark.parametrize("weighting", ["softmax", "saturating", "clip"])
+@pytest.mark.parametrize("running", [False, True])
+def test_uniform_ignores_score_and_temperature(weighting: str, running: bool) -> None:
+    target = reweighting(1.0, signal="uniform", weighting={"kind": weighting}, running=running)
+    for step in (1, 2):
+        terms, result = accumulated(target, [micro_batch([1.0, 2.0, 30.0])] * (1 + running), step)
+        assert terms.unique().tolist() == [1.0]
+        assert result.local.tolist() == pytest.approx([1 / len(terms)] * len(terms))
+        assert result.statistics["si_max"] == 30.0
+        assert result.statistics.get("tau", 0.0) == 0.0
 
 
+@pytest.mark.parametrize("fields", EVERY_KIND, ids=str)
+@pytest.mark.parametrize("column", ["losses", "scores", "alignment", "features"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_samples_that_are_not_finite_get_weight_zero(bad: float) -> None:
-    result = finished(reweighting(), [1.0, bad, 2.0])
-    assert result.local.tolist() == pytest.approx([*finished(reweighting(), [1.0, 2.0]).local.tolist()[:1], 0.0,
-                                                   finished(reweighting(), [1.0, 2.0]).local.tolist()[1]])  # fmt: skip
-    assert result.statistics["nonfinite_samples"] == 1
-    assert result.statistics["samples"] == 3
+def test_a_sample_that_is_not_finite_touches_no_other(fields: dict[str, Any], column: str, bad: float) -> None:
+    batch = random_batch(fields, 6, 0)
+    spoilt = getattr(batch, column)
+    if spoilt is None:
+        return
+    spoilt[2] = bad
+    result = finished_batch(fields, batch)
+    kept = torch.tensor([0, 1, 3, 4, 5])
+    alone = finished_batch(fields, take(batch, kept))
+    assert result.local[2] == result.terms[2] == 0
+    assert torch.equal(result.local[kept], alone.local)
+    assert (result.statistics["nonfinite_samples"], result.statistics["samples"]) == (1, 6)
+    assert result.mean_term == pytest.approx(alone.mean_term * 5 / 6)
 
 
-def test_a_step_without_a_finite_sample_raises() -> None:
+def finished_batch(fields: dict[str, Any], batch: MicroBatch) -> StepWeights:
+    target = reweighting(**fields)
+    assert target.needs_features == (batch.features is not None)
+    target.collect(batch)
+    return target.finish(1)
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_a_step_without_a_finite_sample_raises_and_the_next_one_works(running: bool) -> None:
+    target, other = reweighting(running=running), reweighting(running=running)
     with pytest.raises(NonFiniteError, match="optimizer step 4: none of the 2 samples"):
-        add(reweighting(), [float("nan"), float("inf")], step=4)
+        finished(target, [math.nan, math.inf], step=4)
+    assert torch.equal(finished(target, [1.0, 2.0, 5.0]).local, finished(other, [1.0, 2.0, 5.0]).local)
 
 
 def test_a_first_micro_step_without_a_finite_sample_waits_for_the_next() -> None:
-    target = reweighting(running=True)
-    terms, _ = add(target, [float("nan")] * 2, last=False)
-    assert terms.tolist() == [0, 0]
-    _, result = add(target, [1.0, 3.0])
+    terms, result = accumulated(reweighting(running=True), [micro_batch([math.nan] * 2), micro_batch([1.0, 3.0])])
+    assert terms.tolist()[:2] == [0, 0]
     assert result.local.tolist()[:2] == [0, 0]
-    assert result.local.sum().item() == pytest.approx(1)
+    torch.testing.assert_close(result.local[2:], torch.softmax(torch.tensor([-1.0, 1.0]), 0))
 
 
 def test_running_statistics_are_those_of_earlier_steps() -> None:
@@ -91,8 +125,7 @@ def test_running_statistics_are_those_of_earlier_steps() -> None:
     steps = [[1.0, 2.0, 4.0, 9.0], [2.0, 2.5, 3.0, 8.0], [5.0, 1.0, 0.0, 2.0]]
     moments = [Moments.of(torch.tensor(scores)) for scores in steps]
     for number, scores in enumerate(steps):
-        add(target, scores[:2], last=False, step=number + 1)
-        _, result = add(target, scores[2:], step=number + 1)
+        _, result = accumulated(target, [micro_batch(scores[:2]), micro_batch(scores[2:])], number + 1)
         if number == 0:  # nothing earlier: the first micro-step
             basis = Moments.of(torch.tensor(scores[:2]))
         else:  # the last step's level, and the spread relative to the level averaged over all
@@ -105,45 +138,192 @@ def test_running_statistics_are_those_of_earlier_steps() -> None:
         assert result.statistics["normalizer_mean"] == pytest.approx(basis.mean, rel=1e-6)
 
 
-def test_the_terms_and_their_mean_give_the_weights() -> None:
-    """What the engine relies on: w_i = u_i / (N · mean of u)."""
+@pytest.mark.parametrize("fields", RUNNING_KINDS, ids=str)
+def test_the_provisional_terms_and_their_mean_give_the_weights(fields: dict[str, Any]) -> None:
+    """What the engine relies on: w_i = u_i / (N · mean of u), with the u that it has weighed by already."""
+    target = reweighting(running=True, **fields)
+    for step in (1, 2):
+        batches = [random_batch(fields, 4, 10 * step + index) for index in range(3)]
+        batches[1].losses[0] = math.nan
+        terms, result = accumulated(target, batches, step)
+        torch.testing.assert_close(terms, result.terms, rtol=1e-14, atol=0.0)
+        torch.testing.assert_close((terms / (12 * result.mean_term)).float(), result.local)
+        assert result.local.double().sum().item() == pytest.approx(1, abs=1e-6)
+        assert result.local[4] == 0
+
+
+@pytest.mark.parametrize("fields", RUNNING_KINDS, ids=str)
+def test_no_step_is_too_far_from_earlier_ones(fields: dict[str, Any]) -> None:
+    """A level that jumps up or down by ten orders of magnitude leaves finite weights that sum to 1."""
+    target = reweighting(running=True, **fields)
+    for step, factor in enumerate([1.0, 1e10, 1e-10, 1.0], start=1):
+        batch = random_batch(fields, 8, step)
+        scaled = {name: value * factor for name, value in (("losses", batch.losses), ("scores", batch.scores))
+                  if value is not None}  # fmt: skip
+        _, result = accumulated(target, [MicroBatch(**(vars(batch) | scaled))] * 2, step)
+        assert result.terms.isfinite().all()
+        assert result.local.double().sum().item() == pytest.approx(1, abs=1e-6)
+
+
+AUTO = {"kind": "auto", "training_steps": 80, "switch_step": 70, "slowdown_window": 10, "slowdown_share": 0.2}
+
+
+def with_auto(fields: dict[str, Any], running: bool) -> Reweighting:
+    return reweighting(running=running, **(fields | {"schedule": AUTO}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "running"), [*((f, True) for f in RUNNING_KINDS), *((f, False) for f in EVERY_KIND)], ids=str
+)
+def test_state_is_restored_to_the_bit(fields: dict[str, Any], running: bool) -> None:
+    """From a checkpoint in the middle of training, through JSON, into one with a step in progress."""
+    whole, resumed = (with_auto(fields, running) for _ in range(2))
+
+    def take_step(target: Reweighting, step: int) -> StepWeights:
+        batch = random_batch(fields, 5, step)
+        target.collect(MicroBatch(**(vars(batch) | {"losses": batch.losses * 0.01 + 10 * 0.93**step})))
+        return target.finish(step)
+
+    for step in range(1, 26):
+        result = take_step(whole, step)
+    resumed.collect(random_batch(fields, 5, 1000))
+    resumed.load_state_dict(json.loads(json.dumps(whole.state_dict())))
+    for step in range(26, 70):
+        result, other = take_step(whole, step), take_step(resumed, step)
+        assert torch.equal(result.local, other.local)
+        assert torch.equal(result.terms, other.terms)
+        assert result.statistics == other.statistics
+        assert whole.state_dict() == resumed.state_dict()
+    if fields.get("weighting") != {"kind": "clip"}:
+        assert result.statistics["stage"] == "inverse"
+        assert 25 < result.statistics["switch_step"] < 69  # found, and after the checkpoint
+
+
+def test_a_skipped_step_can_be_undone() -> None:
+    target = with_auto({}, True)
+    finished(target, [1.0, 2.0])
+    before = target.state_dict()
+    kept = json.dumps(before)
+    finished(target, [100.0, 250.0], step=2)
+    assert json.dumps(before) == kept  # a copy, which later steps do not change
+    assert target.state_dict() != before
+    target.load_state_dict(before)
+    assert target.state_dict() == before
+
+
+def test_figures_of_another_normalizer_are_left_aside() -> None:
+    source, target = reweighting(running=True), reweighting(running=True, normalizer="log_zscore")
+    finished(source, [1.0, 1000.0])
+    target.load_state_dict(source.state_dict())
+    assert finished(target, [1.0, 2.0, 8.0]).statistics["normalizer_mean"] == pytest.approx(math.log(16) / 3)
+
+
+def test_statistics_against_plain_formulas() -> None:
+    losses, sources = torch.tensor([3.0, math.nan, 4.0, 2.0]), torch.tensor([7, 7, 0, 7])
+    result = finished(reweighting(-0.5), [1.0, 2.0, 4.0, 3.0], step=9, losses=losses, sources=sources)
+    found, w = result.statistics, result.local.double()
+    assert found["step"] == 9
+    assert (found["tau"], found["stage"]) == (-0.5, "constant")
+    assert (found["samples"], found["nonfinite_samples"]) == (4, 1)
+    assert found["loss"] == pytest.approx(3.0)
+    assert found["weighted_loss"] == pytest.approx((w[[0, 2, 3]] * losses[[0, 2, 3]]).sum().item())
+    assert (found["si_min"], found["si_max"]) == (1.0, 4.0)
+    assert found["si_mean"] == found["normalizer_mean"] == pytest.approx(8 / 3)
+    assert found["si_variance"] == pytest.approx(14 / 9)
+    assert found["effective_sample_size"] == pytest.approx(1 / w.square().sum().item(), rel=1e-6)
+    assert found["max_weight"] == pytest.approx(w.max().item())
+    assert list(found["sources"]) == [0, 7]
+    assert found["sources"][0] == pytest.approx({"samples": 1, "mean_weight": 4 * w[2].item(), "si_mean": 4, "loss": 4})
+    assert found["sources"][7] == pytest.approx(
+        {"samples": 3, "mean_weight": 4 * w[[0, 1, 3]].mean().item(), "si_mean": 2, "loss": 2.5}
+    )
+    assert not {"tau_scheduled", "switch_step", "clip_level", "near_duplicate_share"} & set(found)
+
+
+def test_figures_that_do_not_apply_are_absent() -> None:
+    by_loss = finished_batch({"signal": "loss"}, random_batch({"signal": "loss"}, 4, 0)).statistics
+    assert not [name for name in by_loss if name.startswith("si_")]
+    assert {name for source in by_loss["sources"].values() for name in source} == {"samples", "mean_weight", "loss"}
+    assert "normalizer_std" in by_loss
+    clipped = finished_batch({"weighting": {"kind": "clip"}}, random_batch({}, 4, 0)).statistics
+    assert not {"tau", "normalizer_mean", "normalizer_std"} & set(clipped)
+    assert {"clip_level", "si_mean"} <= set(clipped)
+    assert "normalizer_mean" not in finished_batch({"normalizer": "rank"}, random_batch({}, 4, 0)).statistics
+
+
+def test_a_signal_weighs_by_its_own_values() -> None:
+    batch = random_batch({"signal": "alignment"}, 9, 0)
+    for fields, values in (
+        ({"signal": "loss"}, batch.losses),
+        ({"signal": "alignment"}, batch.alignment),
+        ({}, batch.scores),
+    ):
+        given = MicroBatch(batch.losses, batch.sources, None if fields.get("signal") == "loss" else batch.scores,
+                           batch.alignment if fields.get("signal") == "alignment" else None)  # fmt: skip
+        z = (values - values.mean()) / values.std(correction=0)
+        torch.testing.assert_close(finished_batch(fields, given).local, torch.softmax(z, 0))
+
+
+def steps_of(fields: dict[str, Any], running: bool, micro_batches: int) -> list[Any]:
+    """Runs on every rank of a pool: its share of three steps' samples."""
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    target = reweighting(running=running, **fields)
+    results = []
+    for step in (1, 2, 3):
+        everything = random_batch(fields, 8, step)
+        everything.losses[5] = math.nan
+        mine = take(everything, slice(rank * 8 // ranks, (rank + 1) * 8 // ranks))
+        size = len(mine.losses) // micro_batches
+        parts = [take(mine, slice(i * size, (i + 1) * size)) for i in range(micro_batches)]
+        terms, result = accumulated(target, parts, step) if running else (None, _whole(target, parts, step))
+        if terms is not None:
+            torch.testing.assert_close(terms, result.terms, rtol=1e-14, atol=0.0)
+        results.append((result.local, result.terms, result.mean_term, result.statistics))
+    return results
+
+
+def _whole(target: Reweighting, parts: list[MicroBatch], step: int) -> StepWeights:
+    for part in parts:
+        target.collect(part)
+    return target.finish(step)
+
+
+@pytest.mark.parametrize("fields", EVERY_KIND, ids=str)
+def test_two_ranks_weigh_as_one_does(two_ranks: Ranks, fields: dict[str, Any]) -> None:
+    """The same samples, so the same weights and statistics; several micro-batches of a two-pass step among them."""
+    for micro_batches in (1, 2):
+        _compare(two_ranks.run(steps_of, fields, False, micro_batches), steps_of(fields, False, 1))
+
+
+@pytest.mark.parametrize("fields", RUNNING_KINDS, ids=str)
+def test_two_ranks_follow_running_figures_as_one_does(two_ranks: Ranks, fields: dict[str, Any]) -> None:
+    _compare(two_ranks.run(steps_of, fields, True, 1), steps_of(fields, True, 1))
+    first, second = two_ranks.run(steps_of, fields, True, 2)  # the first micro-batch decides, over both ranks
+    assert [step[2:] for step in first] == [step[2:] for step in second]
+
+
+def _compare(ranks: list[Any], alone: list[Any]) -> None:
+    for first, second, one in zip(*ranks, alone, strict=True):
+        assert torch.equal(torch.cat([first[0], second[0]]), one[0])
+        assert torch.equal(torch.cat([first[1], second[1]]), one[1])
+        assert first[2:] == second[2:] == one[2:]
+
+
+def a_step_without_a_finite_sample_on_one_rank() -> Any:
+    """Runs on every rank of a pool."""
     target = reweighting(running=True)
-    first, _ = add(target, [1.0, 5.0], last=False)
-    second, result = add(target, [2.0, 0.0])
-    weights = torch.cat([first, second]) / (4 * result.mean_term)
-    torch.testing.assert_close(weights.float(), result.local)
+    bad = [math.nan, math.nan]
+    _, result = accumulated(target, [micro_batch(bad if dist.get_rank() == 0 else [1.0, 2.0])] * 2)
+    try:
+        accumulated(target, [micro_batch(bad)] * 2, step=2)
+    except NonFiniteError as error:
+        return result.local, str(error)
+    return result.local, None
 
 
-def test_an_outlier_under_earlier_statistics_does_not_overflow() -> None:
-    terms = softmax_terms(torch.tensor([1e30, 0.0]), torch.tensor([True, True]), Moments(0.0, 1.0), 1.0)
-    assert terms.isfinite().all()
-    assert terms[0] / terms.sum() > 0.999
-
-
-def test_state_is_restored_to_the_bit() -> None:
-    scores = [[1.0, 2.0], [4.0, 8.0], [3.0, 1.0]]
-    whole, first, second = (reweighting(running=True) for _ in range(3))
-    for values in scores[:2]:
-        finished(whole, values)
-        finished(first, values)
-    second.load_state_dict(first.state_dict())
-    assert torch.equal(finished(whole, scores[2]).local, finished(second, scores[2]).local)
-
-
-def test_running_moments_follow_a_level_that_falls_by_orders_of_magnitude() -> None:
-    running = RunningMoments()
-    for level in (1e3, 1e1, 1e-1):
-        running.update(Moments(level, (0.5 * level) ** 2))
-    assert running.current is not None
-    assert running.current.mean == pytest.approx(1e-1)
-    assert running.current.std == pytest.approx(0.5e-1)
-
-
-@given(scores=finite_scores)
-def test_running_moments_of_one_update_are_its_own(scores: list[float]) -> None:
-    moments = Moments.of(torch.tensor(scores))
-    running = RunningMoments()
-    running.update(moments)
-    assert running.current is not None
-    assert running.current.mean == pytest.approx(moments.mean)
-    assert running.current.variance == pytest.approx(moments.variance, rel=1e-9, abs=1e-30)
+def test_ranks_agree_on_what_is_not_finite(two_ranks: Ranks) -> None:
+    (first, error), (second, other_error) = two_ranks.run(a_step_without_a_finite_sample_on_one_rank)
+    assert first.tolist() == [0.0] * 4
+    assert second.double().sum().item() == pytest.approx(1)
+    assert error == other_error
+    assert "optimizer step 2: none of the 8 samples" in error

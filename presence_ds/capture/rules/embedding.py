@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from presence_ds.capture.capture import Capture
 from presence_ds.capture.registry import register
-from presence_ds.errors import AttributionError
 
 
 class _Embedding(Function):
@@ -35,11 +34,6 @@ def embedding(module: nn.Embedding, capture: Capture, ids: Tensor) -> Tensor:
     Position embeddings are often fed one row of ids, [1, T], for the whole batch; autograd would then sum their
     output gradient over the samples before this rule sees it, so the row is repeated for every sample.
     """
-    if module.max_norm is not None or module.scale_grad_by_freq or module.sparse:
-        raise AttributionError(
-            f"module {capture.names[module]} (Embedding) sets max_norm, scale_grad_by_freq or sparse, which one_pass "
-            f"cannot reproduce: build it without them"
-        )
     if ids.dim() > 1 and ids.shape[0] == 1:
         ids = ids.expand(capture.batch_size, *ids.shape[1:])
     capture.check_samples_first(module, ids, "input")

@@ -15,7 +15,7 @@ class _Linear(Function):
     def forward(ctx: Any, a: Tensor, anchor: Tensor, module: nn.Linear, capture: Capture) -> Tensor:
         ctx.save_for_backward(a)
         ctx.module, ctx.capture = module, capture
-        return F.linear(a, module.weight, module.bias)
+        return F.linear(a, module.weight, _bias(module))
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -23,16 +23,20 @@ class _Linear(Function):
         module, capture = ctx.module, ctx.capture
         (a,) = ctx.saved_tensors
         capture.add_outer(module.weight, rows=delta, cols=a)
-        if module.bias is not None:
-            capture.add_dense(module.bias, capture.sum_positions(delta))
+        if _bias(module) is not None:
+            capture.add_dense(_bias(module), capture.sum_positions(delta))
         # The weight is reached through the module, not saved: under ZeRO-3 only the module has it gathered now.
         grad_input = delta @ module.weight if ctx.needs_input_grad[0] else None
         return grad_input, None, None, None
+
+
+def _bias(module: nn.Module) -> Any:
+    return getattr(module, "bias", None)  # routers of experts have a weight alone
 
 
 @register(nn.Linear)
 def linear(module: nn.Linear, capture: Capture, a: Tensor) -> Tensor:
     """``a`` [B·…, p] to [B·…, q]."""
     capture.check_samples_first(module, a, "input")
-    capture.expect(module.weight, module.bias)
+    capture.expect(module.weight, _bias(module))
     return _Linear.apply(a, capture.anchor, module, capture)

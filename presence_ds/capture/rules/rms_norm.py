@@ -5,6 +5,7 @@ them: it runs the module's own forward with the scale repeated for every sample,
 autograd give the gradient of the repeated scale, which is the per-sample gradient.
 """
 
+import inspect
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from presence_ds.capture.capture import Capture
+from presence_ds.capture.capture import Capture, full_shape
 from presence_ds.capture.registry import register, register_where
 
 
@@ -53,7 +54,11 @@ def _apply(module: nn.Module, scale: Tensor, x: Tensor) -> Tensor:
 def _is_rms_norm(module: nn.Module) -> bool:
     own = dict(module.named_parameters(recurse=False))
     named_so = "rmsnorm" in type(module).__name__.lower() or type(module).__name__.endswith("T5LayerNorm")
-    return named_so and list(own) == ["weight"] and not any(module.children())
+    if not named_so or list(own) != ["weight"] or len(full_shape(own["weight"])) != 1 or any(module.children()):
+        return False
+    return (
+        len(inspect.signature(type(module).forward).parameters) == 2
+    )  # self and x: a gate would need a rule of its own
 
 
 @register(nn.RMSNorm)

@@ -1,0 +1,1 @@
+"""Measurements behind the documentation: run as ``python -m benchmarks.NAME`` from the repository's root."""

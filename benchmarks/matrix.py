@@ -1,0 +1,65 @@
+"""The settings of `python -m benchmarks.overhead matrix`: one model, and what is varied about it, one at a time.
+
+A full product of precisions, lengths, vocabularies, stages and ranks would take a day; around one centre it takes half
+an hour on two cores. The number of tokens per step is about the same in all settings of a matrix.
+"""
+
+from dataclasses import replace
+
+import torch
+
+from benchmarks.setting import Setting
+from benchmarks.variants import BASELINES, VARIANTS
+
+OURS = [name for name in VARIANTS if name not in BASELINES]
+OTHERS = ["plain", *BASELINES]  # in a run of their own: their long steps would leave few for the close comparisons
+FEW = ["plain", "plain_chunked_loss", "one_pass_projected", "loss_signal"]
+Plan = list[tuple[Setting, list[str]]]
+
+
+def cpu_matrix() -> Plan:
+    """42 M parameters, for two cores.
+
+    float32 steps are several times as long as bf16 ones, so it is bf16 that lengths, vocabularies and ranks are varied
+    in. The other projects' ways are measured at one length: at T = 2048 vmap alone would hold 10 GiB.
+    """
+    full, half = Setting(steps=5, warmup=1), Setting(precision="bf16", steps=8, warmup=1)
+    few = replace(half, steps=4)
+    one_thread = replace(few, threads=1)
+    return [
+        (full, OURS),
+        (half, OURS),
+        (replace(full, steps=2), OTHERS),
+        (replace(half, steps=4), OTHERS),
+        (replace(few, sequence_length=128, batch_size=16), OURS),
+        (replace(few, sequence_length=2048, batch_size=2), OURS),
+        (replace(few, vocabulary=8192), FEW),
+        (replace(few, vocabulary=65536), FEW),
+        (one_thread, FEW),
+        *((replace(one_thread, ranks=2, stage=stage), FEW) for stage in (1, 2, 3)),
+    ]
+
+
+def gpu_matrix() -> Plan:
+    """370 M parameters at T = 2048 in bf16, for one GPU; with more of them also over all, ZeRO 1 to 3."""
+    centre = Setting(
+        hidden_size=1024,
+        layers=24,
+        vocabulary=32000,
+        sequence_length=2048,
+        batch_size=4,
+        precision="bf16",
+        steps=15,
+        warmup=4,
+    )
+    count = torch.cuda.device_count()
+    return [
+        (centre, OURS),
+        (replace(centre, steps=5), OTHERS),
+        (replace(centre, precision="float32"), OURS),
+        (replace(centre, sequence_length=128, batch_size=64), OURS),
+        (replace(centre, sequence_length=512, batch_size=16), OURS),
+        (replace(centre, vocabulary=8192), FEW),
+        (replace(centre, vocabulary=65536), FEW),
+        *((replace(centre, ranks=count, stage=stage), FEW) for stage in (1, 2, 3) if count > 1),
+    ]

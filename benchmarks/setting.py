@@ -1,0 +1,77 @@
+"""What is varied between the settings of the overhead benchmark, and the plain model and DeepSpeed config of one."""
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A Llama-type model and how it is trained.
+
+    Args:
+        hidden_size: Width of the model; the feed-forward width is 8/3 of it, rounded up to a multiple of 64.
+        layers: Number of blocks.
+        vocabulary: Number of tokens.
+        sequence_length: Tokens per sample.
+        batch_size: Samples per rank and step.
+        precision: Of parameters and activations.
+        stage: ZeRO stage.
+        ranks: Processes, each on a GPU of its own, or on an equal share of this machine's cores.
+        threads: CPU threads of each rank. null: its share of the cores.
+        projection_dim: Side k of the projected gradients.
+        steps: Measured steps of each variant.
+        warmup: Steps of each variant before them.
+    """
+
+    hidden_size: int = 512
+    layers: int = 8
+    vocabulary: int = 16384
+    sequence_length: int = 512
+    batch_size: int = 4
+    precision: Literal["float32", "bf16"] = "float32"
+    stage: Literal[1, 2, 3] = 2
+    ranks: int = 1
+    threads: int | None = None
+    projection_dim: int = 32
+    steps: int = 10
+    warmup: int = 2
+
+    def model(self) -> LlamaForCausalLM:
+        """The model, seeded, so that every variant and rank begins alike."""
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            hidden_size=self.hidden_size,
+            intermediate_size=-(-self.hidden_size * 8 // 3 // 64) * 64,
+            num_hidden_layers=self.layers,
+            num_attention_heads=max(1, self.hidden_size // 64),
+            vocab_size=self.vocabulary,
+            max_position_embeddings=self.sequence_length,
+            use_cache=False,
+        )
+        return LlamaForCausalLM(config)
+
+    def deepspeed(self, model: torch.nn.Module) -> dict[str, Any]:
+        """What `deepspeed.initialize` takes."""
+        return {
+            "model": model,
+            "optimizer": torch.optim.AdamW(model.parameters(), lr=1e-4),
+            "config": {
+                "train_micro_batch_size_per_gpu": self.batch_size,
+                "gradient_clipping": 1.0,
+                "bf16": {"enabled": self.precision == "bf16"},
+                "zero_optimization": {"stage": self.stage, "reduce_bucket_size": 50_000_000},
+                "zero_allow_untested_optimizer": True,
+            },
+        }
+
+    def cpu_threads(self) -> int:
+        """CPU threads of each rank."""
+        return self.threads or max(1, len(os.sched_getaffinity(0)) // self.ranks)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)

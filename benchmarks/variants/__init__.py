@@ -1,0 +1,27 @@
+"""Ways to take a training step, one file for those that belong together."""
+
+from collections.abc import Callable
+from functools import partial
+
+from benchmarks.setting import Setting
+from benchmarks.variants.naive import naive_loop
+from benchmarks.variants.opacus import opacus
+from benchmarks.variants.plain import plain, plain_chunked_loss
+from benchmarks.variants.presence import presence
+from benchmarks.variants.step import Step
+from benchmarks.variants.vmap import vmap
+
+VARIANTS: dict[str, Callable[[Setting], Step]] = {
+    "plain": plain,
+    "plain_chunked_loss": plain_chunked_loss,
+    "one_pass_projected": partial(presence, estimator="projected"),
+    "one_pass_exact": partial(presence, estimator="exact"),
+    "two_pass_projected": partial(presence, estimator="projected", strategy="two_pass"),
+    "loss_signal": partial(presence, signal="loss"),
+    "naive_loop": naive_loop,
+    "vmap": vmap,
+    "opacus": opacus,
+}
+BASELINES = ("naive_loop", "vmap", "opacus")  # exact per-sample norms without PRESENCE; they need whole parameters
+
+__all__ = ["BASELINES", "VARIANTS", "Step"]

@@ -1,0 +1,52 @@
+"""Signal ``alignment``: the running mean gradient of a trusted stream, in the space of the joint projections."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from presence_ds.errors import ConfigError
+
+
+class Reference:
+    """P ḡ_ref: an exponentially decaying average over the reference micro-batches of all ranks."""
+
+    def __init__(self, decay: float, group: dist.ProcessGroup | None) -> None:
+        """``decay`` is per `update`; ``group`` is the data-parallel group."""
+        self._decay = decay
+        self._group = group
+        self._sum: Tensor | None = None  # [m] float32, decayed
+        self._weight = 0.0  # decayed sum of ones: the start at zero is divided out
+
+    def update(self, features: Tensor) -> None:
+        """Take in the joint projections [B, m] of a micro-batch on every rank; samples not finite are passed over."""
+        finite = features.isfinite().all(1)
+        totals = torch.cat([torch.where(finite[:, None], features, 0.0).sum(0), finite.sum().float()[None]])
+        dist.all_reduce(totals, group=self._group)
+        if totals[-1] == 0:
+            return
+        mean = totals[:-1] / totals[-1]
+        self._sum = (1 - self._decay) * mean + (0.0 if self._sum is None else self._decay * self._sum)
+        self._weight = (1 - self._decay) + self._decay * self._weight
+
+    def align(self, features: Tensor) -> Tensor:
+        """a_i = ⟨P g_i, P ḡ_ref⟩ for joint projections [B, m]: [B].
+
+        Raises:
+            ConfigError: there has been no reference micro-batch yet.
+        """
+        if self._sum is None:
+            raise ConfigError(
+                "presence.signal is alignment and no reference has been given: call engine.observe_reference(...) with "
+                "a batch of the trusted stream before the first step"
+            )
+        return features @ (self._sum.to(features.device) / self._weight)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State for the checkpoint."""
+        return {"sum": None if self._sum is None else self._sum.cpu(), "weight": self._weight}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self._sum, self._weight = state["sum"], state["weight"]

@@ -1,0 +1,178 @@
+"""Forward and input-gradient sweep: per-sample losses and self-influence, without a single weight gradient."""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from presence_ds.capture import Capture, Instrumentation, stray_parameters
+from presence_ds.engine.batch import logits_of, take_labels
+from presence_ds.engine.zero import leaf_modules_at_rest
+from presence_ds.errors import AttributionError
+from presence_ds.influence import SampleLoss, ScoreSweep, SelfInfluence
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A micro-batch after its input-gradient sweep.
+
+    Attributes:
+        losses: [B] float32 per-sample losses.
+        scores: [B] float32 raw self-influence; under granularity microbatch and global_microbatch all alike.
+        features: [B, m] float32 joint projections, where they are asked for.
+        capture: gradient terms of every parameter, empty unless they were kept; of 1 sample unless granularity is
+            sample.
+        scale: what the captured output gradients are multiplied by (the loss scale of fp16).
+    """
+
+    losses: Tensor
+    scores: Tensor
+    features: Tensor | None
+    capture: Capture
+    scale: float
+
+
+_STRAY = "parameter {} is used outside the call of its module: its gradient cannot be attributed to samples"
+
+
+class Scorer:
+    """Scores micro-batches of one model.
+
+    Attributes:
+        instrumentation: the layer rules of the model.
+        left_out: trainable parameters that do not enter the self-influence because nothing attributes their gradient to
+            samples; only two_pass can have any.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        influence: SelfInfluence,
+        loss: SampleLoss,
+        *,
+        granularity: str = "sample",
+        strategy: str = "one_pass",
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
+        """Strategy one_pass keeps the terms of all parameters; ``group`` is the data-parallel group.
+
+        Raises:
+            AttributionError: one_pass cannot train a module of the model.
+        """
+        self.instrumentation = Instrumentation(model)
+        self.left_out: set[Tensor] = set()
+        self._model = model
+        self._influence = influence
+        self._loss = loss
+        self._granularity = granularity
+        self._one_pass = strategy == "one_pass"
+        self._group = group
+        self._looked_for_strays = False
+        self.leave_out(self.instrumentation.unattributable)
+
+    def leave_out(self, reasons: Mapping[nn.Module, str]) -> None:
+        """Leave modules out of the self-influence, for the reasons given.
+
+        Raises:
+            AttributionError: the strategy is one_pass, which cannot train what it cannot attribute.
+        """
+        for module, reason in reasons.items():
+            if self._one_pass:
+                raise AttributionError(
+                    f"{reason}, and strategy one_pass cannot train it; use presence.strategy two_pass, which leaves it "
+                    f"out of the self-influence, or freeze it"
+                )
+            self.instrumentation.leave_out(module)
+            self._forget(self.instrumentation.left_out, reason)
+
+    def score(
+        self, forward: Callable[..., Any], args: tuple[Any, ...], batch: dict[str, Any], scale: float = 1.0
+    ) -> Scored:
+        """Run the model and the input-gradient sweep.
+
+        Args:
+            forward: the model's own forward; its output has ``logits`` [B, T, V] (or is a tuple that begins with them).
+            args: positional arguments of ``forward``.
+            batch: keyword arguments of ``forward`` and ``labels`` ([B, T] int64, −100 ignored).
+            scale: multiplies the losses in the sweep, so that small gradients survive fp16.
+
+        Raises:
+            AttributionError: a module's rows do not belong to single samples, or, with one_pass, a parameter is used
+                outside every instrumented call.
+        """
+        if not self._looked_for_strays:
+            self._look_for_strays(forward, args, batch)
+        inputs, labels = take_labels(self._model, batch)
+        apart = self._granularity == "sample"
+        sweep = ScoreSweep(self._influence)
+        capture = Capture(
+            len(labels) if apart else 1,
+            self.instrumentation.names,
+            labels.device,
+            observe=sweep.add,
+            keep=self._one_pass,
+        )
+        with torch.enable_grad(), self._scoring(capture):
+            logits = logits_of(forward(*args, **inputs))
+            capture.sweeping = True
+            losses = self._loss(logits, labels)
+            del logits
+            # A whole backward, not torch.autograd.grad, which re-entrant activation checkpointing does not allow; the
+            # anchor is its only leaf.
+            ((losses.sum() if apart else losses.mean()) * scale).backward()
+        losses = losses.detach()
+        scores, features = self._measure(sweep, scale)
+        return Scored(losses, scores.expand(len(losses)), features, capture, scale)
+
+    def _measure(self, sweep: ScoreSweep, scale: float) -> tuple[Tensor, Tensor | None]:
+        if not self._influence.keeps_sketches:
+            return sweep.scores() / scale**2, None
+        sketches = sweep.sketches() / scale
+        if self._granularity == "global_microbatch":
+            dist.all_reduce(sketches, group=self._group)
+            sketches = sketches / dist.get_world_size(self._group)
+        joint = self._influence.joint
+        return sketches.square().sum(1), None if joint is None else joint(sketches)
+
+    def _look_for_strays(self, forward: Callable[..., Any], args: tuple[Any, ...], batch: dict[str, Any]) -> None:
+        """Find the parameters that are used outside every instrumented call, on all ranks alike."""
+        self._looked_for_strays = True
+        inputs, labels = take_labels(self._model, batch)
+        capture = Capture(len(labels), self.instrumentation.names, labels.device, keep=False)
+        with torch.enable_grad(), self._scoring(capture):
+            found = stray_parameters(logits_of(forward(*args, **inputs)), self._model)
+        if self._one_pass:
+            if found:
+                raise AttributionError(
+                    f"{_STRAY.format(found[0])}, and strategy one_pass cannot train it; use presence.strategy "
+                    f"two_pass, which leaves it out of the self-influence, call the module, or freeze it"
+                )
+            return
+        everywhere: list[list[str]] = [[] for _ in range(dist.get_world_size(self._group))]
+        dist.all_gather_object(everywhere, found, group=self._group)
+        names = sorted({name for rank in everywhere for name in rank})
+        for name in names:
+            self._forget([name], _STRAY.format(name))
+
+    def _forget(self, names: Iterable[str], reason: str) -> None:
+        self.left_out.update(self._model.get_parameter(name) for name in names)
+        self._influence.forget(*self.left_out)
+        if dist.get_rank() == 0:
+            warnings.warn(f"{reason}; it is trained, but left out of the self-influence", stacklevel=2)
+
+    @contextmanager
+    def _scoring(self, capture: Capture) -> Iterator[None]:
+        """Inside, layer rules run, and parameters that are left out require no gradient, so that none is formed."""
+        for parameter in self.left_out:
+            parameter.requires_grad_(False)
+        try:
+            with self.instrumentation.recording(capture), leaf_modules_at_rest(self._model):
+                yield
+        finally:
+            for parameter in self.left_out:
+                parameter.requires_grad_(True)

@@ -1,0 +1,119 @@
+"""What turns scores into weights, and which combinations cannot be had."""
+
+from dataclasses import dataclass, field
+from math import inf
+from typing import Literal
+
+from presence_ds.errors import ConfigError
+from presence_ds.reweighting.schedule import ScheduleConfig
+
+Signal = Literal["self_influence", "leverage", "alignment", "loss", "uniform"]
+NormalizerKind = Literal["zscore", "log_zscore", "rank"]
+
+SMALLEST_DAMPING = 1e-6  # the features are float32: below this the leverage would measure their rounding
+
+
+@dataclass
+class WeightingConfig:
+    """The weight function: unnormalised weight u of a sample with z-score z at temperature tau.
+
+    Args:
+        kind: softmax is the paper's, u = exp(tau z) (equation 8); saturating lets one tail lose weight smoothly and
+            leaves all other samples alike: the tail above the threshold with tau < 0, the one below its negative with
+            tau > 0; clip is u = min(1, sqrt(c / SI)), which bounds every sample's self-influence at c as gradient
+            clipping per sample would, for signal self_influence, without normalizer and temperature (the schedule does
+            not matter).
+        threshold: Saturating only: distance from the mean, in standard deviations, at which the tail begins.
+        quantile: Clip only: c is this quantile of the step's self-influences, between 0 and 1.
+    """
+
+    kind: Literal["softmax", "saturating", "clip"] = "softmax"
+    threshold: float = 0.8
+    quantile: float = 0.5
+
+    def validate(self, field: str) -> None:
+        """Raise `ConfigError` naming the field under ``field`` that cannot be used."""
+        if not 0.0 <= self.threshold < inf:
+            raise ConfigError(f"{field}.threshold is {self.threshold}: it must be a finite number, 0 or more")
+        if not 0.0 < self.quantile <= 1.0:
+            raise ConfigError(f"{field}.quantile is {self.quantile}: it must be above 0 and at most 1")
+
+
+@dataclass
+class ReweightingConfig:
+    """What `Reweighting` does; the fields are those of `presence_ds.PresenceConfig`.
+
+    Attributes:
+        signal: what a sample is weighed by (`presence_ds.reweighting.signal`).
+        normalizer: how its values are made comparable.
+        weighting: the weight function.
+        schedule: its temperature over training.
+        min_effective_share: least effective sample size as a share of the step's finite samples; None: no limit.
+        damping: ridge of signal leverage (`presence_ds.reweighting.leverage`).
+        near_duplicates: cosine from which two samples count as near-duplicates; None: not computed.
+    """
+
+    signal: Signal = "self_influence"
+    normalizer: NormalizerKind = "zscore"
+    weighting: WeightingConfig = field(default_factory=WeightingConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    min_effective_share: float | None = None
+    damping: float = 1.0
+    near_duplicates: float | None = None
+
+    @property
+    def has_temperature(self) -> bool:
+        """Whether the weight function knows a τ."""
+        return self.weighting.kind != "clip"
+
+    def validate(self, field: str) -> None:
+        """Raise `ConfigError` naming the field under ``field`` that cannot be used."""
+        if not SMALLEST_DAMPING <= self.damping < inf:
+            raise ConfigError(
+                f"{field}.damping is {self.damping}: it must be a finite number, {SMALLEST_DAMPING:g} or more"
+            )
+        if self.near_duplicates is not None and not 0.0 < self.near_duplicates <= 1.0:
+            raise ConfigError(f"{field}.near_duplicates is {self.near_duplicates}: it must be above 0 and at most 1")
+        if self.min_effective_share is not None and not 0.0 < self.min_effective_share < 1.0:
+            raise ConfigError(
+                f"{field}.min_effective_share is {self.min_effective_share}: it must be between 0 and 1, both excluded"
+            )
+        self.weighting.validate(f"{field}.weighting")
+        if self.has_temperature:
+            self.schedule.validate(f"{field}.schedule")
+        else:
+            self._validate_clip(field)
+        if self.normalizer == "log_zscore" and self.signal == "alignment":
+            raise ConfigError(
+                f"{field}.normalizer is log_zscore with signal alignment, which can be negative: use zscore or rank"
+            )
+
+    def _validate_clip(self, field: str) -> None:
+        if self.signal not in ("self_influence", "uniform"):
+            raise ConfigError(
+                f"{field}.weighting.kind is clip with signal {self.signal}, and only self-influence can be clipped: "
+                f"use signal self_influence, or weighting kind softmax or saturating"
+            )
+        if self.min_effective_share is not None:
+            raise ConfigError(
+                f"{field}.min_effective_share is {self.min_effective_share} with weighting kind clip, which has no "
+                f"temperature to lower: raise {field}.weighting.quantile instead, or use softmax or saturating"
+            )
+
+
+def check_running(config: ReweightingConfig, field: str) -> None:
+    """Raise `ConfigError` if ``config`` cannot be had where samples are weighed before all of their step are known."""
+    if config.signal == "uniform":
+        return
+    if config.has_temperature and config.normalizer == "rank":
+        found = "normalizer is rank"
+    elif config.signal in ("leverage", "alignment"):
+        found = f"signal is {config.signal}"
+    elif config.min_effective_share is not None:
+        found = f"min_effective_share is {config.min_effective_share}"
+    else:
+        return
+    raise ConfigError(
+        f"{field}.{found}, which needs every score of an optimizer step before the first sample is weighed, and "
+        f"statistics are running: use strategy two_pass, or gradient_accumulation_steps 1 with statistics batch"
+    )

@@ -1,0 +1,89 @@
+"""Runs on every rank of a pool: the same training in narrow and in wide numbers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from deepspeed.accelerator import get_accelerator
+from torch import Tensor
+
+from tests.engine.behaviour import start
+from tests.engine.training import data, full_parameters, train
+
+STEPS = 16
+FP16 = {"enabled": True, "initial_scale_power": 14, "loss_scale_window": 2, "hysteresis": 1}
+
+
+@contextmanager
+def fp16_on_any_processor() -> Iterator[None]:
+    """torch computes fp16 on every CPU; DeepSpeed asks for instructions made for it."""
+    accelerator = get_accelerator()
+    accelerator.is_fp16_supported = lambda: True
+    try:
+        yield
+    finally:
+        del accelerator.is_fp16_supported
+
+
+@dataclass
+class Run:
+    """What a training left.
+
+    Attributes:
+        applied: whether each step was applied.
+        scales: loss scale before each step.
+        weights: of each step, this rank's.
+        norms: gradient norm of each step.
+    """
+
+    applied: list[bool]
+    scales: list[float]
+    weights: list[Tensor]
+    norms: list[float]
+    parameters: list[Tensor]
+    state_kept_over_skips: bool
+
+
+def fp16_beside_float32(strategy: str, stage: int, accumulation_steps: int) -> tuple[Run, Run]:
+    """A training in fp16 whose loss scale grows until steps overflow, and one in float32 on the steps it applied."""
+    batches = data(STEPS, accumulation_steps)
+    presence = {
+        "strategy": strategy,
+        "estimator": "exact",
+        "schedule": {"kind": "two_stage", "tau_direct": 0.5, "tau_inverse": -0.5, "switch_step": 4},
+    }
+    with fp16_on_any_processor():
+        narrow = _run(batches, presence, stage=stage, accumulation_steps=accumulation_steps, fp16=FP16)
+    kept = [step for step, applied in zip(batches, narrow.applied, strict=True) if applied]
+    wide = _run(torch.stack(kept), presence, stage=stage, accumulation_steps=accumulation_steps)
+    return narrow, wide
+
+
+def _run(batches: Tensor, presence: dict[str, Any], **settings: Any) -> Run:
+    engine = start(presence=presence, **settings)
+    run, same = Run([], [], [], [], [], True), True
+    for step in batches:
+        before = engine.presence.state_dict()
+        run.scales.append(float(getattr(engine.optimizer, "loss_scale", 1.0)))
+        train(engine, step[None])
+        run.applied.append(engine.was_step_applied())
+        run.norms.append(float(engine.get_global_grad_norm()))
+        run.weights.append(engine.presence.weights)
+        if not run.applied[-1]:
+            same = same and engine.presence.state_dict() == before
+    run.parameters, run.state_kept_over_skips = full_parameters(engine), same
+    return run
+
+
+def bfloat16(strategy: str, stage: int, accumulation_steps: int) -> dict[str, Any]:
+    """Weights of the last of three steps in bf16 beside those in float32."""
+    weights = {}
+    for enabled in (False, True):
+        presence = {"strategy": strategy, "estimator": "exact", "schedule": {"kind": "constant", "tau_direct": 0.5}}
+        engine = start(stage=stage, accumulation_steps=accumulation_steps, bf16={"enabled": enabled}, presence=presence)
+        losses = train(engine, data(3, accumulation_steps))
+        weights[enabled] = engine.presence.weights
+    return {"weights": weights, "losses": losses, "dtype": engine.presence.scores.dtype, "rank": dist.get_rank()}

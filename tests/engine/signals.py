@@ -1,0 +1,73 @@
+"""Runs on every rank of a pool: signals that compare gradients of samples on different ranks."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import functional as F
+
+from tests.engine.behaviour import start
+from tests.engine.training import LENGTH, MICRO_BATCH, data
+from tests.models import VOCABULARY, tiny_model, tokens
+
+REFERENCE_BATCHES = 3
+
+
+def log_weights(presence: dict[str, Any], stage: int) -> tuple[Tensor, Tensor]:
+    """Log weights of one step's samples over all ranks by the engine, and their signal from exact gradients.
+
+    The projections are as wide as the model, so that only the joint projection is an approximation.
+    """
+    ranks, rank = dist.get_world_size(), dist.get_rank()
+    (step,) = data(1, 1)
+    presence = {"projection_dim": VOCABULARY, "schedule": {"kind": "constant", "tau_direct": 0.5}} | presence
+    engine = start(stage=stage, presence=presence)
+    references = tokens(REFERENCE_BATCHES, ranks, MICRO_BATCH, LENGTH, seed=8)
+    references[-1, 0] = step[0, 1]  # otherwise all alignments are alike, within what the joint projection can tell
+    if presence["signal"] == "alignment":
+        for batch in references:
+            engine.observe_reference(input_ids=batch[rank], labels=batch[rank])
+    ids = step[0, rank]
+    engine.backward(engine(input_ids=ids, labels=ids))
+    engine.step()
+    everywhere = [torch.empty_like(engine.presence.weights) for _ in range(ranks)]
+    dist.all_gather(everywhere, engine.presence.weights)
+
+    gradients = _gradients(step.flatten(0, 2))
+    if presence["signal"] == "leverage":
+        # F = (1/n) Gᵀ G = V diag(σ²/n) Vᵀ with the singular values σ of G, and g_i = Σ_r U_ir σ_r v_r
+        u, sigma, _ = torch.linalg.svd(gradients, full_matrices=False)
+        ridge = presence["damping"] * gradients.square().sum(1).mean() / len(gradients)
+        signal = ((u * sigma).square() / (sigma.square() / len(gradients) + ridge)).sum(1)
+    else:
+        decay, mean, weight = 0.9, torch.zeros_like(gradients[0]), 0.0
+        for batch in references:
+            mean = decay * mean + (1 - decay) * _gradients(batch.flatten(0, 1)).mean(0)
+            weight = decay * weight + (1 - decay)
+        signal = gradients @ (mean / weight)
+    return torch.cat(everywhere).double().log(), signal
+
+
+def near_duplicates(stage: int) -> float:
+    """Share of near-duplicates where rank 1's last sample is rank 0's first, but for its last token."""
+    ranks, rank = dist.get_world_size(), dist.get_rank()
+    ids = tokens(ranks, MICRO_BATCH, LENGTH, seed=2)
+    ids[1, -1] = ids[0, 0]
+    ids[1, -1, -1] = (ids[0, 0, -1] + 1) % VOCABULARY
+    engine = start(stage=stage, presence={"near_duplicates": 0.8})
+    engine.backward(engine(input_ids=ids[rank], labels=ids[rank]))
+    engine.step()
+    share: float = engine.presence.statistics["near_duplicate_share"]
+    return share
+
+
+def _gradients(ids: Tensor) -> Tensor:
+    """Per-sample gradients over all parameters, [n, p] float64."""
+    model = tiny_model("llama", tied=False)
+    rows = []
+    for row in ids:
+        logits = model(input_ids=row[None]).logits[0, :-1]
+        found = torch.autograd.grad(F.cross_entropy(logits, row[1:]), list(model.parameters()))
+        rows.append(torch.cat([g.flatten() for g in found]).double())
+    return torch.stack(rows)

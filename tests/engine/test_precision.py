@@ -1,0 +1,44 @@
+"""Weights and updates in bf16 and fp16 against float32."""
+
+import pytest
+import torch
+
+from tests.engine import precision
+from tests.ranks import Ranks
+
+STRATEGIES = ("one_pass", "two_pass")
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 3])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_bfloat16_trains_with_nearly_the_same_weights(
+    two_ranks: Ranks, strategy: str, stage: int, accumulation_steps: int
+) -> None:
+    for rank in two_ranks.run(precision.bfloat16, strategy, stage, accumulation_steps):
+        assert rank["dtype"] == torch.float32
+        torch.testing.assert_close(rank["weights"][True], rank["weights"][False], rtol=0.15, atol=0.0)
+        assert rank["losses"] == pytest.approx([4.6] * len(rank["losses"]), abs=0.3)
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 3])
+@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_fp16_is_float32_on_the_steps_that_did_not_overflow(
+    two_ranks: Ranks, strategy: str, stage: int, accumulation_steps: int
+) -> None:
+    """A step that overflows leaves no trace: neither in the parameters nor in what later weights depend on."""
+    ranks = two_ranks.run(precision.fp16_beside_float32, strategy, stage, accumulation_steps)
+    for narrow, wide in ranks:
+        skips = [index for index, applied in enumerate(narrow.applied) if not applied]
+        assert skips
+        assert skips[0] < precision.STEPS - 3  # training went on
+        assert narrow.state_kept_over_skips
+        assert any(after > before for before, after in zip(narrow.scales, narrow.scales[1:], strict=False))
+        applied = [index for index, applied in enumerate(narrow.applied) if applied]
+        for index, expected, norm in zip(applied, wide.weights, wide.norms, strict=True):
+            torch.testing.assert_close(narrow.weights[index], expected, rtol=0.05, atol=1e-5)
+            assert narrow.norms[index] == pytest.approx(norm, rel=0.02)
+        for ours, theirs in zip(narrow.parameters, wide.parameters, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0.0, atol=5e-3)
+    assert ranks[0][0].applied == ranks[1][0].applied

@@ -1,0 +1,48 @@
+"""Short ways to build a `Reweighting` and to put samples through it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from presence_ds.reweighting import (
+    MicroBatch,
+    Reweighting,
+    ReweightingConfig,
+    ScheduleConfig,
+    StepWeights,
+    WeightingConfig,
+)
+
+
+def reweighting(tau: float = 1.0, *, running: bool = False, **fields: Any) -> Reweighting:
+    """At a constant temperature, unless ``fields`` of the configuration say otherwise."""
+    weighting = WeightingConfig(**fields.pop("weighting", {}))
+    schedule = ScheduleConfig(**({"kind": "constant", "tau_direct": tau} | fields.pop("schedule", {})))
+    config = ReweightingConfig(weighting=weighting, schedule=schedule, **fields)
+    config.validate("presence")
+    return Reweighting(config, running=running, group=None)
+
+
+def micro_batch(scores: Any, **columns: Any) -> MicroBatch:
+    """Scores alone; losses are 1 and all samples of source 0 unless given."""
+    values = torch.as_tensor(scores, dtype=torch.float32)
+    alike = {"losses": torch.ones_like(values), "sources": torch.zeros(len(values), dtype=torch.int64)}
+    return MicroBatch(**(alike | {"scores": values} | columns))
+
+
+def finished(target: Reweighting, scores: Any, step: int = 1, **columns: Any) -> StepWeights:
+    """One optimizer step of one micro-batch."""
+    target.collect(micro_batch(scores, **columns))
+    return target.finish(step)
+
+
+def accumulated(target: Reweighting, micro_batches: list[MicroBatch], step: int = 1) -> tuple[Tensor, StepWeights]:
+    """One optimizer step as the engine goes through it; the terms that it weighs by, and the result."""
+    terms = []
+    for batch in micro_batches[:-1]:
+        target.collect(batch)
+        terms.append(target.provisional(step))
+    target.collect(micro_batches[-1])
+    result = target.finish(step)
+    return torch.cat([*terms, result.terms[-len(micro_batches[-1].losses) :]]), result

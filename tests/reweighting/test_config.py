@@ -1,0 +1,73 @@
+from typing import Any
+
+import pytest
+
+from presence_ds.errors import ConfigError
+from presence_ds.reweighting import ReweightingConfig, ScheduleConfig, WeightingConfig, check_running
+
+CLIP = WeightingConfig(kind="clip")
+NO_SWITCH = ScheduleConfig(switch_fraction=0.5)  # training_steps is missing
+
+
+def config(**fields: Any) -> ReweightingConfig:
+    return ReweightingConfig(**({"schedule": ScheduleConfig(kind="constant")} | fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"damping": 0.0}, r"p\.damping is 0\.0: it must be a finite number, 1e-06 or more"),
+        ({"damping": float("nan")}, r"p\.damping is nan"),
+        ({"near_duplicates": 0.0}, r"p\.near_duplicates is 0\.0: it must be above 0 and at most 1"),
+        ({"near_duplicates": 1.1}, r"p\.near_duplicates is 1\.1"),
+        ({"min_effective_share": 1.0}, r"p\.min_effective_share is 1\.0: it must be between 0 and 1, both excluded"),
+        ({"min_effective_share": 0.0}, r"p\.min_effective_share is 0\.0"),
+        ({"weighting": WeightingConfig(threshold=-0.1)}, r"p\.weighting\.threshold is -0\.1: .* 0 or more"),
+        ({"weighting": WeightingConfig(kind="clip", quantile=0.0)}, r"p\.weighting\.quantile is 0\.0: .* above 0"),
+        ({"weighting": WeightingConfig(quantile=1.5)}, r"p\.weighting\.quantile is 1\.5"),
+        ({"weighting": CLIP, "signal": "loss"}, r"p\.weighting\.kind is clip with signal loss.*: use signal self_inf"),
+        ({"weighting": CLIP, "signal": "leverage"}, r"p\.weighting\.kind is clip with signal leverage"),
+        ({"weighting": CLIP, "min_effective_share": 0.5}, r"p\.min_effective_share is 0\.5 with weighting kind clip"),
+        ({"normalizer": "log_zscore", "signal": "alignment"}, r"p\.normalizer is log_zscore .*: use zscore or rank"),
+        ({"schedule": NO_SWITCH}, r"p\.schedule\.training_steps is not set"),
+    ],
+)
+def test_values_that_cannot_be_used_are_named(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}") as raised:
+        config(**fields).validate("p")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"weighting": CLIP, "schedule": NO_SWITCH},  # the schedule does not matter
+        {"weighting": CLIP, "signal": "uniform"},  # the baseline of such a recipe
+        {"normalizer": "rank", "signal": "alignment", "min_effective_share": 0.5, "near_duplicates": 1.0},
+    ],
+)
+def test_what_can_be_had_passes(fields: dict[str, Any]) -> None:
+    config(**fields).validate("p")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"normalizer": "rank"}, "normalizer is rank"),
+        ({"signal": "leverage"}, "signal is leverage"),
+        ({"signal": "alignment"}, "signal is alignment"),
+        ({"min_effective_share": 0.5}, r"min_effective_share is 0\.5"),
+    ],
+)
+def test_what_needs_the_whole_step_cannot_be_had_with_running_statistics(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^p\.{message}, .*strategy two_pass, or gradient_accumulation_steps 1"):
+        check_running(config(**fields), "p")
+    check_running(config(**(fields | {"signal": "uniform"})), "p")
+
+
+def test_the_rest_can_be_had_with_running_statistics() -> None:
+    for signal in ("self_influence", "loss"):
+        for normalizer in ("zscore", "log_zscore"):
+            check_running(config(signal=signal, normalizer=normalizer, near_duplicates=0.9), "p")
+    check_running(config(weighting=CLIP, normalizer="rank"), "p")  # clip has no normaliser
