@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import datasets
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -42,6 +43,11 @@ class PackedDataset(Dataset[Sample]):
         self.rows = rows
         self.part = part
         self._arrays = rows.with_format("numpy")
+
+    def of_sources(self, source_ids: list[int]) -> "PackedDataset":
+        """The samples of these sources alone."""
+        kept = np.flatnonzero(np.isin(self._arrays["source_id"][:], source_ids))
+        return PackedDataset(self.rows.select(kept), self.part)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -29,8 +29,6 @@ def read_deepspeed_json(path: Path, field: str = "deepspeed") -> dict[str, Any]:
     for monitor in ("wandb", "tensorboard", "csv_monitor", "comet"):
         if section.get(monitor, {}).get("enabled", False):
             raise ConfigError(f'{field}: {path.name} enables "{monitor}": metrics are the recipe\'s (logging, wandb)')
-    if section.get("fp16", {}).get("enabled", False):
-        raise ConfigError(f"{field}: {path.name} enables fp16, which is not supported: use bf16 (training.precision)")
     _check_zero(section.get("zero_optimization", {}), f"{field}: {path.name} zero_optimization")
     return section
 
@@ -40,8 +38,8 @@ def _check_zero(zero: dict[str, Any], field: str) -> None:
     from pydantic import ValidationError
 
     stage = zero.get("stage", 0)
-    if stage not in range(1, LARGEST_STAGE + 1):
-        raise ConfigError(f"{field}.stage is {stage}, which is not supported: it must be 1, 2 or 3")
+    if stage not in range(LARGEST_STAGE + 1):
+        raise ConfigError(f"{field}.stage is {stage}: it must be 0, 1, 2 or 3")
     try:
         DeepSpeedZeroConfig(**zero)
     except ValidationError as error:
@@ -57,13 +55,14 @@ def merge_deepspeed_config(
     gradient_accumulation_steps: int,
     world_size: int,
     gradient_clipping: float,
-    bf16: bool,
+    precision: str,
     untested_optimizer: bool,
 ) -> dict[str, Any]:
     """The dict for ``presence_ds.initialize``: ``section`` with the values that the recipe states for both.
 
     Args:
         gradient_clipping: Largest gradient norm; 0 leaves gradients alone (DeepSpeed's own default is 1).
+        precision: bf16, fp16 or fp32.
         untested_optimizer: The optimizer is not among those DeepSpeed lists as tested with ZeRO (SGD).
 
     Raises:
@@ -78,7 +77,8 @@ def merge_deepspeed_config(
         ("train_micro_batch_size_per_gpu",): ("training.micro_batch_size", micro_batch_size),
         ("gradient_accumulation_steps",): ("training.gradient_accumulation_steps", gradient_accumulation_steps),
         ("gradient_clipping",): ("training.gradient_clipping", gradient_clipping),
-        ("bf16", "enabled"): ("training.precision as bf16", bf16),
+        ("bf16", "enabled"): ("training.precision as bf16", precision == "bf16"),
+        ("fp16", "enabled"): ("training.precision as fp16", precision == "fp16"),
     }
     for keys, (field, value) in shared.items():
         parent = merged

@@ -26,6 +26,8 @@ class ModelConfig:
         from_scratch: With path: take the configuration only and start from random weights.
         trust_remote_code: Let Python code that comes with the model run on this machine.
         attention: Attention implementation (eager, sdpa, flash_attention_2, ...). null: what `transformers` chooses.
+        activation_checkpointing: Compute the activations of every block again in the backward pass instead of keeping
+            them; needs presence.strategy two_pass.
     """
 
     config: dict[str, Any] | None = None
@@ -33,6 +35,7 @@ class ModelConfig:
     from_scratch: bool = False
     trust_remote_code: bool = False
     attention: str | None = None
+    activation_checkpointing: bool = False
 
     def validate(self, field: str) -> None:
         """Raise `ConfigError` naming the first field whose value cannot be used."""
@@ -108,10 +111,14 @@ def build_model(config: PretrainedConfig, model: ModelConfig) -> torch.nn.Module
         options["attn_implementation"] = model.attention
     try:
         if model.path is not None and not model.from_scratch:
-            return AutoModelForCausalLM.from_pretrained(
+            built = AutoModelForCausalLM.from_pretrained(
                 model.path, config=config, dtype=torch.float32, use_safetensors=True, **options
             )
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32, **options)
+        else:
+            built = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **options)
+        if model.activation_checkpointing:
+            built.gradient_checkpointing_enable({"use_reentrant": False})
+        return built
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"model: {first_line(error)}") from None
 

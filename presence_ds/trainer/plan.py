@@ -20,18 +20,18 @@ class Plan:
         offloaded_to_cpu: whether ZeRO keeps the optimizer state on the CPU.
         model_config: the model's configuration, not yet fitted to the tokenizer.
         samples_per_step: samples of one optimizer step over all ranks and micro-steps.
-        bf16: whether the model computes in bfloat16.
+        precision: what the model computes in: bf16, fp16 or fp32.
     """
 
     deepspeed: dict[str, Any]
     offloaded_to_cpu: bool
     model_config: PretrainedConfig
     samples_per_step: int
-    bf16: bool
+    precision: str
 
     @property
     def zero_stage(self) -> int:
-        """ZeRO stage, 1 to 3."""
+        """ZeRO stage, 0 to 3."""
         return int(self.deepspeed["zero_optimization"]["stage"])
 
 
@@ -44,7 +44,9 @@ def make_plan(recipe: Recipe, recipe_file: Path | None, *, world_size: int, bf16
     recipe.validate()
     training = recipe.training
     accumulation_steps = training.accumulation_steps(world_size)
-    bf16 = training.precision == "bf16" or (training.precision == "auto" and bf16_hardware)
+    precision = training.precision
+    if precision == "auto":
+        precision = "bf16" if bf16_hardware else "fp32"
     section = read_deepspeed_json(find_beside_recipe(recipe.deepspeed, recipe_file, "deepspeed"))
     model_config = load_model_config(recipe.model)
     check_sequence_length(model_config, recipe.data.sequence_length, "data.sequence_length")
@@ -55,11 +57,11 @@ def make_plan(recipe: Recipe, recipe_file: Path | None, *, world_size: int, bf16
             gradient_accumulation_steps=accumulation_steps,
             world_size=world_size,
             gradient_clipping=training.gradient_clipping or 0.0,
-            bf16=bf16,
+            precision=precision,
             untested_optimizer=recipe.optimizer.kind == "sgd",
         ),
         offloaded_to_cpu=offloads_optimizer(section),
         model_config=model_config,
         samples_per_step=training.micro_batch_size * accumulation_steps * world_size,
-        bf16=bf16,
+        precision=precision,
     )

@@ -12,6 +12,7 @@ from presence_ds.engine.config import PresenceConfig
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.callbacks.checkpoint import CheckpointConfig
 from presence_ds.trainer.callbacks.evaluation import EvaluationConfig
+from presence_ds.trainer.callbacks.reference import ReferenceConfig
 from presence_ds.trainer.callbacks.wandb_run import WandbConfig
 from presence_ds.trainer.learning_rate import LearningRateConfig
 from presence_ds.trainer.model import ModelConfig
@@ -30,8 +31,8 @@ class TrainingConfig:
         global_batch_size: Samples per optimizer step over all ranks; a multiple of micro_batch_size times the number
             of ranks.
         gradient_clipping: Largest norm of the whole gradient; null leaves it alone.
-        precision: auto is bf16 where every rank's hardware computes in it, otherwise fp32. Optimizer states are
-            float32 in both.
+        precision: auto is bf16 where every rank's hardware computes in it, otherwise fp32. fp16, with dynamic loss
+            scaling, is for accelerators without bf16. Optimizer states are float32 in all of them.
         seed: Seed of the model's weights and of dropout.
     """
 
@@ -40,7 +41,7 @@ class TrainingConfig:
     gradient_accumulation_steps: int | None = None
     global_batch_size: int | None = None
     gradient_clipping: float | None = 1.0
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     seed: int = 0
 
     def validate(self, field: str) -> None:
@@ -104,6 +105,7 @@ class Recipe:
         model: The model.
         deepspeed: The DeepSpeed JSON file, relative to the recipe file or to the working directory.
         presence: Self-influence guided reweighting.
+        reference: The trusted stream of presence.signal alignment.
         optimizer: The optimizer.
         lr_schedule: The learning rate over the run.
         training: Length, batch sizes, precision, seed.
@@ -118,6 +120,7 @@ class Recipe:
     model: ModelConfig = field(default_factory=ModelConfig)
     deepspeed: str = "ds_configs/zero2.json"
     presence: PresenceConfig = field(default_factory=PresenceConfig)
+    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     lr_schedule: LearningRateConfig = field(default_factory=LearningRateConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -145,6 +148,13 @@ class Recipe:
         self.presence.validate("presence")
         self.model.validate("model")
         self.data.validate("data")
+        names = [source.name for source in self.data.sources]
+        self.reference.validate("reference", self.presence.signal, names)
+        if self.model.activation_checkpointing and self.presence.strategy == "one_pass":
+            raise ConfigError(
+                "model.activation_checkpointing is true with presence.strategy one_pass, which keeps every activation: "
+                "use two_pass"
+            )
         self.optimizer.validate("optimizer")
         self.lr_schedule.validate("lr_schedule", self.training.steps)
         self.evaluation.validate("evaluation")

@@ -13,12 +13,14 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 import presence_ds
 from presence_ds.data import BatchStream, Corpus, PackedDataset, build_loader, open_corpus, prepare_corpus
+from presence_ds.engine import PresenceConfig
 from presence_ds.reweighting.schedule import ScheduleConfig, TemperatureSchedule
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.checkpoint import Checkpoints, checkpoint_step, find_resume, restore
 from presence_ds.trainer.callbacks.console import Console, print_setup, print_summary
 from presence_ds.trainer.callbacks.evaluation import Evaluation
 from presence_ds.trainer.callbacks.metrics_file import MetricsFile
+from presence_ds.trainer.callbacks.reference import ReferenceStream
 from presence_ds.trainer.callbacks.score_records import ScoreRecords
 from presence_ds.trainer.callbacks.stage_summary import StageSummary
 from presence_ds.trainer.callbacks.throughput import Throughput
@@ -154,6 +156,10 @@ def make_callbacks(
         callbacks["console"] = Console(console)
         if recipe.wandb.enabled:
             callbacks["wandb"] = WandbRun(recipe.wandb, directory, resolved, console.print)
+    if recipe.reference.sources:
+        trusted = corpus.train.of_sources([corpus.source_names.index(name) for name in recipe.reference.sources])
+        stream = BatchStream(corpus_loader(trusted, recipe, ranks))
+        callbacks["reference"] = ReferenceStream(recipe.reference.every_steps, stream)
     show = partial(print_summary, console)
     callbacks["stage_summary"] = StageSummary(directory.summary, evaluation, throughput, show)
     callbacks["checkpoints"] = Checkpoints(recipe.checkpoint, directory.checkpoints)
@@ -164,6 +170,7 @@ def setup_facts(recipe: Recipe, plan: Plan, trainer: Trainer, directory: RunDire
     """What is shown once before the first step."""
     engine, config = trainer.engine, plan.model_config
     parameters = {name: whole_size(parameter) for name, parameter in engine.module.named_parameters()}
+    signal = recipe.presence.signal
     left_out = [name for name in parameters if name not in engine.presence.scored]
     return {
         "run directory": directory.path,
@@ -175,18 +182,31 @@ def setup_facts(recipe: Recipe, plan: Plan, trainer: Trainer, directory: RunDire
         "steps": f"{trainer.step} done of {trainer.total_steps}",
         "DeepSpeed": f"ZeRO-{plan.zero_stage} on {get_accelerator().device_name()}",
         "optimizer": f"{type(engine.basic_optimizer).__name__}, lr {recipe.optimizer.lr:g}, {recipe.lr_schedule.kind}",
-        "strategy": f"{recipe.presence.strategy}, {recipe.presence.signal}, {recipe.presence.estimator} estimator",
-        "temperature": describe_temperature(recipe.presence.schedule),
-        "left out of SI": summarize(left_out, len(parameters)),
+        "strategy": f"{recipe.presence.strategy}, {signal}, {recipe.presence.estimator} estimator",
+        "weights": describe_weights(recipe.presence),
+        "left out of SI": "all" if signal == "loss" else summarize(left_out, len(parameters)),
     }
 
 
+def describe_weights(config: PresenceConfig) -> str:
+    """The weight function and its τ over the run, in one line."""
+    if config.signal == "uniform":
+        return "uniform"
+    if config.weighting.kind == "clip":
+        return f"clip at quantile {config.weighting.quantile:g} of the self-influences"
+    return f"{config.weighting.kind} of the {config.normalizer}, {describe_temperature(config.schedule)}"
+
+
 def describe_temperature(config: ScheduleConfig) -> str:
-    """τ over the run in one line."""
-    switch = TemperatureSchedule(config).switch_step
-    if switch is None:
-        return f"τ {config.tau_direct:g} throughout"
-    return f"τ {config.tau_direct:g} to step {switch}, then τ {config.tau_inverse:g}"
+    """τ over the run in a few words."""
+    ends = f"τ {config.tau_direct:g}", f"τ {config.tau_inverse:g}"
+    if config.kind == "constant":
+        return f"{ends[0]} throughout"
+    if config.kind in ("linear", "cosine"):
+        return f"{ends[0]} to {ends[1]}, {config.kind}"
+    if config.kind == "auto":
+        return f"{ends[0]}, then {ends[1]} when the loss is slow to fall"
+    return f"{ends[0]} to step {TemperatureSchedule(config).switch_step}, then {ends[1]}"
 
 
 def whole_size(parameter: torch.nn.Parameter) -> int:

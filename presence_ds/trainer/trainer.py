@@ -12,23 +12,6 @@ from presence_ds.trainer.distributed import Ranks
 Batch = dict[str, Any]  # input_ids, labels: int64 [B, T]; source_ids: int64 [B]; document_ids: B strings
 Metrics = dict[str, Any]  # one line of metrics.jsonl
 
-STATISTICS = (
-    "loss",
-    "weighted_loss",
-    "tau",
-    "stage",
-    "samples",
-    "nonfinite_samples",
-    "si_mean",
-    "si_variance",
-    "si_min",
-    "si_max",
-    "normalizer_mean",
-    "normalizer_std",
-    "effective_sample_size",
-    "max_weight",
-)
-
 
 class Trainer:
     """Runs optimizer steps ``step + 1`` to ``total_steps`` and tells the callbacks."""
@@ -103,13 +86,15 @@ class Trainer:
         return {name: batch[name].to(self.engine.device, non_blocking=True) for name in names}
 
     def _metrics(self, learning_rate: float) -> Metrics:
-        statistics = self.engine.presence.statistics
-        metrics: Metrics = {"step": self.step, "tokens": self.tokens, "epoch": self._batches.epoch}
-        metrics |= {name: statistics[name] for name in STATISTICS}
-        for source_id, source in statistics["sources"].items():
+        statistics = dict(self.engine.presence.statistics)
+        sources = statistics.pop("sources", {})
+        statistics.pop("step", None)
+        metrics: Metrics = {"step": self.step, "tokens": self.tokens, "epoch": self._batches.epoch, **statistics}
+        for source_id, source in sources.items():
             metrics |= {f"source/{self.source_names[source_id]}/{name}": value for name, value in source.items()}
         metrics["learning_rate"] = learning_rate
-        metrics["gradient_norm"] = float(self.engine.get_global_grad_norm())
+        norm = self.engine.get_global_grad_norm()
+        metrics["gradient_norm"] = None if norm is None else float(norm)  # DeepSpeed has none at ZeRO stage 0
         metrics["skipped_steps"] = self.engine.skipped_steps
         return metrics
 

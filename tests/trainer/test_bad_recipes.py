@@ -37,6 +37,19 @@ CASES = {
     "warm-up beyond the end": (["--lr_schedule.warmup_steps", "61"], "lr_schedule.warmup_steps is 61"),
     "evaluation every 0 steps": (["--evaluation.every_steps", "0"], "evaluation.every_steps is 0"),
     "keep no checkpoint": (["--checkpoint.keep", "0"], "checkpoint.keep is 0"),
+    "reference for another signal": (
+        ["--reference.sources", "[lines]"],
+        "reference.sources is set, and presence.signal",
+    ),
+    "alignment without a reference": (
+        ["--presence.signal", "alignment", "--presence.strategy", "two_pass"],
+        "reference.sources is not set, and presence.signal is alignment",
+    ),
+    "reference that is no source": (
+        ["--presence.signal=alignment", "--presence.strategy=two_pass", "--reference.sources=[wiki]"],
+        "reference.sources: \"wiki\" is no training source: it must be one of ['lines']",
+    ),
+    "checkpointing with one_pass": (["--model.activation_checkpointing", "true"], "use two_pass"),
     "log every 0 steps": (["--logging.every_steps", "0"], "logging.every_steps is 0"),
     "no process": (["--num_processes", "0"], "num_processes is 0"),
     "unknown model type": (["--model.config.model_type", "lama"], 'model.config.model_type is "lama"'),
@@ -106,7 +119,6 @@ def test_recipe_after_its_overrides(tiny_recipe: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"zero_optimization": {"stage": 0}}, "zero_optimization.stage is 0"),
         ({"zero_optimization": {"stage": 4}}, "zero_optimization.stage is 4"),
         ({"zero_optimization": {"stage": 2, "overlap": True}}, "zero_optimization.overlap"),
         ({"zero_optimization": {"stage": 2, "overlap_comm": "x"}}, "zero_optimization.overlap_comm"),
@@ -150,7 +162,7 @@ def test_shared_values_may_be_auto_or_the_same(tiny_recipe: Path, tmp_path: Path
     plan = cli.make_plan(recipe, recipe_file, world_size=2, bf16_hardware=True)
     assert plan.deepspeed["train_batch_size"] == 16
     assert plan.deepspeed["gradient_clipping"] == 1.0
-    assert not plan.bf16
+    assert plan.precision == "fp32"
 
 
 def test_deepspeed_path_beside_the_recipe_or_in_the_working_directory(

@@ -24,7 +24,7 @@ def read(path: Path, *overrides: str) -> tuple[cli.Recipe, Path | None]:
 def test_shipped_recipe_makes_a_plan(path: Path) -> None:
     recipe, recipe_file = read(path)
     plan = make_plan(recipe, recipe_file, world_size=8, bf16_hardware=True)
-    assert plan.bf16
+    assert plan.precision == "bf16"
     assert recipe_file == path
     assert plan.samples_per_step == plan.deepspeed["train_batch_size"]
     assert plan.deepspeed["gradient_clipping"] == recipe.training.gradient_clipping

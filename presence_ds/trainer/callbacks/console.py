@@ -67,10 +67,12 @@ class Console(Callback):
 
 def describe(metrics: Metrics) -> str:
     """The few figures of a step that a person watches."""
+    if "loss" not in metrics:
+        return "no finite sample, the step was skipped"
     text = f"loss {metrics['loss']:.4f}"
     if "throughput(tokens/s)" in metrics:
         text += f"  {metrics['throughput(tokens/s)']:,.0f} tokens/s"
-    return text + f"  τ {metrics['tau']:g} ({metrics['stage']})"
+    return text + f"  τ {metrics['tau']:.3g} ({metrics['stage']})"
 
 
 def print_setup(console: RichConsole, facts: dict[str, Any]) -> None:
@@ -105,7 +107,7 @@ def print_summary(console: RichConsole, summary: dict[str, Any]) -> None:
                 name,
                 f"{source['samples']:,}",
                 f"{source['mean_weight']:.4f}",
-                "none finite" if source["mean_si"] is None else f"{source['mean_si']:.4g}",
+                "–" if source["mean_si"] is None else f"{source['mean_si']:.4g}",
                 f"{stage['mean_effective_share']:.1%}",
             )
         table.add_section()

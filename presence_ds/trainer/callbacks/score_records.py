@@ -32,7 +32,7 @@ SCHEMA = pa.schema(
         pa.field("source", pa.dictionary(pa.int16(), pa.string()), nullable=False),
         pa.field("document_id", pa.string(), nullable=False),
         pa.field("loss", pa.float32(), nullable=False),
-        pa.field("self_influence", pa.float32(), nullable=False),
+        pa.field("self_influence", pa.float32()),  # null with signal loss
         pa.field("weight", pa.float32(), nullable=False),  # over all ranks and micro-steps of a step they sum to 1
     ]
 )
@@ -46,7 +46,7 @@ class ScoreRecords(Callback):
         self._folder = folder
         self._rank = rank
         self._sources = pa.array(source_names, type=pa.string())
-        self._micro_steps: list[tuple[Batch, torch.Tensor, torch.Tensor]] = []
+        self._micro_steps: list[tuple[Batch, torch.Tensor, torch.Tensor | None]] = []
         self._batches: list[pa.RecordBatch] = []
         self._rows = 0
         self._first_step: int | None = None
@@ -56,7 +56,6 @@ class ScoreRecords(Callback):
     def on_micro_step(self, trainer: Trainer, batch: Batch) -> None:
         presence = trainer.engine.presence
         assert presence.losses is not None
-        assert presence.scores is not None
         self._micro_steps.append((batch, presence.losses, presence.scores))
 
     def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
@@ -76,7 +75,7 @@ class ScoreRecords(Callback):
             ),
             [document for batch in batches for document in batch["document_ids"]],
             torch.cat(losses).float().cpu().numpy(),
-            torch.cat(scores).float().cpu().numpy(),
+            pa.nulls(total, pa.float32()) if scores[0] is None else torch.cat(scores).float().cpu().numpy(),
             weights.float().cpu().numpy(),
         ]
         self._batches.append(pa.record_batch(columns, schema=SCHEMA))

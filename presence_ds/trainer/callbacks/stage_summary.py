@@ -41,6 +41,8 @@ class StageSummary(Callback):
 
     def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
         statistics = trainer.engine.presence.statistics
+        if not statistics:  # a step without a finite sample, which fp16 skipped
+            return
         empty: dict[str, Any] = {"steps": 0, "effective_share": 0.0, "sources": {}}
         stage = self._stages.setdefault(statistics["stage"], empty)
         stage["steps"] += 1
@@ -50,7 +52,7 @@ class StageSummary(Callback):
             sums = stage["sources"].setdefault(name, {"samples": 0, "weight": 0.0, "scored": 0, "si": 0.0})
             sums["samples"] += source["samples"]
             sums["weight"] += source["samples"] * source["mean_weight"]
-            if math.isfinite(source["si_mean"]):
+            if math.isfinite(source.get("si_mean", math.nan)):  # signal loss has none
                 sums["scored"] += source["samples"]
                 sums["si"] += source["samples"] * source["si_mean"]
 
