@@ -5,7 +5,7 @@ from presence_ds.capture.capture import Capture, full_shape
 from presence_ds.capture.instrument import Instrumentation
 from presence_ds.capture.registry import register, register_method, register_where
 from presence_ds.capture.stray import stray_parameters
-from presence_ds.capture.terms import DenseTerm, LookupTerm, OuterTerm, Term, widen
+from presence_ds.capture.terms import DenseTerm, LookupTerm, OuterTerm, Term, sum_by_id, widen
 
 __all__ = [
     "Capture",
@@ -20,5 +20,6 @@ __all__ = [
     "register_method",
     "register_where",
     "stray_parameters",
+    "sum_by_id",
     "widen",
 ]

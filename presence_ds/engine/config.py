@@ -20,7 +20,8 @@ class PresenceConfig:
             (what the paper scores); or a list of shell-style patterns on parameter names, such as
             ["model.layers.0.*", "*.norm.weight"]. Every parameter is trained whatever is chosen here.
         estimator: exact computes every squared gradient norm exactly; projected estimates it, unbiased, from a
-            two-sided Gaussian projection of each layer's gradient and costs a few percent of a step.
+            two-sided Gaussian projection of each layer's gradient and costs a few percent of a step (embeddings that
+            are not tied to a head stay exact, which is cheaper).
         projection_dim: Side k of the projected gradients (k x k numbers per weight matrix and sample); the relative
             variance of one matrix's estimate is at most (1 + 2/k)^2 - 1. Unused by exact.
         loss_normalizer: What a sample's summed cross-entropy is divided by: token_mean, its own number of target tokens

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from presence_ds.capture import DenseTerm, LookupTerm, OuterTerm, Term, widen
+from presence_ds.capture import DenseTerm, LookupTerm, OuterTerm, Term, sum_by_id, widen
 
 MAX_ELEMENTS = 1 << 25  # of one temporary; larger work is split over samples
 
@@ -90,10 +90,9 @@ def _sum_by_id(ids: Tensor, cols: Tensor) -> Tensor:
     is_new = torch.ones_like(sorted_ids, dtype=torch.bool)
     is_new[:, 1:] = sorted_ids[:, 1:] != sorted_ids[:, :-1]
     group = is_new.cumsum(1) - 1  # which distinct id of its sample a position holds
-    sums = widen(cols).new_zeros(batch_size * positions, cols.shape[-1])
     start = torch.arange(batch_size, device=ids.device).unsqueeze(1) * positions
     columns = torch.take_along_dim(widen(cols), order.unsqueeze(-1), dim=1)
-    sums.index_add_(0, (group + start).flatten(), columns.flatten(0, 1))
+    sums = sum_by_id(group + start, columns, batch_size * positions)
     return sums.view(batch_size, -1).square().sum(1)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from presence_ds.capture import DenseTerm, LookupTerm, OuterTerm, Term, full_shape, widen
+from presence_ds.capture import DenseTerm, LookupTerm, OuterTerm, Term, full_shape, sum_by_id, widen
 
 
 class Projection:
@@ -55,10 +55,9 @@ class Projection:
                 cols = widen(_project(term.cols, self._col))
                 if self._row is not None:
                     return widen(self._row[term.ids]).mT @ cols
-                batch_size, start = len(cols), torch.arange(len(cols), device=cols.device).unsqueeze(1) * term.num_rows
-                sums = cols.new_zeros(batch_size * term.num_rows, cols.shape[-1])
-                sums = sums.index_add_(0, (term.ids + start).flatten(), cols.flatten(0, 1))
-                return sums.view(batch_size, term.num_rows, -1)
+                start = torch.arange(len(cols), device=cols.device).unsqueeze(1) * term.num_rows
+                sums = sum_by_id(term.ids + start, cols, len(cols) * term.num_rows)
+                return sums.view(len(cols), term.num_rows, -1)
             case DenseTerm():
                 if term.grads.dim() <= 2:
                     return widen(term.grads).view(len(term.grads), -1)

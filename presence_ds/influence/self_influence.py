@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from presence_ds.capture import Term
+from presence_ds.capture import LookupTerm, Term
 from presence_ds.errors import ConfigError
 from presence_ds.influence import exact
 from presence_ds.influence.projected import JointProjection, Projection
@@ -33,6 +33,7 @@ class SelfInfluence:
     ) -> None:
         """Score over ``selected``, exactly if ``projection_dim`` is None, else by projections of that width.
 
+        Embeddings that are used in no other way are scored exactly in any case, which costs less than a projection.
         ``device`` is where the model computes.
         """
         self.selected = dict(selected)
@@ -83,7 +84,7 @@ class ScoreSweep:
         influence = self._influence
         if parameter not in influence.selected:
             return
-        if influence.projections is None:
+        if influence.projections is None or self._is_cheaper_exactly(parameter, term, last):
             self._pending.setdefault(parameter, []).append(term)
         else:
             sketch = influence.projections[parameter].sketch(term)
@@ -123,9 +124,14 @@ class ScoreSweep:
             dim=1,
         )
 
+    def _is_cheaper_exactly(self, parameter: Tensor, term: Term, last: bool) -> bool:
+        """Whether ``term`` is all there is of an embedding's gradient, whose norm costs less than its projection."""
+        alone = last and parameter not in self._sketches
+        return alone and isinstance(term, LookupTerm) and not self._influence.keeps_sketches
+
     @torch.no_grad()
     def _complete(self, parameter: Tensor) -> None:
-        if self._influence.projections is None:
+        if parameter in self._pending:
             part = exact.squared_norms(self._pending.pop(parameter))
         else:
             part = self._sketches.pop(parameter).flatten(1).square().sum(1)

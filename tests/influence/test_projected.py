@@ -58,6 +58,19 @@ def test_whole_models_are_unbiased_over_seeds(kind: str, tied: bool) -> None:
     assert (ratio.std(0) < 0.6).all()
 
 
+@pytest.mark.parametrize("keeps_sketches", [False, True])
+def test_an_embedding_by_itself_is_exact(keeps_sketches: bool) -> None:
+    """Its norm costs less than its projection; tied to the head, or kept to be compared, it has to be projected."""
+    ids = tokens(3, 13)
+    for tied in (False, True):
+        model = tiny_model("llama", tied=tied, dtype=torch.float64)
+        selected = select_parameters(model, ["model.embed_tokens.weight"])
+        scorer = Scorer(model, SelfInfluence(selected, None, 0), SampleLoss())
+        scored = scorer.score(model.forward, (), {"input_ids": ids, "labels": ids})
+        found = SelfInfluence(selected, 4, 0, keeps_sketches=keeps_sketches)(scored.capture.terms)
+        assert torch.allclose(found, scored.scores, rtol=1e-9) == (not tied and not keeps_sketches)
+
+
 def test_sides_no_wider_than_k_are_exact() -> None:
     term = OuterTerm(torch.randn(2, 3, 5).double(), torch.randn(2, 3, 7).double())
     expected = (term.rows.mT @ term.cols).flatten(1).square().sum(1)
