@@ -14,7 +14,7 @@ from benchmarks.variants import BASELINES, VARIANTS
 OURS = [name for name in VARIANTS if name not in BASELINES]
 OTHERS = ["plain", *BASELINES]  # in a run of their own: their long steps would leave few for the close comparisons
 FEW = ["plain", "plain_chunked_loss", "one_pass_projected", "loss_signal"]
-Plan = list[tuple[Setting, list[str]]]
+Plan = list[tuple[Setting, list[str], bool]]  # the last: whether memory is measured too
 
 
 def cpu_matrix() -> Plan:
@@ -23,20 +23,23 @@ def cpu_matrix() -> Plan:
     float32 steps are several times as long as bf16 ones, so it is bf16 that lengths, vocabularies and ranks are varied
     in. The other projects' ways are measured at one length: at T = 2048 vmap alone would hold 10 GiB.
     """
-    full, half = Setting(steps=5, warmup=1), Setting(precision="bf16", steps=8, warmup=1)
+    full, half = Setting(steps=4, warmup=1), Setting(precision="bf16", steps=8, warmup=1)
     few = replace(half, steps=4)
     one_thread = replace(few, threads=1)
     return [
-        (full, OURS),
-        (half, OURS),
-        (replace(full, steps=2), OTHERS),
-        (replace(half, steps=4), OTHERS),
-        (replace(few, sequence_length=128, batch_size=16), OURS),
-        (replace(few, sequence_length=2048, batch_size=2), OURS),
-        (replace(few, vocabulary=8192), FEW),
-        (replace(few, vocabulary=65536), FEW),
-        (one_thread, FEW),
-        *((replace(one_thread, ranks=2, stage=stage), FEW) for stage in (1, 2, 3)),
+        (full, OURS, True),
+        (half, OURS, True),
+        (replace(half, keep_freed=True), FEW, False),
+        (replace(full, steps=1), OTHERS, True),
+        (replace(half, steps=3), OTHERS, True),
+        (replace(few, sequence_length=128, batch_size=16), OURS, False),
+        (replace(few, sequence_length=2048, batch_size=2), OURS, True),
+        (replace(few, vocabulary=8192), FEW, False),
+        (replace(few, vocabulary=65536), FEW, True),
+        (one_thread, FEW, False),
+        (replace(one_thread, ranks=2, stage=1), FEW, False),
+        (replace(one_thread, ranks=2, stage=2), FEW, True),
+        (replace(one_thread, ranks=2, stage=3), FEW, True),
     ]
 
 
@@ -54,12 +57,12 @@ def gpu_matrix() -> Plan:
     )
     count = torch.cuda.device_count()
     return [
-        (centre, OURS),
-        (replace(centre, steps=5), OTHERS),
-        (replace(centre, precision="float32"), OURS),
-        (replace(centre, sequence_length=128, batch_size=64), OURS),
-        (replace(centre, sequence_length=512, batch_size=16), OURS),
-        (replace(centre, vocabulary=8192), FEW),
-        (replace(centre, vocabulary=65536), FEW),
-        *((replace(centre, ranks=count, stage=stage), FEW) for stage in (1, 2, 3) if count > 1),
+        (centre, OURS, True),
+        (replace(centre, steps=5), OTHERS, True),
+        (replace(centre, precision="float32"), OURS, False),
+        (replace(centre, sequence_length=128, batch_size=64), OURS, False),
+        (replace(centre, sequence_length=512, batch_size=16), OURS, False),
+        (replace(centre, vocabulary=8192), FEW, False),
+        (replace(centre, vocabulary=65536), FEW, True),
+        *((replace(centre, ranks=count, stage=stage), FEW, True) for stage in (1, 2, 3) if count > 1),
     ]

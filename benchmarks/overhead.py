@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,21 @@ def measure(setting: Setting, variants: list[str] = list(VARIANTS), memory: bool
             "ratio": round(statistics.median(seconds) / statistics.median(plain), 3),
             "quartiles": [round(low, 3), round(high, 3)],
         }
-        if memory:
-            alone = run_ranks(replace(setting, steps=1, warmup=1), [name])
-            found[name]["memory_mib"] = alone["memory_mib"]
+    if memory:
+        for name, peak in zip(variants, _peaks(setting, variants), strict=True):
+            found[name]["memory_mib"] = peak
     return {"setting": setting.as_dict(), "parameters": timed["parameters"], "variants": found}
+
+
+def _peaks(setting: Setting, variants: list[str]) -> list[int]:
+    """Peak memory of each variant alone in MiB, from its second step; on a CPU several at a time."""
+    alone = replace(setting, steps=1, warmup=1)
+    at_a_time = 1
+    if not torch.cuda.is_available():
+        alone = replace(alone, threads=1)
+        at_a_time = max(1, len(os.sched_getaffinity(0)) // setting.ranks)
+    with ThreadPoolExecutor(at_a_time) as pool:
+        return list(pool.map(lambda name: run_ranks(alone, [name])["memory_mib"], variants))
 
 
 def matrix(results: Path, document: Path | None = None, steps: int | None = None) -> None:
@@ -73,13 +85,13 @@ def matrix(results: Path, document: Path | None = None, steps: int | None = None
     known = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     planned = gpu_matrix() if torch.cuda.is_available() else cpu_matrix()
     measured = []
-    for setting, variants in planned:
+    for setting, variants, memory in planned:
         if steps is not None:
             setting = replace(setting, steps=steps)
         same = (row for row in known if row["setting"] == setting.as_dict() and list(row["variants"]) == variants)
         row = next(same, None)
         if row is None:
-            row = measure(setting, variants)
+            row = measure(setting, variants, memory)
             with results.open("a") as stream:
                 stream.write(json.dumps(row) + "\n")
         measured.append(row)
@@ -98,8 +110,8 @@ def run_ranks(setting: Setting, variants: list[str]) -> dict[str, Any]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(setting.ranks)}
-    environment["OMP_NUM_THREADS"] = str(setting.cpu_threads())
+    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(setting.ranks)}
+    environment = os.environ | setting.environment() | rendezvous
     with tempfile.TemporaryDirectory() as folder:
         result, log = Path(folder, "result.json"), Path(folder, "log")
         command = [sys.executable, "-m", "benchmarks.worker", "--setting", json.dumps(setting.as_dict())]
@@ -133,7 +145,7 @@ def report(rows: list[dict[str, Any]]) -> str:
     def title(row: dict[str, Any]) -> list[str]:
         s = row["setting"]
         shown = (s["precision"], s["sequence_length"], s["batch_size"], s["vocabulary"], s["stage"], s["ranks"])
-        return [f"{row['parameters'] / 1e6:.0f} M", *map(str, shown)]
+        return [f"{row['parameters'] / 1e6:.0f} M", *map(str, shown), "keeps" if s["keep_freed"] else "default"]
 
     def time(row: dict[str, Any], name: str) -> str:
         if name not in row["variants"]:
@@ -146,7 +158,7 @@ def report(rows: list[dict[str, Any]]) -> str:
             return "–"
         return f"{row['variants'][name]['memory_mib'] / row['variants']['plain']['memory_mib']:.2f}"
 
-    settings = ["model", "precision", "T", "samples per rank", "vocabulary", "ZeRO", "ranks"]
+    settings = ["model", "precision", "T", "samples per rank", "vocabulary", "ZeRO", "ranks", "allocator"]
     times = [
         [*title(row), f"{row['variants']['plain']['median_s']:.2f} s", *(time(row, name) for name in names)]
         for row in rows
@@ -154,6 +166,7 @@ def report(rows: list[dict[str, Any]]) -> str:
     memories = [
         [*title(row), f"{row['variants']['plain']['memory_mib']} MiB", *(memory(row, name) for name in names)]
         for row in rows
+        if "memory_mib" in row["variants"]["plain"]
     ]
     header = [*settings, "plain step", *names]
     return (
@@ -163,4 +176,5 @@ def report(rows: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    auto_cli([measure, matrix], as_positional=False)
+    if found := auto_cli([measure, matrix], as_positional=False):
+        print(json.dumps(found, indent=2))

@@ -22,6 +22,8 @@ class Setting:
         stage: ZeRO stage.
         ranks: Processes, each on a GPU of its own, or on an equal share of this machine's cores.
         threads: CPU threads of each rank. null: its share of the cores.
+        keep_freed: Have glibc keep freed memory, as a GPU's allocator does. By default it gives large tensors back to
+            the kernel, and the page faults of the next ones hide a part of every variant's differences on a CPU.
         projection_dim: Side k of the projected gradients.
         steps: Measured steps of each variant.
         warmup: Steps of each variant before them.
@@ -36,6 +38,7 @@ class Setting:
     stage: Literal[1, 2, 3] = 2
     ranks: int = 1
     threads: int | None = None
+    keep_freed: bool = False
     projection_dim: int = 32
     steps: int = 10
     warmup: int = 2
@@ -67,6 +70,11 @@ class Setting:
                 "zero_allow_untested_optimizer": True,
             },
         }
+
+    def environment(self) -> dict[str, str]:
+        """Variables of the processes that measure."""
+        keep = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(1 << 26)}
+        return {"OMP_NUM_THREADS": str(self.cpu_threads())} | (keep if self.keep_freed else {})
 
     def cpu_threads(self) -> int:
         """CPU threads of each rank."""

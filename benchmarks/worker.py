@@ -33,6 +33,8 @@ def work(setting: Setting, variants: list[str], result: Path) -> None:
     torch.set_num_threads(setting.cpu_threads())
     deepspeed.init_distributed()
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if torch.cuda.is_available() else torch.device("cpu")
+    if torch.cuda.is_available():
+        torch.cuda.set_device(device)
     torch.manual_seed(dist.get_rank())
     shape = (setting.warmup + setting.steps, setting.batch_size, setting.sequence_length)
     batches = torch.randint(setting.vocabulary, shape).to(device)

@@ -21,7 +21,7 @@ def test_every_variant_with_exact_norms_takes_the_same_weighted_steps() -> None:
 
 
 def test_a_measurement_under_zero_3_on_two_ranks() -> None:
-    setting = replace(TINY, stage=3, ranks=2, precision="bf16")
+    setting = replace(TINY, stage=3, ranks=2, precision="bf16", keep_freed=True)
     row = measure(setting, ["plain", "one_pass_projected"])
     assert row["setting"] == setting.as_dict()
     assert row["variants"]["plain"]["ratio"] == 1
@@ -29,7 +29,7 @@ def test_a_measurement_under_zero_3_on_two_ranks() -> None:
     assert ours["quartiles"][0] <= ours["quartiles"][1]
     assert ours["memory_mib"] > 1
     line = report([row]).splitlines()[4]
-    assert line.startswith("| 0 M | bf16 | 24 | 4 | 300 | 3 | 2 |")
+    assert line.startswith("| 0 M | bf16 | 24 | 4 | 300 | 3 | 2 | keeps |")
     assert f"{ours['ratio']:.2f} (" in line
 
 
