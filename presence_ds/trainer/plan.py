@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
+from presence_ds.engine.checks import check_settings
 from presence_ds.trainer.deepspeed_config import merge_deepspeed_config, offloads_optimizer, read_deepspeed_json
 from presence_ds.trainer.model import check_sequence_length, load_model_config
 from presence_ds.trainer.recipe import Recipe, find_beside_recipe
@@ -47,19 +48,22 @@ def make_plan(recipe: Recipe, recipe_file: Path | None, *, world_size: int, bf16
     precision = training.precision
     if precision == "auto":
         precision = "bf16" if bf16_hardware else "fp32"
+    recipe.presence.uses_running_statistics(accumulation_steps)
     section = read_deepspeed_json(find_beside_recipe(recipe.deepspeed, recipe_file, "deepspeed"))
     model_config = load_model_config(recipe.model)
     check_sequence_length(model_config, recipe.data.sequence_length, "data.sequence_length")
+    deepspeed = merge_deepspeed_config(
+        section,
+        micro_batch_size=training.micro_batch_size,
+        gradient_accumulation_steps=accumulation_steps,
+        world_size=world_size,
+        gradient_clipping=training.gradient_clipping or 0.0,
+        precision=precision,
+        untested_optimizer=recipe.optimizer.kind == "sgd",
+    )
+    check_settings(deepspeed)
     return Plan(
-        deepspeed=merge_deepspeed_config(
-            section,
-            micro_batch_size=training.micro_batch_size,
-            gradient_accumulation_steps=accumulation_steps,
-            world_size=world_size,
-            gradient_clipping=training.gradient_clipping or 0.0,
-            precision=precision,
-            untested_optimizer=recipe.optimizer.kind == "sgd",
-        ),
+        deepspeed=deepspeed,
         offloaded_to_cpu=offloads_optimizer(section),
         model_config=model_config,
         samples_per_step=training.micro_batch_size * accumulation_steps * world_size,

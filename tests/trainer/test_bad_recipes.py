@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from presence_ds import cli
+from tests.trainer.conftest import ROOT
 
 CASES = {
     "unknown field": (["--training.stepz", "3"], "training.stepz"),
@@ -48,6 +49,11 @@ CASES = {
     "reference that is no source": (
         ["--presence.signal=alignment", "--presence.strategy=two_pass", "--reference.sources=[wiki]"],
         "reference.sources: \"wiki\" is no training source: it must be one of ['lines']",
+    ),
+    "ranks of scores that come too late": (["--presence.normalizer", "rank"], "presence.normalizer is rank"),
+    "fp16 at ZeRO stage 0": (
+        ["--training.precision", "fp16", "--deepspeed", str(ROOT / "tests" / "trainer" / "zero0.json")],
+        "fp16.enabled is true",
     ),
     "checkpointing with one_pass": (["--model.activation_checkpointing", "true"], "use two_pass"),
     "log every 0 steps": (["--logging.every_steps", "0"], "logging.every_steps is 0"),

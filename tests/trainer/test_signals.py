@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainer.conftest import presence_train, read_metrics, read_scores
+from tests.trainer.conftest import ROOT, presence_train, read_metrics, read_scores
 
 Environment = dict[str, str]
 TIMINGS = ("throughput(tokens/s)", "step_time(s)", "memory/peak(GiB)")
@@ -13,8 +13,7 @@ SHORT = ["--training.steps", "20", "--evaluation.every_steps", "10", "--presence
 
 
 def test_weights_by_the_loss_at_zero_stage_0(tiny_recipe: Path, tmp_path: Path, environment: Environment) -> None:
-    stage_0 = tmp_path / "zero0.json"
-    stage_0.write_text(json.dumps({"zero_optimization": {"stage": 0}}))
+    stage_0 = ROOT / "tests" / "trainer" / "zero0.json"
     options = ["--presence.signal", "loss", "--deepspeed", str(stage_0), "--run_dir", str(tmp_path / "run")]
     finished = presence_train(tiny_recipe, *SHORT, "0.5", *options, environment=environment, cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr
