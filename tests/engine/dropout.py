@@ -1,0 +1,68 @@
+"""Runs on every rank of a pool: training with dropout, beside plain autograd from the same random state."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from tests.engine.behaviour import start
+from tests.engine.training import data, full_parameters
+from tests.models import VOCABULARY
+
+SEED = 7
+
+
+def differences(strategy: str, stage: int, accumulation_steps: int, checkpointing: bool) -> tuple[float, float, bool]:
+    """Of the parameters after a step with uniform weights: from plain training, from training without dropout.
+
+    And whether the random state afterwards is the one that plain training leaves.
+    """
+    (step,) = data(1, accumulation_steps)
+    rank = dist.get_rank()
+    model = _model()
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    presence = {"signal": "uniform", "strategy": strategy}
+    engine = start(model, stage=stage, accumulation_steps=accumulation_steps, presence=presence)
+    torch.manual_seed(SEED + rank)
+    for micro_batch in step:
+        ids = micro_batch[rank]
+        engine.backward(engine(input_ids=ids, labels=ids))
+        engine.step()
+    state, found = torch.get_rng_state(), full_parameters(engine)
+    expected, expected_state = _plain(step, rank, dropout=True)
+    without, _ = _plain(step, rank, dropout=False)
+    return _largest(found, expected), _largest(found, without), torch.equal(state, expected_state)
+
+
+def _plain(step: Tensor, rank: int, *, dropout: bool) -> tuple[list[Tensor], Tensor]:
+    model = _model().train(dropout)
+    torch.manual_seed(SEED + rank)
+    for micro_batch in step:
+        (model(input_ids=micro_batch[rank], labels=micro_batch[rank]).loss / len(step)).backward()
+    state = torch.get_rng_state()
+    for parameter in model.parameters():
+        dist.all_reduce(parameter.grad)
+        parameter.data -= 0.5 * parameter.grad / dist.get_world_size()  # the learning rate of `optimizer_for`
+    return [parameter.detach() for parameter in model.parameters()], state
+
+
+def _model() -> GPT2LMHeadModel:
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=VOCABULARY,
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        n_positions=64,
+        attn_pdrop=0.2,
+        embd_pdrop=0.2,
+        resid_pdrop=0.2,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return GPT2LMHeadModel(config).train()
+
+
+def _largest(ours: list[Tensor], theirs: list[Tensor]) -> float:
+    return max((a - b).abs().max().item() for a, b in zip(ours, theirs, strict=True))
