@@ -37,7 +37,7 @@ def test_fp16_is_float32_on_the_steps_that_did_not_overflow(
         assert any(after > before for before, after in zip(narrow.scales, narrow.scales[1:], strict=False))
         applied = [index for index, applied in enumerate(narrow.applied) if applied]
         for index, expected, norm in zip(applied, wide.weights, wide.norms, strict=True):
-            torch.testing.assert_close(narrow.weights[index], expected, rtol=0.05, atol=1e-5)
+            torch.testing.assert_close(narrow.weights[index], expected, rtol=0.15, atol=1e-5)
             assert narrow.norms[index] == pytest.approx(norm, rel=0.02)
         for ours, theirs in zip(narrow.parameters, wide.parameters, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0.0, atol=5e-3)
