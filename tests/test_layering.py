@@ -15,6 +15,7 @@ ALLOWED = {
     "engine": {"capture", "influence", "reweighting", "engine"},
     "data": {"data"},
     "trainer": {"capture", "influence", "reweighting", "engine", "data", "trainer"},
+    "commands": {"capture", "influence", "reweighting", "engine", "data", "trainer", "commands"},
 }
 SHARED = {"errors", "versions"}
 

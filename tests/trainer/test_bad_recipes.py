@@ -8,6 +8,10 @@ import pytest
 import yaml
 
 from presence_ds import cli
+from presence_ds.commands import train
+from presence_ds.commands.recipe_arguments import read_recipe
+from presence_ds.trainer.plan import make_plan
+from presence_ds.trainer.recipe import find_beside_recipe
 from tests.trainer.conftest import ROOT
 
 CASES = {
@@ -163,9 +167,9 @@ def test_shared_values_may_be_auto_or_the_same(tiny_recipe: Path, tmp_path: Path
     path = tmp_path / "ds.json"
     values = {"train_batch_size": "auto", "gradient_clipping": 1.0, "train_micro_batch_size_per_gpu": 4}
     path.write_text(json.dumps({"zero_optimization": {"stage": 2}} | values))
-    parser = cli.make_train_parser()
-    recipe, recipe_file = cli.read_recipe(parser, parser.parse_args([str(tiny_recipe), "--deepspeed", str(path)]))
-    plan = cli.make_plan(recipe, recipe_file, world_size=2, bf16_hardware=True)
+    parser = train.make_parser()
+    recipe, recipe_file = read_recipe(parser, parser.parse_args([str(tiny_recipe), "--deepspeed", str(path)]))
+    plan = make_plan(recipe, recipe_file, world_size=2, bf16_hardware=True)
     assert plan.deepspeed["train_batch_size"] == 16
     assert plan.deepspeed["gradient_clipping"] == 1.0
     assert plan.precision == "fp32"
@@ -180,5 +184,5 @@ def test_deepspeed_path_beside_the_recipe_or_in_the_working_directory(
         place.mkdir(exist_ok=True)
         monkeypatch.chdir(tmp_path / "work" if place != tiny_recipe.parent else "/")
         (place / "here.json").write_text(source.read_text())
-        assert cli.find_beside_recipe("here.json", tiny_recipe, "deepspeed") == (place / "here.json").resolve()
+        assert find_beside_recipe("here.json", tiny_recipe, "deepspeed") == (place / "here.json").resolve()
         (place / "here.json").unlink()
