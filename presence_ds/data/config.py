@@ -1,6 +1,7 @@
 """What the corpus is made of."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from presence_ds.data.noise import NoiseConfig
 from presence_ds.data.sources import SourceConfig
@@ -18,6 +19,9 @@ class DataConfig:
         validation_fraction: Share of the documents of each source held out for validation, between 0 and 1, chosen by
             a hash of the seed and the document's id. 0: no validation. Not used with validation_sources.
         sequence_length: Tokens per sample.
+        packing: How documents become samples. concat joins them, with EOS after each, and cuts every sequence_length
+            tokens. best_fit keeps documents whole where they fit, several to a sample, with a little padding. document
+            puts one document into a sample, and the rest of a longer one into further samples, with much padding.
         tokenizer: The tokenizer.
         noise: Word-shuffled copies added to the training documents. None: no noise.
         max_bad_share: Share of a source's rows (malformed lines, rows without text, files that are not UTF-8), between
@@ -30,6 +34,7 @@ class DataConfig:
     validation_sources: list[SourceConfig] | None = None
     validation_fraction: float = 0.01
     sequence_length: int = 1024
+    packing: Literal["concat", "best_fit", "document"] = "concat"
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     noise: NoiseConfig | None = None
     max_bad_share: float = 0.01

@@ -26,8 +26,9 @@ def build_loader(
     """Build this rank's loader of full micro-batches; over the ranks each sample comes once per epoch.
 
     What does not fill a micro-batch on every rank is left out of the epoch. Batches are dicts of ``input_ids`` and
-    ``labels`` (int64 [micro_batch_size, sequence_length]), ``source_ids`` (int64 [micro_batch_size]) and
-    ``document_ids`` (a list of str). The order depends on the seed and on ``loader.sampler.set_epoch``.
+    ``labels`` (int64 [micro_batch_size, sequence_length]), ``attention_mask`` alike where samples have padding,
+    ``source_ids`` and ``offsets`` (int64 [micro_batch_size]) and ``document_ids`` (a list of str). The order depends on
+    the seed and on ``loader.sampler.set_epoch``.
 
     Raises:
         DataError: there is not one micro-batch for every rank.

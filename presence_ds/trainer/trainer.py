@@ -9,7 +9,9 @@ from presence_ds.engine import PresenceEngine
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.distributed import Ranks
 
-Batch = dict[str, Any]  # input_ids, labels: int64 [B, T]; source_ids: int64 [B]; document_ids: B strings
+# input_ids, labels and, in a corpus with padding, attention_mask: int64 [B, T]; source_ids, offsets: int64 [B];
+# document_ids: B strings
+Batch = dict[str, Any]
 Metrics = dict[str, Any]  # one line of metrics.jsonl
 
 
@@ -74,15 +76,17 @@ class Trainer:
         learning_rate = self.engine.get_lr()[0]
         for _ in range(self.engine.gradient_accumulation_steps()):
             batch = next(self._batches)
-            loss = self.engine(**self._model_inputs(batch))
+            source_ids = batch["source_ids"].to(self.engine.device, non_blocking=True)
+            loss = self.engine(**self.model_inputs(batch), source_ids=source_ids)
             self.engine.backward(loss)
             self.engine.step()
             self.notify("on_micro_step", batch)
         self.step += 1
         return self._metrics(learning_rate)
 
-    def _model_inputs(self, batch: Batch) -> dict[str, torch.Tensor]:
-        names = ("input_ids", "labels", "source_ids")
+    def model_inputs(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """What the model takes of a batch, on this rank's device."""
+        names = [name for name in ("input_ids", "labels", "attention_mask") if name in batch]
         return {name: batch[name].to(self.engine.device, non_blocking=True) for name in names}
 
     def _metrics(self, learning_rate: float) -> Metrics:

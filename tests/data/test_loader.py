@@ -22,8 +22,8 @@ def make_stream(corpus: Corpus, rank: int, world_size: int, num_workers: int = 0
 def test_batches_are_stacked(corpus: Corpus) -> None:
     batch = next(make_stream(corpus, 0, 1))
     assert batch["input_ids"].shape == batch["labels"].shape == (16, 32)
-    assert batch["source_ids"].shape == (16,)
-    assert {batch[name].dtype for name in ("input_ids", "labels", "source_ids")} == {torch.int64}
+    assert batch["source_ids"].shape == batch["offsets"].shape == (16,)
+    assert {batch[name].dtype for name in ("input_ids", "labels", "source_ids", "offsets")} == {torch.int64}
     assert len(batch["document_ids"]) == 16
     names = [corpus.source_names[index] for index in batch["source_ids"]]
     assert all(name in ("shuffled", document[0]) for name, document in zip(names, batch["document_ids"], strict=True))

@@ -63,9 +63,9 @@ class Evaluation(Callback):
         engine.eval()
         loss_sum, tokens = 0.0, 0
         for batch in islice(self._loader, self._config.max_batches):
-            labels = batch["labels"].to(engine.device)
-            loss = engine(input_ids=batch["input_ids"].to(engine.device), labels=labels).loss
-            count = int((labels[:, 1:] != -100).sum())
+            inputs = trainer.model_inputs(batch)
+            loss = engine(**inputs).loss
+            count = int((inputs["labels"][:, 1:] != -100).sum())
             loss_sum += float(loss) * count
             tokens += count
         engine.train()
