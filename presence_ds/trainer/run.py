@@ -13,6 +13,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 import presence_ds
 from presence_ds.data import BatchStream, Corpus, PackedDataset, build_loader, open_corpus, prepare_corpus
+from presence_ds.data.token_bytes import token_bytes
 from presence_ds.engine import PresenceConfig
 from presence_ds.reweighting.schedule import ScheduleConfig, TemperatureSchedule
 from presence_ds.trainer.callbacks.callback import Callback
@@ -150,7 +151,7 @@ def make_callbacks(
     evaluation = None
     if len(corpus.validation) > 0:
         validation = corpus_loader(corpus.validation, recipe, ranks)
-        callbacks["evaluation"] = evaluation = Evaluation(recipe.evaluation, validation)
+        callbacks["evaluation"] = evaluation = Evaluation(recipe.evaluation, validation, token_bytes(corpus.tokenizer))
     if ranks.is_main:
         callbacks["metrics_file"] = MetricsFile(directory.metrics)
         callbacks["console"] = Console(console)
