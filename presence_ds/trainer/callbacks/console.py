@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
@@ -22,12 +22,8 @@ class Console(Callback):
         self._console = console
         self._progress: Progress | None = None
         self._task: TaskID | None = None
-        self._started = 0.0
-        self._first_step = 0
 
     def on_train_start(self, trainer: Trainer) -> None:
-        self._started = time.perf_counter()
-        self._first_step = trainer.step
         if self._console.is_terminal:
             self._progress = Progress(
                 BarColumn(bar_width=10),
@@ -50,8 +46,8 @@ class Console(Callback):
             if "validation/loss" in metrics:
                 self._console.print(f"step {trainer.step}  {describe_validation(metrics)}", highlight=False)
             return
-        per_step = (time.perf_counter() - self._started) / (trainer.step - self._first_step)
-        remaining = time.strftime("%H:%M:%S", time.gmtime(per_step * (trainer.total_steps - trainer.step)))
+        seconds = metrics.get("eta(s)")
+        remaining = "unknown" if seconds is None else timedelta(seconds=round(seconds))
         line = f"step {trainer.step}/{trainer.total_steps}  ETA {remaining}  {text}"
         if "validation/loss" in metrics:
             line += f"  {describe_validation(metrics)}"
@@ -72,6 +68,8 @@ def describe(metrics: Metrics) -> str:
     text = f"loss {metrics['loss']:.4f}"
     if "throughput(tokens/s)" in metrics:
         text += f"  {metrics['throughput(tokens/s)']:,.0f} tokens/s"
+    if "mfu" in metrics:
+        text += f"  {metrics['mfu']:.1%} MFU"
     return text + f"  τ {metrics['tau']:.3g} ({metrics['stage']})"
 
 
