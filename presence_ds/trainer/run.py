@@ -13,6 +13,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 import presence_ds
 from presence_ds.data import BatchStream, Corpus, PackedDataset, build_loader, open_corpus, prepare_corpus
+from presence_ds.data.token_bytes import token_bytes
 from presence_ds.engine import PresenceConfig
 from presence_ds.reweighting.schedule import ScheduleConfig, TemperatureSchedule
 from presence_ds.trainer.callbacks.callback import Callback
@@ -25,7 +26,9 @@ from presence_ds.trainer.callbacks.score_records import ScoreRecords
 from presence_ds.trainer.callbacks.stage_summary import StageSummary
 from presence_ds.trainer.callbacks.throughput import Throughput
 from presence_ds.trainer.callbacks.wandb_run import WandbRun
+from presence_ds.trainer.device import device_name, known_peak_tflops
 from presence_ds.trainer.distributed import Ranks
+from presence_ds.trainer.flops import count_flops
 from presence_ds.trainer.learning_rate import build_lr_scheduler
 from presence_ds.trainer.model import build_model, fit_vocabulary
 from presence_ds.trainer.optimizer import build_optimizer
@@ -64,6 +67,7 @@ def train_on(ranks: Ranks, recipe: Recipe, recipe_file: Path | None, resolved: d
         fit_vocabulary(plan.model_config, recipe.model, corpus.tokenizer)
         transformers.set_seed(recipe.training.seed)
         model = build_model(plan.model_config, recipe.model)
+    throughput = make_throughput(recipe, plan, model, ranks)  # before ZeRO-3 partitions the model
 
     optimizer = build_optimizer(model, recipe.optimizer, offloaded_to_cpu=plan.offloaded_to_cpu)
     scheduler = build_lr_scheduler(optimizer, recipe.lr_schedule, recipe.training.steps)
@@ -76,7 +80,7 @@ def train_on(ranks: Ranks, recipe: Recipe, recipe_file: Path | None, resolved: d
         engine,
         BatchStream(corpus_loader(corpus.train, recipe, ranks)),
         ranks,
-        make_callbacks(recipe, resolved, corpus, directory, ranks, console),
+        make_callbacks(recipe, resolved, corpus, directory, ranks, console, throughput),
         total_steps=recipe.training.steps,
         log_every_steps=recipe.logging.every_steps,
         tokens_per_step=plan.samples_per_step * recipe.data.sequence_length,
@@ -141,16 +145,17 @@ def make_callbacks(
     directory: RunDirectory,
     ranks: Ranks,
     console: RichConsole,
+    throughput: Throughput,
 ) -> dict[str, Callback]:
     """The callbacks of this rank in the order they are called; the names are those in a checkpoint."""
     callbacks: dict[str, Callback] = {}
     if recipe.logging.score_records:
         callbacks["score_records"] = ScoreRecords(directory.scores, ranks.rank, corpus.source_names)
-    callbacks["throughput"] = throughput = Throughput()
+    callbacks["throughput"] = throughput
     evaluation = None
     if len(corpus.validation) > 0:
         validation = corpus_loader(corpus.validation, recipe, ranks)
-        callbacks["evaluation"] = evaluation = Evaluation(recipe.evaluation, validation)
+        callbacks["evaluation"] = evaluation = Evaluation(recipe.evaluation, validation, token_bytes(corpus.tokenizer))
     if ranks.is_main:
         callbacks["metrics_file"] = MetricsFile(directory.metrics)
         callbacks["console"] = Console(console)
@@ -164,6 +169,16 @@ def make_callbacks(
     callbacks["stage_summary"] = StageSummary(directory.summary, evaluation, throughput, show)
     callbacks["checkpoints"] = Checkpoints(recipe.checkpoint, directory.checkpoints)
     return callbacks
+
+
+def make_throughput(recipe: Recipe, plan: Plan, model: torch.nn.Module, ranks: Ranks) -> Throughput:
+    """The clock, told what the model computes and what all devices could."""
+    flops = count_flops(model, plan.model_config, recipe.data.sequence_length)
+    tflops = recipe.logging.peak_tflops or known_peak_tflops(device_name(), plan.precision)
+    return Throughput(
+        model_flops_per_token=None if flops is None else flops.model,
+        peak_flops=None if tflops is None else tflops * 1e12 * ranks.world_size,
+    )
 
 
 def setup_facts(recipe: Recipe, plan: Plan, trainer: Trainer, directory: RunDirectory) -> dict[str, Any]:

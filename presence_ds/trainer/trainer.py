@@ -1,5 +1,6 @@
 """The training loop. Everything optional is a callback."""
 
+import time
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ class Trainer:
         self.tokens_per_step = tokens_per_step
         self.source_names = source_names
         self.step = 0
+        self.waited = 0.0  # seconds in which this rank has waited for batches
         self._batches = batches
         self._callbacks = callbacks
         self._log_every_steps = log_every_steps
@@ -75,7 +77,9 @@ class Trainer:
         """One optimizer step: as many micro-steps as DeepSpeed accumulates."""
         learning_rate = self.engine.get_lr()[0]
         for _ in range(self.engine.gradient_accumulation_steps()):
+            asked = time.perf_counter()
             batch = next(self._batches)
+            self.waited += time.perf_counter() - asked
             source_ids = batch["source_ids"].to(self.engine.device, non_blocking=True)
             loss = self.engine(**self.model_inputs(batch), source_ids=source_ids)
             self.engine.backward(loss)

@@ -13,10 +13,10 @@ import pytest
 
 from presence_ds.data import open_corpus
 from presence_ds.trainer.callbacks.checkpoint import complete_checkpoints
+from presence_ds.trainer.callbacks.throughput import TIMINGS
 from tests.trainer.conftest import ROOT, presence_train, read_metrics, read_scores, write_recipe
 
 Environment = dict[str, str]
-TIMINGS = ("throughput(tokens/s)", "step_time(s)", "memory/peak(GiB)")
 
 
 @pytest.fixture(scope="module")
