@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from presence_ds.data.mixture import check_weights
 from presence_ds.data.noise import NoiseConfig
 from presence_ds.data.sources import SourceConfig
 from presence_ds.data.tokenizer import TokenizerConfig
@@ -54,6 +55,13 @@ class DataConfig:
                 names.append(source.name)
             if doubled := [name for name in names if names.count(name) > 1]:
                 raise ConfigError(f'{field}.{group} has two sources named "{doubled[0]}": give each its own name')
+        check_weights(self.sources, f"{field}.sources")
+        for index, source in enumerate(self.validation_sources or []):
+            if source.weight is not None:
+                raise ConfigError(
+                    f"{field}.validation_sources[{index}].weight is {source.weight}: it must be null, as every "
+                    f"validation sample is evaluated once"
+                )
         if not 0.0 <= self.validation_fraction < 1.0:
             raise ConfigError(
                 f"{field}.validation_fraction is {self.validation_fraction}: it must be at least 0 and below 1"

@@ -250,6 +250,8 @@ def _fingerprint(config: DataConfig, groups: list[list[SourceFile]]) -> str:
     """Digest of everything that decides what the corpus holds."""
     settings = asdict(config)
     del settings["num_workers"]
+    for source in [*settings["sources"], *(settings["validation_sources"] or [])]:
+        del source["weight"]
     paths = [file.path for files in groups for file in files]
     if config.tokenizer.path is not None:
         tokenizer = Path(config.tokenizer.path).expanduser()

@@ -12,7 +12,16 @@ from rich.console import Console as RichConsole
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 import presence_ds
-from presence_ds.data import BatchStream, Corpus, PackedDataset, build_loader, open_corpus, prepare_corpus
+from presence_ds.data import (
+    BatchStream,
+    Corpus,
+    PackedDataset,
+    build_evaluation_loader,
+    build_loader,
+    mixture_weights,
+    open_corpus,
+    prepare_corpus,
+)
 from presence_ds.data.token_bytes import token_bytes
 from presence_ds.engine import PresenceConfig
 from presence_ds.reweighting.schedule import ScheduleConfig, TemperatureSchedule
@@ -78,7 +87,7 @@ def train_on(ranks: Ranks, recipe: Recipe, recipe_file: Path | None, resolved: d
 
     trainer = Trainer(
         engine,
-        BatchStream(corpus_loader(corpus.train, recipe, ranks)),
+        training_batches(corpus, recipe, ranks),
         ranks,
         make_callbacks(recipe, resolved, corpus, directory, ranks, console, throughput),
         total_steps=recipe.training.steps,
@@ -125,17 +134,29 @@ def load_corpus(recipe: Recipe, directory: RunDirectory, ranks: Ranks) -> Corpus
     return corpus
 
 
-def corpus_loader(part: PackedDataset, recipe: Recipe, ranks: Ranks) -> StatefulDataLoader:
-    """Micro-batches of this rank."""
-    return build_loader(
-        part,
-        micro_batch_size=recipe.training.micro_batch_size,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        seed=recipe.data.seed,
-        shuffle=True,  # in evaluation too: its first batches have to stand for all sources
-        num_workers=recipe.data.num_workers,
+def training_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks) -> BatchStream:
+    """Micro-batches of this rank out of the whole training part."""
+    weights = mixture_weights(recipe.data.sources, recipe.data.noise)
+    loader = build_loader(
+        corpus.train, **loader_options(recipe, ranks), weights=weights, source_names=corpus.source_names
     )
+    return BatchStream(loader)
+
+
+def evaluation_loader(part: PackedDataset, recipe: Recipe, ranks: Ranks) -> StatefulDataLoader:
+    """This rank's batches of a split, every sample of which is seen once."""
+    return build_evaluation_loader(part, **loader_options(recipe, ranks))
+
+
+def loader_options(recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
+    """What every loader of a run has in common."""
+    return {
+        "micro_batch_size": recipe.training.micro_batch_size,
+        "rank": ranks.rank,
+        "world_size": ranks.world_size,
+        "seed": recipe.data.seed,
+        "num_workers": recipe.data.num_workers,
+    }
 
 
 def make_callbacks(
@@ -154,7 +175,7 @@ def make_callbacks(
     callbacks["throughput"] = throughput
     evaluation = None
     if len(corpus.validation) > 0:
-        validation = corpus_loader(corpus.validation, recipe, ranks)
+        validation = evaluation_loader(corpus.validation, recipe, ranks)
         callbacks["evaluation"] = evaluation = Evaluation(recipe.evaluation, validation, token_bytes(corpus.tokenizer))
     if ranks.is_main:
         callbacks["metrics_file"] = MetricsFile(directory.metrics)
@@ -163,7 +184,7 @@ def make_callbacks(
             callbacks["wandb"] = WandbRun(recipe.wandb, directory, resolved, console.print)
     if recipe.reference.sources:
         trusted = corpus.train.of_sources([corpus.source_names.index(name) for name in recipe.reference.sources])
-        stream = BatchStream(corpus_loader(trusted, recipe, ranks))
+        stream = BatchStream(build_loader(trusted, **loader_options(recipe, ranks)))
         callbacks["reference"] = ReferenceStream(recipe.reference.every_steps, stream)
     show = partial(print_summary, console)
     callbacks["stage_summary"] = StageSummary(directory.summary, evaluation, throughput, show)

@@ -100,6 +100,8 @@ class Trainer:
         metrics: Metrics = {"step": self.step, "tokens": self.tokens, "epoch": self._batches.epoch, **statistics}
         for source_id, source in sources.items():
             metrics |= {f"source/{self.source_names[source_id]}/{name}": value for name, value in source.items()}
+        if len(self._batches.source_epochs) > 1:
+            metrics |= {f"source/{name}/epoch": value for name, value in self._batches.source_epochs.items()}
         metrics["learning_rate"] = learning_rate
         norm = self.engine.get_global_grad_norm()
         metrics["gradient_norm"] = None if norm is None else float(norm)  # DeepSpeed has none at ZeRO stage 0

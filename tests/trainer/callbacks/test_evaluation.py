@@ -12,7 +12,7 @@ from presence_ds.commands.recipe_arguments import read_recipe
 from presence_ds.data import open_corpus, prepare_corpus
 from presence_ds.trainer.callbacks.evaluation import figures_of
 from presence_ds.trainer.recipe import Recipe
-from presence_ds.trainer.run import corpus_loader
+from presence_ds.trainer.run import evaluation_loader
 from tests.ranks import Ranks
 from tests.trainer.callbacks import evaluations
 
@@ -35,7 +35,7 @@ def corpora(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
 def test_a_few_batches_hold_every_source_and_do_not_change(corpora: tuple[Recipe, Path]) -> None:
     recipe, folder = corpora
     ranks = SimpleNamespace(rank=0, world_size=2)
-    loader = corpus_loader(open_corpus(folder).validation, recipe, ranks)  # type: ignore[arg-type]
+    loader = evaluation_loader(open_corpus(folder).validation, recipe, ranks)  # type: ignore[arg-type]
     first = [batch["source_ids"].tolist() + batch["document_ids"] for batch in islice(loader, 5)]
     again = [batch["source_ids"].tolist() + batch["document_ids"] for batch in islice(loader, 5)]
     assert again == first
