@@ -13,6 +13,7 @@ ALLOWED = {
     "influence": {"capture", "influence"},
     "reweighting": {"reweighting"},
     "engine": {"capture", "influence", "reweighting", "engine"},
+    "hf": {"capture", "influence", "reweighting", "engine", "hf"},
     "data": {"data"},
     "trainer": {"capture", "influence", "reweighting", "engine", "data", "trainer"},
     "commands": {"capture", "influence", "reweighting", "engine", "data", "trainer", "commands"},
