@@ -1,4 +1,4 @@
-"""The command line: ``presence train RECIPE.yaml [--section.field value ...]``."""
+"""The command line: ``presence train RECIPE.yaml [--section.field value ...]``, and ``presence estimate``."""
 
 import sys
 import time
@@ -8,16 +8,19 @@ from typing import Any
 
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
+from rich.console import Console
 
 from presence_ds.data.sources import find_files
 from presence_ds.errors import ConfigError, PresenceError
 from presence_ds.trainer.distributed import environment_rank, launched
+from presence_ds.trainer.estimate import estimate
+from presence_ds.trainer.estimate.report import print_estimate
 from presence_ds.trainer.launcher import launch, local_processes, set_environment_defaults
 from presence_ds.trainer.plan import make_plan
 from presence_ds.trainer.precision import hardware_has_bf16
 from presence_ds.trainer.recipe import Recipe, find_beside_recipe
 
-NOT_RECIPE = ("recipe", "num_processes", "local_rank")
+NOT_RECIPE = ("recipe", "num_processes", "local_rank", "ranks")
 NOT_OURS = (
     "'set_vital' is deprecated",
     ".*(all_gather_into|reduce_scatter)_tensor. is deprecated",
@@ -49,25 +52,53 @@ def run(arguments: list[str]) -> None:
     commands = parser.add_subcommands(required=True, dest="command")
     train_parser = make_train_parser()
     commands.add_subcommand("train", train_parser, help="Train a model as a recipe says.")
+    estimate_parser = make_estimate_parser()
+    commands.add_subcommand("estimate", estimate_parser, help="Tell what a recipe needs, without training.")
     try:
-        parsed = parser.parse_args(arguments).train
-        recipe, recipe_file = read_recipe(train_parser, parsed)
+        command = parser.parse_args(arguments)
+        parsed = command[command.command]
+        recipe, recipe_file = read_recipe(train_parser if command.command == "train" else estimate_parser, parsed)
     except ArgumentError as error:
         raise ConfigError(" ".join(str(error).split())) from None
-    if launched():
+    if command.command == "estimate":
+        print_estimate(Console(), estimate(recipe, recipe_file, checked_processes(parsed.ranks, "ranks")))
+    elif launched():
         from presence_ds.trainer.run import train
 
         for message in NOT_OURS:
             warnings.filterwarnings("ignore", message=message)
         train(recipe, recipe_file, resolved_recipe(train_parser, parsed, recipe, recipe_file))
     else:
-        if parsed.num_processes is not None and parsed.num_processes < 1:
-            raise ConfigError(f"num_processes is {parsed.num_processes}: it must be at least 1")
-        processes = local_processes(parsed.num_processes)
+        processes = checked_processes(parsed.num_processes, "num_processes")
         make_plan(recipe, recipe_file, world_size=processes, bf16_hardware=hardware_has_bf16())
         for source in [*recipe.data.sources, *(recipe.data.validation_sources or [])]:
             find_files(source)
         launch(arguments[1:], parsed.num_processes)
+
+
+def checked_processes(requested: int | None, field: str) -> int:
+    """Ranks as requested, or those that this machine would start."""
+    if requested is not None and requested < 1:
+        raise ConfigError(f"{field} is {requested}: it must be at least 1")
+    return local_processes(requested)
+
+
+def make_estimate_parser() -> ArgumentParser:
+    """The parser of ``presence estimate``: the fields of `Recipe`, and a number of ranks."""
+    parser = ArgumentParser(
+        exit_on_error=False,
+        description="Tell what a recipe needs: memory per rank at every ZeRO stage, tokens per step, and what scoring "
+        "adds. Needs no GPU, reads no text and makes no weights.",
+    )
+    parser.add_argument("recipe", action=RecipeFile, help="YAML file with the fields below; later options override it.")
+    parser.add_argument(
+        "--ranks",
+        type=int | None,
+        default=None,
+        help="Ranks of the run. null: as many as train starts on this machine.",
+    )
+    parser.add_class_arguments(Recipe)
+    return parser
 
 
 def make_train_parser() -> ArgumentParser:

@@ -43,6 +43,9 @@ class OptimizerConfig:
             raise ConfigError(f"{field}.weight_decay is {self.weight_decay}: it must be 0 or more")
 
 
+MOMENTS = {"adamw": 2, "sgd": 0}  # float32 tensors of state per parameter; momentum adds one
+
+
 def build_optimizer(
     model: torch.nn.Module, config: OptimizerConfig, *, offloaded_to_cpu: bool
 ) -> torch.optim.Optimizer:

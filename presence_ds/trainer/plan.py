@@ -36,8 +36,10 @@ class Plan:
         return int(self.deepspeed["zero_optimization"]["stage"])
 
 
-def make_plan(recipe: Recipe, recipe_file: Path | None, *, world_size: int, bf16_hardware: bool) -> Plan:
-    """Validate the recipe and read the files that it names.
+def make_plan(
+    recipe: Recipe, recipe_file: Path | None, *, world_size: int, bf16_hardware: bool, runs_here: bool = True
+) -> Plan:
+    """Validate the recipe and read the files that it names; ``runs_here``: whether this machine is to train it.
 
     Raises:
         ConfigError: the first value that cannot be used, in one line naming its field.
@@ -61,7 +63,7 @@ def make_plan(recipe: Recipe, recipe_file: Path | None, *, world_size: int, bf16
         precision=precision,
         untested_optimizer=recipe.optimizer.kind == "sgd",
     )
-    check_settings(deepspeed)
+    check_settings(deepspeed, runs_here=runs_here)
     return Plan(
         deepspeed=deepspeed,
         offloaded_to_cpu=offloads_optimizer(section),
