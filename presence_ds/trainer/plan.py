@@ -9,6 +9,7 @@ from transformers import PretrainedConfig
 from presence_ds.engine.checks import check_settings
 from presence_ds.trainer.deepspeed_config import merge_deepspeed_config, offloads_optimizer, read_deepspeed_json
 from presence_ds.trainer.model import check_sequence_length, load_model_config
+from presence_ds.trainer.optimizer import KINDS
 from presence_ds.trainer.recipe import Recipe, find_beside_recipe
 
 
@@ -61,7 +62,7 @@ def make_plan(
         world_size=world_size,
         gradient_clipping=training.gradient_clipping or 0.0,
         precision=precision,
-        untested_optimizer=recipe.optimizer.kind == "sgd",
+        untested_optimizer=not KINDS[recipe.optimizer.kind].listed,
     )
     check_settings(deepspeed, runs_here=runs_here)
     return Plan(

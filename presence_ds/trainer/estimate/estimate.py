@@ -11,7 +11,6 @@ from presence_ds.trainer.estimate.activations import micro_step_peak
 from presence_ds.trainer.estimate.flops import added_flops, count_flops, scoring_flops
 from presence_ds.trainer.estimate.states import ModelStates, model_states
 from presence_ds.trainer.model import build_empty_model, fit_vocabulary, round_vocabulary
-from presence_ds.trainer.optimizer import MOMENTS
 from presence_ds.trainer.plan import Plan, make_plan
 from presence_ds.trainer.recipe import Recipe
 
@@ -92,7 +91,7 @@ def estimate(recipe: Recipe, recipe_file: Path | None, ranks: int) -> Estimate:
                 stage,
                 ranks=ranks,
                 bytes_per_element=dtype.itemsize,
-                moments=MOMENTS[recipe.optimizer.kind] + (recipe.optimizer.momentum > 0),
+                moments=recipe.optimizer.moments(),
                 accumulation_steps=plan.deepspeed["gradient_accumulation_steps"],
             )
             for stage in range(4)

@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import presence_ds
 from presence_ds.trainer.estimate.states import model_states
-from presence_ds.trainer.optimizer import MOMENTS, OptimizerConfig, build_optimizer
+from presence_ds.trainer.optimizer import OptimizerConfig, build_optimizer
 
 BUCKET = 12_000  # elements: no less than the largest parameter, which DeepSpeed otherwise copies once more
 RANKS = 2
@@ -57,7 +57,7 @@ def measure(case: Case) -> tuple[float, float]:
     sizes = [parameter.numel() for parameter in model.parameters()]
     before = tensor_bytes() - 4 * sum(sizes)
     section = {"reduce_bucket_size": BUCKET, "overlap_comm": False, **case.zero}
-    optimizer = OptimizerConfig(kind=case.optimizer)  # type: ignore[arg-type]
+    optimizer = OptimizerConfig(kind=case.optimizer)
     offloaded = "offload_optimizer" in case.zero
     engine, *_ = presence_ds.initialize(
         model=model,
@@ -87,7 +87,7 @@ def measure(case: Case) -> tuple[float, float]:
         case.stage,
         ranks=RANKS,
         bytes_per_element=2 if case.precision == "bf16" else 4,
-        moments=MOMENTS[case.optimizer],
+        moments=optimizer.moments(),
         accumulation_steps=2,
     )
     return found, states.device - states.gathered + states.host
