@@ -85,12 +85,17 @@ def check_sequence_length(config: PretrainedConfig, sequence_length: int, field:
         )
 
 
+def round_vocabulary(tokens: int) -> int:
+    """The vocab_size that a model gets whose configuration leaves it to a tokenizer of ``tokens`` tokens."""
+    return -(-tokens // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+
+
 def fit_vocabulary(config: PretrainedConfig, model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> None:
     """Fill in what an inline configuration leaves to the tokenizer, in place, and check that every token id fits."""
     given = model.config or {}
     if model.config is not None:
         if "vocab_size" not in given:
-            config.vocab_size = -(-len(tokenizer) // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+            config.vocab_size = round_vocabulary(len(tokenizer))
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             if name not in given:
                 setattr(config, name, getattr(tokenizer, name))
@@ -121,6 +126,22 @@ def build_model(config: PretrainedConfig, model: ModelConfig) -> torch.nn.Module
         return built
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"model: {first_line(error)}") from None
+
+
+def build_empty_model(config: PretrainedConfig, model: ModelConfig, dtype: torch.dtype) -> torch.nn.Module:
+    """The model on the meta device: shapes and dtypes alone, in training mode."""
+    attention = "sdpa" if "flash" in (model.attention or "") else model.attention  # keeps the same, needs no package
+    options = {} if attention is None else {"attn_implementation": attention}
+    try:
+        with torch.device("meta"):
+            built = AutoModelForCausalLM.from_config(
+                config, dtype=dtype, trust_remote_code=model.trust_remote_code, **options
+            )
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(f"model: {first_line(error)}") from None
+    if model.activation_checkpointing:
+        built.gradient_checkpointing_enable({"use_reentrant": False})
+    return built.train()
 
 
 def first_line(error: Exception) -> str:

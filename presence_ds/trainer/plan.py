@@ -9,6 +9,7 @@ from transformers import PretrainedConfig
 from presence_ds.engine.checks import check_settings
 from presence_ds.trainer.deepspeed_config import merge_deepspeed_config, offloads_optimizer, read_deepspeed_json
 from presence_ds.trainer.model import check_sequence_length, load_model_config
+from presence_ds.trainer.optimizer import KINDS
 from presence_ds.trainer.recipe import Recipe, find_beside_recipe
 
 
@@ -36,8 +37,10 @@ class Plan:
         return int(self.deepspeed["zero_optimization"]["stage"])
 
 
-def make_plan(recipe: Recipe, recipe_file: Path | None, *, world_size: int, bf16_hardware: bool) -> Plan:
-    """Validate the recipe and read the files that it names.
+def make_plan(
+    recipe: Recipe, recipe_file: Path | None, *, world_size: int, bf16_hardware: bool, runs_here: bool = True
+) -> Plan:
+    """Validate the recipe and read the files that it names; ``runs_here``: whether this machine is to train it.
 
     Raises:
         ConfigError: the first value that cannot be used, in one line naming its field.
@@ -59,9 +62,9 @@ def make_plan(recipe: Recipe, recipe_file: Path | None, *, world_size: int, bf16
         world_size=world_size,
         gradient_clipping=training.gradient_clipping or 0.0,
         precision=precision,
-        untested_optimizer=recipe.optimizer.kind == "sgd",
+        untested_optimizer=not KINDS[recipe.optimizer.kind].listed,
     )
-    check_settings(deepspeed)
+    check_settings(deepspeed, runs_here=runs_here)
     return Plan(
         deepspeed=deepspeed,
         offloaded_to_cpu=offloads_optimizer(section),

@@ -31,8 +31,8 @@ class Throughput(Callback):
 
     Adds `TIMINGS` to the logged metrics, as means over the steps since the last ones: ``data_wait_share`` is the share
     of the step in which this rank waited for its next batch, ``mfu`` the model FLOPs utilisation
-    (`presence_ds.trainer.flops`). ``eta(s)`` is what the steps that are left take at the pace of this process so far,
-    evaluation and checkpoints included.
+    (`presence_ds.trainer.estimate.flops`). ``eta(s)`` is what the steps that are left take at the pace of this process
+    so far, evaluation and checkpoints included.
     """
 
     def __init__(self, model_flops_per_token: float | None = None, peak_flops: float | None = None) -> None:

@@ -9,7 +9,7 @@ from presence_ds.engine import PresenceConfig
 from presence_ds.engine.one_pass import weight_gradient_loss
 from presence_ds.engine.scorer import Scorer
 from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
-from presence_ds.trainer.flops import added_flops, count_flops, scoring_flops
+from presence_ds.trainer.estimate.flops import added_flops, count_flops, scoring_flops
 from tests.models import KINDS, tiny_model, tokens
 
 BATCH, LENGTH = 3, 24
