@@ -1,28 +1,46 @@
 """Readers of local files, one per format: each yields a file's documents and its bad rows, in order.
 
-Text and jsonl are read line by line rather than through the loaders of ``datasets``, which stop at the first malformed
-row and do not say where a row stood; parquet goes through ``datasets``.
+Text and json are read here rather than through the loaders of ``datasets``, which stop at the first malformed row and
+do not say where a row stood; parquet and arrow go through ``datasets``.
 """
 
+import bz2
 import glob
+import gzip
 import json
 import logging
 import lzma
+import shutil
+import sys
+import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import datasets
-from fsspec.implementations.local import LocalFileSystem
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 from presence_ds.data.rows import BadRow, Document, text_problem
 from presence_ds.errors import DataError
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-PARQUET_BATCH_ROWS = 1000
-READ_ERRORS = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)  # pyarrow's errors are among the first three
+TABLE_BATCH_ROWS = 1000
+# Each of these reads members that were written one after another, and raises on a member that is cut short. What fsspec
+# infers for .zst depends on what is installed, and one of its choices ends silently in both cases.
+DECOMPRESSORS: dict[str, Callable[..., Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+    ".zst": zstd.open,
+}
+# pyarrow's errors are among the first three.
+READ_ERRORS = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zstd.ZstdError)
 
 
 def read_text(path: Path, name: str, documents: Literal["file", "line", "paragraph"]) -> Iterator[Document | BadRow]:
@@ -79,25 +97,67 @@ def read_jsonl(path: Path, name: str, text_field: str, id_field: str | None) -> 
             except (ValueError, RecursionError) as error:
                 yield BadRow(location, f"not valid JSON ({error})")
             else:
-                if isinstance(row, dict):
-                    yield _from_fields(row, f"{name}:{number}", location, text_field, id_field)
-                else:
-                    yield BadRow(location, f"not a JSON object but a {type(row).__name__}")
+                yield _from_fields(row, f"{name}:{number}", location, text_field, id_field)
 
 
-def read_parquet(path: Path, name: str, text_field: str, id_field: str | None) -> Iterator[Document | BadRow]:
-    """Read the rows of a parquet file. Ids are ``name:row``, counted from 1, unless ``id_field`` is given.
+def read_json(path: Path, name: str, text_field: str, id_field: str | None) -> Iterator[Document | BadRow]:
+    """Read a JSON file: an array of objects, an object of arrays of one length (columns), or one object per line.
+
+    A file of the first two kinds is held in memory. Its ids are ``name:row``, counted from 1, unless ``id_field`` is
+    given; those of lines are as in `read_jsonl`.
 
     Raises:
-        DataError: the file is not readable as parquet or has no column of that name.
+        DataError: the file is not valid JSON, or of another kind.
+    """
+    with _open(path) as stream:
+        first = _json_or_none(stream.readline())
+    if isinstance(first, dict) and not _is_columns(first):
+        yield from read_jsonl(path, name, text_field, id_field)
+        return
+    with _open(path, "JSON file") as stream:
+        try:
+            content = json.loads(stream.read().removeprefix(BYTE_ORDER_MARK).decode())
+        except RecursionError as error:
+            raise ValueError(error) from None
+    if isinstance(content, dict) and _is_columns(content):
+        if len({len(column) for column in content.values()}) > 1:
+            raise DataError(f"{path} is an object of arrays of different lengths: they must have one length")
+        content = [dict(zip(content, row, strict=True)) for row in zip(*content.values(), strict=True)]
+    if not isinstance(content, list):
+        raise DataError(
+            f"{path} is one JSON value of type {type(content).__name__}: it must be an array of objects, an object of "
+            f"arrays, or one object per line"
+        )
+    for number, row in enumerate(content, start=1):
+        yield _from_fields(row, f"{name}:{number}", f"{path} row {number}", text_field, id_field)
+
+
+def _json_or_none(raw: bytes) -> object:
+    try:
+        return json.loads(raw.removeprefix(BYTE_ORDER_MARK))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_columns(value: dict[str, Any]) -> bool:
+    return all(isinstance(column, list) for column in value.values())
+
+
+def read_table(
+    path: Path, name: str, kind: Literal["parquet", "arrow"], text_field: str, id_field: str | None
+) -> Iterator[Document | BadRow]:
+    """Read the rows of a parquet or arrow file. Ids are ``name:row``, counted from 1, unless ``id_field`` is given.
+
+    Raises:
+        DataError: the file is not readable as such or has no column of that name.
     """
     columns = [text_field] if id_field is None else [text_field, id_field]
-    with _one_line(path, "parquet file"):
-        table = datasets.load_dataset("parquet", data_files=[glob.escape(str(path))], split="train", streaming=True)
+    with _one_line(path, f"{kind} file"), _uncompressed(path) as plain:
+        table = datasets.load_dataset(kind, data_files=[glob.escape(str(plain))], split="train", streaming=True)
         if missing := [column for column in columns if column not in table.column_names]:
             raise DataError(f'{path} has no column "{missing[0]}": its columns are {", ".join(table.column_names)}')
         number = 0
-        for batch in table.select_columns(columns).iter(batch_size=PARQUET_BATCH_ROWS):
+        for batch in table.select_columns(columns).iter(batch_size=TABLE_BATCH_ROWS):
             for values in zip(*(batch[column] for column in columns), strict=True):
                 number += 1
                 row = dict(zip(columns, values, strict=True))
@@ -105,8 +165,10 @@ def read_parquet(path: Path, name: str, text_field: str, id_field: str | None) -
 
 
 def _from_fields(
-    row: dict[str, object], default_id: str, location: str, text_field: str, id_field: str | None
+    row: object, default_id: str, location: str, text_field: str, id_field: str | None
 ) -> Document | BadRow:
+    if not isinstance(row, dict):
+        return BadRow(location, f"not a JSON object but a {type(row).__name__}")
     text = row.get(text_field)
     if problem := text_problem(text, f'field "{text_field}"'):
         return BadRow(location, problem)
@@ -123,10 +185,23 @@ def _from_fields(
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[IO[bytes]]:
-    """Open for reading, decompressing .gz, .bz2 and .xz by their ending."""
-    with _one_line(path, "file"), LocalFileSystem().open(str(path), "rb", compression="infer") as stream:
+def _open(path: Path, kind: str = "file") -> Iterator[IO[bytes]]:
+    """Open for reading, decompressing by the ending."""
+    with _one_line(path, kind), DECOMPRESSORS.get(path.suffix.lower(), open)(path, "rb") as stream:
         yield stream
+
+
+@contextmanager
+def _uncompressed(path: Path) -> Iterator[Path]:
+    """The file, or a temporary copy of it without its compression, for formats that are read in any order."""
+    if path.suffix.lower() not in DECOMPRESSORS:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="presence_ds-") as folder:
+        copy = Path(folder, path.stem)
+        with _open(path) as packed, copy.open("wb") as plain:
+            shutil.copyfileobj(packed, plain, 1 << 20)
+        yield copy
 
 
 @contextmanager

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Literal
 
 from presence_ds.data import python_packages
-from presence_ds.data.readers import read_jsonl, read_parquet, read_text
+from presence_ds.data.readers import DECOMPRESSORS, read_json, read_jsonl, read_table, read_text
 from presence_ds.data.rows import BadRow, Document
 from presence_ds.errors import ConfigError, DataError
 
 ENDINGS = {
     "text": (".txt", ".text", ".md"),
     "jsonl": (".jsonl", ".ndjson"),
+    "json": (".json",),
     "parquet": (".parquet", ".pq"),
+    "arrow": (".arrow",),
 }
-COMPRESSIONS = (".gz", ".bz2", ".xz")
 MAX_EXAMPLES = 5  # bad rows kept word for word; the others are only counted
 EARLY_STOP_ROWS = 1000  # stop reading when not one of this many first rows can be used
 
@@ -30,12 +31,14 @@ class SourceConfig:
         name: Name of the source in metrics and score records.
         path: File, folder or glob ("texts/**/*.jsonl"), or a list of them, relative to the working directory. A folder
             stands for every file below it with a known ending. Not used by python_packages.
-        format: text; jsonl; parquet; or python_packages, English prose and code out of the Python packages installed
-            in this environment (nothing is downloaded, nothing imported). None: inferred from the files' endings
-            (.txt .text .md, .jsonl .ndjson, .parquet .pq; text and jsonl also with .gz, .bz2 or .xz after it).
+        format: text; jsonl, an object per line; json, an array of objects, an object of arrays, or an object per line;
+            parquet; arrow, stream or file; or python_packages, English prose and code out of the Python packages
+            installed in this environment (nothing is downloaded, nothing imported). None: inferred from the files'
+            endings (.txt .text .md, .jsonl .ndjson, .json, .parquet .pq, .arrow). Each may be compressed as a whole,
+            which .gz, .zst, .bz2 or .xz at the end says.
         documents: What one document is in a text file: the whole file, each line, or each paragraph (paragraphs are
             separated by blank lines).
-        text_field: Field (jsonl) or column (parquet) that holds the text.
+        text_field: Field (jsonl, json) or column (parquet, arrow) that holds the text.
         id_field: Field or column that holds the document's id, a string or an integer. None: the file's name and the
             line or row.
         content: What python_packages takes: the docstrings of each module, or its code without the docstrings.
@@ -47,7 +50,7 @@ class SourceConfig:
 
     name: str
     path: str | list[str] | None = None
-    format: Literal["text", "jsonl", "parquet", "python_packages"] | None = None
+    format: Literal["text", "jsonl", "json", "parquet", "arrow", "python_packages"] | None = None
     documents: Literal["file", "line", "paragraph"] = "file"
     text_field: str = "text"
     id_field: str | None = None
@@ -140,7 +143,7 @@ def _hidden(path: Path, root: Path) -> bool:
 def _ending(path: Path) -> str:
     """The ending that tells the format: that before .gz and the like."""
     suffix = path.suffix.lower()
-    return Path(path.stem).suffix.lower() if suffix in COMPRESSIONS else suffix
+    return Path(path.stem).suffix.lower() if suffix in DECOMPRESSORS else suffix
 
 
 def _format(source: SourceConfig, path: Path) -> str:
@@ -204,5 +207,8 @@ def _rows(source: SourceConfig, files: list[SourceFile]) -> Iterator[Document | 
             yield from read_text(file.path, file.name, source.documents)
         elif file.format == "jsonl":
             yield from read_jsonl(file.path, file.name, source.text_field, source.id_field)
+        elif file.format == "json":
+            yield from read_json(file.path, file.name, source.text_field, source.id_field)
         else:
-            yield from read_parquet(file.path, file.name, source.text_field, source.id_field)
+            kind: Literal["parquet", "arrow"] = "parquet" if file.format == "parquet" else "arrow"
+            yield from read_table(file.path, file.name, kind, source.text_field, source.id_field)

@@ -1,10 +1,19 @@
+import bz2
 import gzip
 import json
+import lzma
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 from presence_ds.data import SourceConfig
 from presence_ds.data.rows import Document
@@ -51,10 +60,78 @@ def test_jsonl_fields_and_ids(tmp_path: Path) -> None:
     assert read(SourceConfig("s", str(path), text_field="body", id_field="key"))[0] == by_key
 
 
-def test_compressed_jsonl(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl.gz"
-    path.write_bytes(gzip.compress(b'{"text": "one"}\n'))
-    assert read(SourceConfig("s", str(path)))[0] == [Document("a.jsonl.gz:1", "one")]
+def table_bytes(kind: str, texts: list[str]) -> bytes:
+    table, sink = pa.table({"text": texts}), pa.BufferOutputStream()
+    if kind == "parquet":
+        pq.write_table(table, sink)
+    else:
+        with (pa.ipc.new_stream if kind == "stream" else pa.ipc.new_file)(sink, table.schema) as writer:
+            writer.write_table(table, max_chunksize=1)
+    return sink.getvalue().to_pybytes()
+
+
+FILES = {  # name before the compression, and two documents in that format
+    "a.txt": b"one\ntwo\n",
+    "a.jsonl": b'{"text": "one"}\n{"text": "two"}\n',
+    "a.json": b'\xef\xbb\xbf[{"text": "one"}, {"text": "two"}]',
+    "columns.json": b'{\n"text": ["one", "two"],\n"n": [1, 2]}',
+    "lines.json": b'{"text": "one"}\n{"text": "two"}\n',
+    "a.parquet": table_bytes("parquet", ["one", "two"]),
+    "stream.arrow": table_bytes("stream", ["one", "two"]),
+    "file.arrow": table_bytes("file", ["one", "two"]),
+}
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".zst": zstd.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_format_in_every_compression(tmp_path: Path, name: str) -> None:
+    for ending, compress in COMPRESS.items():
+        path = tmp_path / f"{name}{ending}"
+        path.write_bytes(compress(FILES[name]))
+        documents, skipped = read(SourceConfig("s", str(path), documents="line"))
+        assert [document.text.rstrip() for document in documents] == ["one", "two"], path
+        assert [document.id for document in documents] == [f"{path.name}:1", f"{path.name}:2"]
+        assert skipped == Skipped()
+
+
+@pytest.mark.parametrize("ending", list(COMPRESS)[1:])
+def test_compressed_members_one_after_another_are_all_read(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a.jsonl{ending}"
+    path.write_bytes(b"".join(COMPRESS[ending](line) for line in FILES["a.jsonl"].splitlines(keepends=True)))
+    assert [document.text for document in read(SourceConfig("s", str(path)))[0]] == ["one", "two"]
+
+
+def test_rows_of_a_json_file_that_are_no_objects_are_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('[{"text": "one"}, "two", {"text": null}]')
+    documents, skipped = read(SourceConfig("s", str(path)), max_bad_share=0.7)
+    assert documents == [Document("a.json:1", "one")]
+    assert skipped.examples == [
+        f"{path} row 2: not a JSON object but a str",
+        f'{path} row 3: field "text" is missing or null',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"text": "one"}, {"te', "cannot be read as a JSON file: Unterminated string"),
+        ("[" * 100_000, "cannot be read as a JSON file: "),
+        ('"text"', "is one JSON value of type str: it must be an array of objects"),
+        ('{"text": ["one"], "n": []}', "is an object of arrays of different lengths"),
+        ("", "cannot be read as a JSON file: "),
+    ],
+)
+def test_json_file_of_another_kind_is_named(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(content)
+    assert f"{path} {message}" in error_of(SourceConfig("s", str(path)))
 
 
 def test_parquet_fields_and_ids(tmp_path: Path) -> None:
@@ -187,7 +264,9 @@ def test_missing_input_is_named(tmp_path: Path) -> None:
     assert error_of(SourceConfig("s", f"{tmp_path}/*.txt")) == f"{source}{tmp_path}/*.txt matches no file"
     assert f"{source}{tmp_path} is a folder without any .txt" in error_of(SourceConfig("s", str(tmp_path)))
     (tmp_path / "a.log").write_text("x")
-    assert "a.log tells no format: set format to text, jsonl, parquet" in error_of(SourceConfig("s", f"{tmp_path}/*"))
+    assert "a.log tells no format: set format to text, jsonl, json, parquet, arrow" in error_of(
+        SourceConfig("s", f"{tmp_path}/*")
+    )
 
 
 def test_empty_source_is_named(tmp_path: Path) -> None:
