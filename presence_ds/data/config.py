@@ -27,6 +27,10 @@ class DataConfig:
         noise: Word-shuffled copies added to the training documents. None: no noise.
         max_bad_share: Share of a source's rows (malformed lines, rows without text, files that are not UTF-8), between
             0 and 1, that may be skipped; above it the run stops.
+        on_bad_file: What to do with a file that is damaged, cut short or otherwise unreadable: stop, or skip, which
+            keeps the rows before the fault, leaves out the rest of the file, and says so in the report.
+        max_document_megabytes: A document (or a line of jsonl) of more UTF-8 than this (10^6 bytes) is a bad row, of
+            which text and jsonl hold no more than that in memory.
         seed: Seed of the split, of the noise, and of the order of samples.
         num_workers: Processes per rank that load batches. 0: the training process loads them, which is cheap.
     """
@@ -39,6 +43,8 @@ class DataConfig:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     noise: NoiseConfig | None = None
     max_bad_share: float = 0.01
+    on_bad_file: Literal["stop", "skip"] = "stop"
+    max_document_megabytes: float = 64.0
     seed: int = 0
     num_workers: int = 0
 
@@ -70,6 +76,10 @@ class DataConfig:
             raise ConfigError(f"{field}.sequence_length is {self.sequence_length}: it must be at least 2 tokens")
         if not 0.0 <= self.max_bad_share <= 1.0:
             raise ConfigError(f"{field}.max_bad_share is {self.max_bad_share}: it must be between 0 and 1")
+        if not 1e-6 <= self.max_document_megabytes < float("inf"):
+            raise ConfigError(
+                f"{field}.max_document_megabytes is {self.max_document_megabytes}: it must be above 0 and finite"
+            )
         if self.num_workers < 0:
             raise ConfigError(f"{field}.num_workers is {self.num_workers}: it must be 0 or more")
         self.tokenizer.validate(f"{field}.tokenizer")

@@ -104,7 +104,8 @@ class _Builder:
                 name: stack.enter_context(ArrowWriter(self._documents(name, source.name), DOCUMENT_SCHEMA))
                 for name in parts
             }
-            for document in read_documents(source, files, self.config.max_bad_share, skipped):
+            limits = (self.config.on_bad_file, round(self.config.max_document_megabytes * 1e6))
+            for document in read_documents(source, files, self.config.max_bad_share, skipped, *limits):
                 to = "validation" if holds_out and self._is_held_out(document) else part
                 writers[to].write((document.id, document.text), len(document.text))
                 self.num_read[to, source.name] += 1
@@ -114,6 +115,8 @@ class _Builder:
         self.progress.update(task, total=sum(self.num_read[name, source.name] for name in parts))
         for example in skipped.examples:
             self.progress.console.print(f"skipped {example}", markup=False, highlight=False, soft_wrap=True)
+        for example in skipped.files:
+            self.progress.console.print(f"left out {example}", markup=False, highlight=False, soft_wrap=True)
         if skipped.rows > len(skipped.examples):
             rest = f'skipped {skipped.rows - len(skipped.examples)} more rows of source "{source.name}"'
             self.progress.console.print(rest, markup=False, highlight=False, soft_wrap=True)

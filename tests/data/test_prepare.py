@@ -304,6 +304,19 @@ def test_skipped_rows_are_reported(make_config: MakeConfig, tmp_path: Path, caps
     assert 'skipped 3 more rows of source "docs"' in printed
 
 
+def test_damaged_file_is_reported(make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damaged = tmp_path / "e.jsonl.gz"
+    damaged.write_bytes(b"no gzip")
+    sources = [SourceConfig("docs", [str(damaged), str(tmp_path / "docs.jsonl")], id_field="id")]
+    make_config()
+    assert f"{damaged} cannot be read as a file: " in error_of(make_config(sources=sources), tmp_path / "corpus")
+    corpus = prepare(make_config(sources=sources, on_bad_file="skip"), tmp_path / "corpus")
+    files = corpus.report.train["docs"].skipped.files
+    assert len(files) == 1
+    assert files[0].startswith(f"{damaged} cannot be read")
+    assert f"left out {files[0]}" in capsys.readouterr().err
+
+
 def test_report_is_kept_and_printable(corpus: Corpus, capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
@@ -340,6 +353,7 @@ def test_too_small_corpus(make_config: MakeConfig, tmp_path: Path, fields: dict[
         ({"validation_fraction": 1.0}, "data.validation_fraction is 1.0"),
         ({"sequence_length": 1}, "data.sequence_length is 1"),
         ({"max_bad_share": 2.0}, "data.max_bad_share is 2.0"),
+        ({"max_document_megabytes": 0.0}, "data.max_document_megabytes is 0.0"),
         ({"num_workers": -1}, "data.num_workers is -1"),
         ({"tokenizer": TokenizerConfig(vocab_size=256)}, "data.tokenizer.vocab_size is 256"),
         ({"tokenizer": TokenizerConfig(path="")}, "data.tokenizer.path is empty"),
