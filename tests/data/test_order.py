@@ -87,7 +87,7 @@ SHAPES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(SHAPES)
 def test_every_sample_once_per_epoch_over_changes_of_ranks(shape: dict[str, Any]) -> None:
     """Stretches of a run, each resumed on other ranks with other micro-batches."""
