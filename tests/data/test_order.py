@@ -164,6 +164,15 @@ def test_any_position_of_a_mixture_is_reached_directly(weights: list[float], pos
     assert round(sum(epochs * size for epochs, size in zip(before.values(), sizes, strict=True))) == position
 
 
+def test_epochs_of_a_source_go_on_from_block_to_block() -> None:
+    """Far more samples than a block has, over sources whose epochs end anywhere in it."""
+    sizes = [700, 90, 13]
+    order = MixedOrder(packed(sizes), NAMES, {"web": 0.6, "books": 0.3, "code": 0.1}, seed=2)
+    rows = order.rows(np.arange(6 * order.block + 100))
+    names = [f"{source}:{number}" for source, size in enumerate(sizes) for number in range(size)]
+    assert_every_epoch_is_whole([names[row] for row in rows], sizes, mixed=True)
+
+
 def test_a_source_may_lie_in_several_stretches() -> None:
     dataset = packed([6, 4])
     rows = dataset.rows.select([0, 6, 7, 1, 2, 8, 3, 9, 4, 5])
