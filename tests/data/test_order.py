@@ -87,7 +87,7 @@ SHAPES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(SHAPES)
 def test_every_sample_once_per_epoch_over_changes_of_ranks(shape: dict[str, Any]) -> None:
     """Stretches of a run, each resumed on other ranks with other micro-batches."""
@@ -162,6 +162,15 @@ def test_any_position_of_a_mixture_is_reached_directly(weights: list[float], pos
     for source, name in enumerate(list(before)):
         assert round((after[name] - before[name]) * sizes[source]) == (sources == source).sum()
     assert round(sum(epochs * size for epochs, size in zip(before.values(), sizes, strict=True))) == position
+
+
+def test_epochs_of_a_source_go_on_from_block_to_block() -> None:
+    """Far more samples than a block has, over sources whose epochs end anywhere in it."""
+    sizes = [700, 90, 13]
+    order = MixedOrder(packed(sizes), NAMES, {"web": 0.6, "books": 0.3, "code": 0.1}, seed=2)
+    rows = order.rows(np.arange(6 * order.block + 100))
+    names = [f"{source}:{number}" for source, size in enumerate(sizes) for number in range(size)]
+    assert_every_epoch_is_whole([names[row] for row in rows], sizes, mixed=True)
 
 
 def test_a_source_may_lie_in_several_stretches() -> None:
