@@ -1,7 +1,9 @@
 """What the corpus is made of."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
+from presence_ds.data.mixture import check_weights
 from presence_ds.data.noise import NoiseConfig
 from presence_ds.data.sources import SourceConfig
 from presence_ds.data.tokenizer import TokenizerConfig
@@ -18,6 +20,9 @@ class DataConfig:
         validation_fraction: Share of the documents of each source held out for validation, between 0 and 1, chosen by
             a hash of the seed and the document's id. 0: no validation. Not used with validation_sources.
         sequence_length: Tokens per sample.
+        packing: How documents become samples. concat joins them, with EOS after each, and cuts every sequence_length
+            tokens. best_fit keeps documents whole where they fit, several to a sample, with a little padding. document
+            puts one document into a sample, and the rest of a longer one into further samples, with much padding.
         tokenizer: The tokenizer.
         noise: Word-shuffled copies added to the training documents. None: no noise.
         max_bad_share: Share of a source's rows (malformed lines, rows without text, files that are not UTF-8), between
@@ -30,6 +35,7 @@ class DataConfig:
     validation_sources: list[SourceConfig] | None = None
     validation_fraction: float = 0.01
     sequence_length: int = 1024
+    packing: Literal["concat", "best_fit", "document"] = "concat"
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     noise: NoiseConfig | None = None
     max_bad_share: float = 0.01
@@ -49,6 +55,13 @@ class DataConfig:
                 names.append(source.name)
             if doubled := [name for name in names if names.count(name) > 1]:
                 raise ConfigError(f'{field}.{group} has two sources named "{doubled[0]}": give each its own name')
+        check_weights(self.sources, f"{field}.sources")
+        for index, source in enumerate(self.validation_sources or []):
+            if source.weight is not None:
+                raise ConfigError(
+                    f"{field}.validation_sources[{index}].weight is {source.weight}: it must be null, as every "
+                    f"validation sample is evaluated once"
+                )
         if not 0.0 <= self.validation_fraction < 1.0:
             raise ConfigError(
                 f"{field}.validation_fraction is {self.validation_fraction}: it must be at least 0 and below 1"

@@ -40,6 +40,9 @@ class SourceConfig:
             line or row.
         content: What python_packages takes: the docstrings of each module, or its code without the docstrings.
         max_megabytes: Stop reading this source after so much text (10^6 bytes of UTF-8). None: read all of it.
+        weight: Share of the training samples that come from this source, relative to the weights of the other sources;
+            for all training sources or for none. A source is read again, in another order, when it is through, however
+            far the others are. None: every source counts with its size, and all are through at once.
     """
 
     name: str
@@ -50,6 +53,7 @@ class SourceConfig:
     id_field: str | None = None
     content: Literal["docstrings", "code"] = "docstrings"
     max_megabytes: float | None = None
+    weight: float | None = None
 
     def validate(self, field: str) -> None:
         """Raise `ConfigError` naming the field under ``field`` that cannot be used."""

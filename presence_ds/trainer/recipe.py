@@ -83,15 +83,21 @@ class LoggingConfig:
     Args:
         every_steps: Optimizer steps between two lines of metrics.jsonl, the console and wandb.
         score_records: Write loss, self-influence and weight of every sample to scores/ (parquet).
+        peak_tflops: What one device could compute at best in the run's precision, in 10^12 floating-point operations
+            per second; mfu is measured against it. null: known for common devices in bf16 and fp16, and no mfu for
+            others.
     """
 
     every_steps: int = 10
     score_records: bool = True
+    peak_tflops: float | None = None
 
     def validate(self, field: str) -> None:
         """Raise `ConfigError` naming the first field whose value cannot be used."""
         if self.every_steps < 1:
             raise ConfigError(f"{field}.every_steps is {self.every_steps}: it must be at least 1")
+        if self.peak_tflops is not None and not 0.0 < self.peak_tflops < float("inf"):
+            raise ConfigError(f"{field}.peak_tflops is {self.peak_tflops}: it must be above 0, or null")
 
 
 @dataclass

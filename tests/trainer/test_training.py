@@ -16,10 +16,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from presence_ds import cli
 from presence_ds.data import open_corpus
 from presence_ds.trainer.callbacks.checkpoint import complete_checkpoints
+from presence_ds.trainer.callbacks.throughput import TIMINGS
 from tests.trainer.conftest import ROOT, presence_train, read_metrics, read_scores, write_recipe
 
 Environment = dict[str, str]
-TIMINGS = ("throughput(tokens/s)", "step_time(s)", "memory/peak(GiB)")
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +157,14 @@ def test_a_resumed_run_has_every_score_record_once(whole_run: Path, resumed_run:
     whole = read_scores(whole_run)
     assert len(whole) == 60 * 2 * 2 * 4
     assert read_scores(resumed_run) == whole
+
+
+def test_every_score_record_names_its_sample_in_the_corpus(whole_run: Path) -> None:
+    corpus = open_corpus(whole_run / "corpus")
+    rows = corpus.train.rows.select_columns(["source_id", "document_id", "offset"]).to_list()
+    samples = {(corpus.source_names[row["source_id"]], row["document_id"], row["offset"]) for row in rows}
+    assert len(samples) == len(rows)
+    assert {(row["source"], row["document_id"], row["offset"]) for row in read_scores(whole_run)} <= samples
 
 
 def test_a_resumed_run_has_the_same_summary(whole_run: Path, resumed_run: Path) -> None:
