@@ -19,6 +19,7 @@ from presence_ds.trainer.launcher import launch, local_processes, set_environmen
 from presence_ds.trainer.plan import make_plan
 from presence_ds.trainer.precision import hardware_has_bf16
 from presence_ds.trainer.recipe import Recipe, find_beside_recipe
+from presence_ds.trainer.shape import check_recipe_file, check_values
 
 NOT_RECIPE = ("recipe", "num_processes", "local_rank", "ranks")
 NOT_OURS = (
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     except PresenceError as error:
         if environment_rank() != 0:
             time.sleep(GRACE)  # rank 0 has the same error as a rule, and the launcher then ends this process in silence
-        print(f"presence: error: {error}", file=sys.stderr, flush=True)
+        print(f"presence: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         sys.exit(1)
 
 
@@ -127,11 +128,18 @@ class RecipeFile(ActionConfigFile):
             for name, default in parser.get_defaults().items():
                 if name not in NOT_RECIPE and cfg.get(name, default) != default:
                     raise ArgumentError(self, f"give the recipe before --{name}, which overrides it")
+            if Path(values).exists():  # jsonargparse has words for a missing one
+                check_recipe_file(Path(values), Recipe)
             super().__call__(parser, cfg, values, option_string)
 
 
 def read_recipe(parser: ArgumentParser, parsed: Namespace) -> tuple[Recipe, Path | None]:
-    """The recipe as dataclasses, and the file it came from."""
+    """The recipe as dataclasses, and the file it came from.
+
+    Raises:
+        ConfigError: a value is null, or no section where there has to be one, or out of any range.
+    """
+    check_values(Namespace(**{name: value for name, value in vars(parsed).items() if name not in NOT_RECIPE}), Recipe)
     fields = vars(parser.instantiate(parsed))
     recipe = Recipe(**{name: value for name, value in fields.items() if name not in NOT_RECIPE})
     return recipe, Path(parsed.recipe[0].absolute) if parsed.recipe else None
