@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
     except PresenceError as error:
         if environment_rank() != 0:
             time.sleep(GRACE)  # rank 0 has the same error as a rule, and the launcher then ends this process in silence
-        print(f"presence: error: {error}", file=sys.stderr, flush=True)
+        print(f"presence: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         sys.exit(1)
 
 

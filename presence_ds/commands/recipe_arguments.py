@@ -9,6 +9,7 @@ from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namesp
 
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.recipe import Recipe, find_beside_recipe
+from presence_ds.trainer.shape import check_recipe_file, check_values
 
 SECTIONS = {section.name for section in fields(Recipe)}
 
@@ -32,6 +33,8 @@ class RecipeFile(ActionConfigFile):
             for name, default in parser.get_defaults().items():
                 if name.split(".")[0] in SECTIONS and cfg.get(name, default) != default:
                     raise ArgumentError(self, f"give the recipe before --{name}, which overrides it")
+            if Path(values).exists():  # jsonargparse has words for a missing one
+                check_recipe_file(Path(values), Recipe)
             super().__call__(parser, cfg, values, option_string)
 
 
@@ -39,8 +42,10 @@ def read_recipe(parser: ArgumentParser, parsed: Namespace) -> tuple[Recipe, Path
     """The recipe as dataclasses, and the file it came from.
 
     Raises:
-        ConfigError: a field is missing or of the wrong type.
+        ConfigError: a value is missing or null, of the wrong type, no section where there has to be one, or out of any
+            range.
     """
+    check_values(Namespace(**{name: value for name, value in vars(parsed).items() if name in SECTIONS}), Recipe)
     try:
         values = vars(parser.instantiate(parsed))
     except ArgumentError as error:

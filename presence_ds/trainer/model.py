@@ -1,5 +1,6 @@
 """The model to train: from a `transformers` configuration, or from a checkpoint."""
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,20 @@ def load_model_config(model: ModelConfig, field: str = "model") -> PretrainedCon
         raise ConfigError(f"{field}.config: {' '.join(str(error).split())}") from None
 
 
+def check_model_config(config: PretrainedConfig, model: ModelConfig, field: str = "model") -> None:
+    """Raise `ConfigError` if `transformers` cannot build the model that an inline configuration describes.
+
+    It is built on the meta device, without weights; code that comes with a model may not allow that and is not tried.
+    """
+    if model.config is None:
+        return
+    try:
+        with torch.device("meta"):
+            AutoModelForCausalLM.from_config(copy.deepcopy(config))
+    except Exception as error:  # whatever sizes that do not fit lead to
+        raise ConfigError(f"{field}.config describes no model that can be built: {first_line(error)}") from None
+
+
 def check_sequence_length(config: PretrainedConfig, sequence_length: int, field: str) -> None:
     """Raise `ConfigError` if the model's positions end before ``sequence_length`` tokens."""
     longest = getattr(config, "max_position_embeddings", None)
@@ -146,4 +161,4 @@ def build_empty_model(config: PretrainedConfig, model: ModelConfig, dtype: torch
 
 def first_line(error: Exception) -> str:
     """The first line of an error's message."""
-    return str(error).strip().split("\n", 1)[0]
+    return str(error).strip().split("\n", 1)[0] or type(error).__name__

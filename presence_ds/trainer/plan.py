@@ -7,8 +7,9 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from presence_ds.engine.checks import check_settings
+from presence_ds.errors import ConfigError
 from presence_ds.trainer.deepspeed_config import merge_deepspeed_config, offloads_optimizer, read_deepspeed_json
-from presence_ds.trainer.model import check_sequence_length, load_model_config
+from presence_ds.trainer.model import check_model_config, check_sequence_length, load_model_config
 from presence_ds.trainer.optimizer import KINDS
 from presence_ds.trainer.recipe import Recipe, find_beside_recipe
 
@@ -54,6 +55,7 @@ def make_plan(
     recipe.presence.uses_running_statistics(accumulation_steps)
     section = read_deepspeed_json(find_beside_recipe(recipe.deepspeed, recipe_file, "deepspeed"))
     model_config = load_model_config(recipe.model)
+    check_model_config(model_config, recipe.model)
     check_sequence_length(model_config, recipe.data.sequence_length, "data.sequence_length")
     deepspeed = merge_deepspeed_config(
         section,
@@ -64,7 +66,10 @@ def make_plan(
         precision=precision,
         untested_optimizer=not KINDS[recipe.optimizer.kind].listed,
     )
-    check_settings(deepspeed, runs_here=runs_here)
+    try:
+        check_settings(deepspeed, runs_here=runs_here)
+    except ConfigError as error:
+        raise ConfigError(f"deepspeed: {error}") from None
     return Plan(
         deepspeed=deepspeed,
         offloaded_to_cpu=offloads_optimizer(section),

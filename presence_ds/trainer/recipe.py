@@ -50,6 +50,8 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{field}.{name} is {value}: it must be at least 1")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"{field}.seed is {self.seed}: it must be from 0 to {2**32 - 1}")
         if self.gradient_accumulation_steps is not None and self.global_batch_size is not None:
             raise ConfigError(
                 f"{field}.gradient_accumulation_steps and {field}.global_batch_size are both set: give one of them"
@@ -143,6 +145,8 @@ class Recipe:
         Raises:
             ConfigError: the first value that cannot be used, in one line naming its field.
         """
+        if self.run_dir == "":
+            raise ConfigError("run_dir is empty: it must be the path of a directory, or null")
         self.training.validate("training")
         schedule = self.presence.schedule
         if schedule.training_steps not in (None, self.training.steps):
