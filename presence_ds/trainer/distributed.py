@@ -67,9 +67,13 @@ class Ranks:
 
     def all(self, value: bool) -> bool:
         """Whether ``value`` is true on every rank."""
+        return all(self.gather(value))
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's ``value`` (any picklable object), by rank, on every rank."""
         values = [value] * self.world_size
         dist.all_gather_object(values, value, group=self._control)
-        return all(values)
+        return values
 
     def broadcast(self, value: T) -> T:
         """Rank 0's ``value`` on every rank (any picklable object)."""
