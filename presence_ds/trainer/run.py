@@ -35,6 +35,7 @@ from presence_ds.trainer.plan import Plan, make_plan
 from presence_ds.trainer.precision import hardware_has_bf16
 from presence_ds.trainer.recipe import Recipe
 from presence_ds.trainer.run_directory import RunDirectory, default_run_directory, write_atomically, write_json
+from presence_ds.trainer.run_lock import RunLock
 from presence_ds.trainer.trainer import Trainer
 
 
@@ -48,19 +49,19 @@ def train(recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) ->
     Raises:
         PresenceError: bad input, before any step is taken and the same on every rank; or no finite sample in a step.
     """
-    with Ranks() as ranks:
-        train_on(ranks, recipe, recipe_file, resolved)
+    with Ranks() as ranks, RunLock() as lock:
+        train_on(ranks, lock, recipe, recipe_file, resolved)
 
 
-def train_on(ranks: Ranks, recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) -> None:
-    """`train` with the ranks connected."""
+def train_on(ranks: Ranks, lock: RunLock, recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) -> None:
+    """`train` with the ranks connected; takes ``lock`` for the run directory."""
     console = RichConsole(quiet=not ranks.is_main)
     if not ranks.is_main:
         transformers.logging.set_verbosity_error()  # rank 0 says it
     bf16_hardware = ranks.all(hardware_has_bf16())
     with ranks.agreement():
         plan = make_plan(recipe, recipe_file, world_size=ranks.world_size, bf16_hardware=bf16_hardware)
-    directory, resume = open_run_directory(recipe, recipe_file, resolved, ranks)
+    directory, resume = open_run_directory(recipe, recipe_file, resolved, ranks, lock)
     corpus = load_corpus(recipe, directory, ranks)
     with ranks.agreement():
         fit_vocabulary(plan.model_config, recipe.model, corpus.tokenizer)
@@ -99,7 +100,7 @@ def train_on(ranks: Ranks, recipe: Recipe, recipe_file: Path | None, resolved: d
 
 
 def open_run_directory(
-    recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any], ranks: Ranks
+    recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any], ranks: Ranks, lock: RunLock
 ) -> tuple[RunDirectory, Resume | None]:
     """The run directory, ready to be written to, and the checkpoint to go on from, if any."""
     path = recipe.run_dir or default_run_directory(recipe_file)
@@ -107,6 +108,7 @@ def open_run_directory(
     with ranks.agreement():
         if ranks.is_main:
             directory.claim(training_steps=recipe.training.steps, may_resume=recipe.checkpoint.resume != "never")
+    lock.acquire(directory.lock, ranks)
     resume = find_resume(recipe.checkpoint, directory.checkpoints, ranks, partial(warn, ranks))
     with ranks.agreement():
         if ranks.is_main:

@@ -7,6 +7,7 @@ RUN_DIR/
   metrics.jsonl     one JSON object per logged step
   scores/           loss, self-influence and weight of every sample (parquet)
   checkpoints/      step_*/ and the pointer `latest` (`presence_ds.trainer.checkpoint`)
+  lock              held by the run in progress (`presence_ds.trainer.run_lock`)
   wandb_run_id      with wandb enabled
   summary.json      written when the run has finished
 """
@@ -33,6 +34,7 @@ class RunDirectory:
         self.metrics = self.path / "metrics.jsonl"
         self.scores = self.path / "scores"
         self.checkpoints = self.path / "checkpoints"
+        self.lock = self.path / "lock"
         self.wandb_run_id = self.path / "wandb_run_id"
         self.summary = self.path / "summary.json"
 
@@ -52,7 +54,7 @@ class RunDirectory:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            content = os.listdir(self.path)
+            content = set(os.listdir(self.path)) - {self.lock.name}
         except OSError as error:
             raise ConfigError(f"run_dir is {self.path}: it cannot be made ({error.strerror})") from None
         if not os.access(self.path, os.W_OK | os.X_OK):

@@ -21,6 +21,7 @@ from presence_ds.trainer.checkpoint.manifest import (
 )
 from presence_ds.trainer.checkpoint.random_state import random_state
 from presence_ds.trainer.checkpoint.resuming import describe_setup, parameter_shapes, trainer_file
+from presence_ds.trainer.checkpoint.space import lack_of_space
 from presence_ds.trainer.checkpoint.writer import CheckpointWriter, Written, attach_writer
 from presence_ds.trainer.run_directory import UNFINISHED, write_atomically
 
@@ -50,9 +51,13 @@ class Saver:
         unfinished = final.with_name(UNFINISHED + final.name)
         if ranks.broadcast(final.exists()):  # the one that the run has just gone on from
             return None
+        shortage = None
         if ranks.is_main:
             shutil.rmtree(unfinished, ignore_errors=True)
-        ranks.barrier()
+            shortage = lack_of_space(self._folder, trainer.engine.module)
+        shortage = ranks.broadcast(shortage)
+        if shortage is not None:
+            return shortage
         self._writer.begin(unfinished)
         trainer.engine.save_checkpoint(str(self._folder), tag=unfinished.name, save_latest=False)
         state = {"trainer": trainer.state_dict(), "random": random_state()}
@@ -74,8 +79,11 @@ class Saver:
         return ranks.broadcast(problem)
 
     def _delete_old(self) -> None:
-        if self._config.keep is not None:
-            for old in complete_checkpoints(self._folder)[: -self._config.keep]:
+        if self._config.keep is None:
+            return
+        for old in complete_checkpoints(self._folder)[: -self._config.keep]:
+            every = self._config.keep_every
+            if every is None or int(old.name.removeprefix("step_")) % every != 0:
                 delete(old)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import torch
 
 from presence_ds.cli import make_train_parser, read_recipe, resolved_recipe
 from presence_ds.errors import PresenceError
+from presence_ds.trainer.callbacks.checkpoint import Checkpoints
 from presence_ds.trainer.checkpoint import CheckpointConfig, find_resume
 from presence_ds.trainer.checkpoint.manifest import _render
 from presence_ds.trainer.distributed import Ranks
 from presence_ds.trainer.run import train_on
+from presence_ds.trainer.run_lock import RunLock
 from tests.trainer.conftest import read_metrics, read_scores
 
 TIMINGS = ("throughput(tokens/s)", "step_time(s)", "memory/peak(GiB)")
@@ -33,7 +36,8 @@ def train(*arguments: str) -> str | None:
     parsed = parser.parse_args(list(arguments))
     recipe, recipe_file = read_recipe(parser, parsed)
     try:
-        train_on(pool_ranks(), recipe, recipe_file, resolved_recipe(parser, parsed, recipe, recipe_file))
+        with RunLock() as lock:
+            train_on(pool_ranks(), lock, recipe, recipe_file, resolved_recipe(parser, parsed, recipe, recipe_file))
     except PresenceError as error:
         return str(error)
     return None
@@ -94,3 +98,27 @@ def rewrite_manifest(checkpoint: Path, change: Callable[[dict[str, Any]], dict[s
     content = json.loads((checkpoint / "manifest.json").read_text())
     del content["sha256"]
     (checkpoint / "manifest.json").write_text(_render(change(content)))
+
+
+def refuse_large_files(step: int | None) -> None:
+    """From now on the kernel lets rank 1 write no more than 20 kB into a file while it saves after ``step``."""
+    global _refused_step
+    if _refused_step is None:
+        Checkpoints.on_step_end = _with_limit(Checkpoints.on_step_end)
+    _refused_step = step or 0
+
+
+_refused_step: int | None = None
+
+
+def _with_limit(on_step_end: Callable[..., None]) -> Callable[..., None]:
+    def limited(self: Checkpoints, trainer: Any) -> None:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if trainer.step == _refused_step and trainer.ranks.rank == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+        try:
+            on_step_end(self, trainer)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
