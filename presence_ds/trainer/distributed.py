@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from presence_ds.errors import PresenceError
+from presence_ds.trainer.extensions import clear_stale_locks
 
 T = TypeVar("T")
 
@@ -38,6 +39,7 @@ class Ranks:
     def __init__(self) -> None:
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(cores_per_rank(int(os.environ.get("LOCAL_SIZE", "1"))))
+        clear_stale_locks(int(os.environ.get("LOCAL_RANK", "0")))
         deepspeed.init_distributed()
         self.rank: int = dist.get_rank()
         self.world_size: int = dist.get_world_size()

@@ -112,9 +112,9 @@ def open_run_directory(
     resume = find_resume(recipe.checkpoint, directory.checkpoints, ranks, partial(warn, ranks))
     with ranks.agreement():
         if ranks.is_main:
-            directory.checkpoints.mkdir(exist_ok=True)
-            if not directory.recipe.is_file():
+            if not directory.recipe.is_file():  # first of all: a directory without it is taken for someone else's
                 write_recipe(directory, resolved)
+            directory.checkpoints.mkdir(exist_ok=True)
     return directory, resume
 
 

@@ -54,7 +54,7 @@ class RunDirectory:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            content = set(os.listdir(self.path)) - {self.lock.name}
+            content = set(os.listdir(self.path)) - {self.lock.name, _temporary(self.recipe).name}
         except OSError as error:
             raise ConfigError(f"run_dir is {self.path}: it cannot be made ({error.strerror})") from None
         if not os.access(self.path, os.W_OK | os.X_OK):
@@ -134,7 +134,7 @@ def score_file_steps(file: Path) -> tuple[int, int]:
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace ``path`` by ``text``; a reader, or a crash, finds the old content or the new, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = _temporary(path)
     with open(temporary, "w") as file:
         file.write(text)
         file.flush()
@@ -145,6 +145,10 @@ def write_atomically(path: Path, text: str) -> None:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Replace ``path`` by ``content`` as indented JSON."""
     write_atomically(path, json.dumps(content, indent=2) + "\n")
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(path.name + ".tmp")
 
 
 def _step_of(line: bytes) -> float:
