@@ -100,9 +100,11 @@ class Soak:
             SoakError: see there.
         """
         reference = self.work / f"zero{stage}"
-        began = time.monotonic()
-        self._finish(self._start(reference, stage))
-        duration = time.monotonic() - began
+        for _ in range(2):  # the first start may compile an operator, which takes longer than the run
+            shutil.rmtree(reference, ignore_errors=True)
+            began = time.monotonic()
+            self._finish(self._start(reference, stage))
+            duration = time.monotonic() - began
         expected = left_by(reference)
         left = kills
         while left:
