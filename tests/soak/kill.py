@@ -115,8 +115,9 @@ class Soak:
                 if not left:
                     self._finish(self._start(run_dir, stage))
                     break
-                finished = not self._strike(run_dir, stage, duration)
-                left -= not finished
+                struck = self._strike(run_dir, stage, duration)
+                left -= struck
+                finished = not struck or (run_dir / "summary.json").exists()  # killed on its way out
             found = left_by(run_dir)
             for what, value in expected.items():
                 if found[what] != value:
