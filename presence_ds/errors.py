@@ -22,3 +22,7 @@ class DataError(PresenceError):
 
 class NonFiniteError(PresenceError):
     """No sample of an optimizer step has a finite loss and self-influence; nothing was updated."""
+
+
+class CheckpointError(PresenceError):
+    """The last checkpoint of a run could not be written; the one before is intact."""

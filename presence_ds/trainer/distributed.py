@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from presence_ds.errors import PresenceError
+from presence_ds.trainer.extensions import clear_stale_locks
 
 T = TypeVar("T")
 
@@ -38,6 +39,7 @@ class Ranks:
     def __init__(self) -> None:
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(cores_per_rank(int(os.environ.get("LOCAL_SIZE", "1"))))
+        clear_stale_locks(int(os.environ.get("LOCAL_RANK", "0")))
         deepspeed.init_distributed()
         self.rank: int = dist.get_rank()
         self.world_size: int = dist.get_world_size()
@@ -67,9 +69,13 @@ class Ranks:
 
     def all(self, value: bool) -> bool:
         """Whether ``value`` is true on every rank."""
+        return all(self.gather(value))
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's ``value`` (any picklable object), by rank, on every rank."""
         values = [value] * self.world_size
         dist.all_gather_object(values, value, group=self._control)
-        return all(values)
+        return values
 
     def broadcast(self, value: T) -> T:
         """Rank 0's ``value`` on every rank (any picklable object)."""

@@ -10,10 +10,10 @@ from typing import Literal
 from presence_ds.data import DataConfig
 from presence_ds.engine.config import PresenceConfig
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.callbacks.checkpoint import CheckpointConfig
 from presence_ds.trainer.callbacks.evaluation import EvaluationConfig
 from presence_ds.trainer.callbacks.reference import ReferenceConfig
 from presence_ds.trainer.callbacks.wandb_run import WandbConfig
+from presence_ds.trainer.checkpoint import CheckpointConfig
 from presence_ds.trainer.learning_rate import LearningRateConfig
 from presence_ds.trainer.model import ModelConfig
 from presence_ds.trainer.optimizer import OptimizerConfig

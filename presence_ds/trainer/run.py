@@ -1,5 +1,6 @@
 """One rank of a training run, from a recipe to the summary."""
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from presence_ds.data.token_bytes import token_bytes
 from presence_ds.engine import PresenceConfig
 from presence_ds.reweighting.schedule import ScheduleConfig, TemperatureSchedule
 from presence_ds.trainer.callbacks.callback import Callback
-from presence_ds.trainer.callbacks.checkpoint import Checkpoints, checkpoint_step, find_resume, restore
+from presence_ds.trainer.callbacks.checkpoint import Checkpoints
 from presence_ds.trainer.callbacks.console import Console, print_setup, print_summary
 from presence_ds.trainer.callbacks.evaluation import Evaluation
 from presence_ds.trainer.callbacks.metrics_file import MetricsFile
@@ -35,6 +36,7 @@ from presence_ds.trainer.callbacks.score_records import ScoreRecords
 from presence_ds.trainer.callbacks.stage_summary import StageSummary
 from presence_ds.trainer.callbacks.throughput import Throughput
 from presence_ds.trainer.callbacks.wandb_run import WandbRun
+from presence_ds.trainer.checkpoint import Resume, check_fits, find_resume, restore
 from presence_ds.trainer.device import device_name, known_peak_tflops
 from presence_ds.trainer.distributed import Ranks
 from presence_ds.trainer.estimate.flops import count_flops
@@ -45,6 +47,7 @@ from presence_ds.trainer.plan import Plan, make_plan
 from presence_ds.trainer.precision import hardware_has_bf16
 from presence_ds.trainer.recipe import Recipe
 from presence_ds.trainer.run_directory import RunDirectory, default_run_directory, write_atomically, write_json
+from presence_ds.trainer.run_lock import RunLock
 from presence_ds.trainer.trainer import Trainer
 
 
@@ -58,19 +61,19 @@ def train(recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) ->
     Raises:
         PresenceError: bad input, before any step is taken and the same on every rank; or no finite sample in a step.
     """
-    with Ranks() as ranks:
-        train_on(ranks, recipe, recipe_file, resolved)
+    with Ranks() as ranks, RunLock() as lock:
+        train_on(ranks, lock, recipe, recipe_file, resolved)
 
 
-def train_on(ranks: Ranks, recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) -> None:
-    """`train` with the ranks connected."""
+def train_on(ranks: Ranks, lock: RunLock, recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) -> None:
+    """`train` with the ranks connected; takes ``lock`` for the run directory."""
     console = RichConsole(quiet=not ranks.is_main)
     if not ranks.is_main:
         transformers.logging.set_verbosity_error()  # rank 0 says it
     bf16_hardware = ranks.all(hardware_has_bf16())
     with ranks.agreement():
         plan = make_plan(recipe, recipe_file, world_size=ranks.world_size, bf16_hardware=bf16_hardware)
-    directory, checkpoint = open_run_directory(recipe, recipe_file, resolved, plan, ranks)
+    directory, resume = open_run_directory(recipe, recipe_file, resolved, ranks, lock)
     corpus = load_corpus(recipe, directory, ranks)
     with ranks.agreement():
         fit_vocabulary(plan.model_config, recipe.model, corpus.tokenizer)
@@ -95,33 +98,48 @@ def train_on(ranks: Ranks, recipe: Recipe, recipe_file: Path | None, resolved: d
         tokens_per_step=plan.samples_per_step * recipe.data.sequence_length,
         source_names=corpus.source_names,
     )
-    if checkpoint is not None:
-        restore(trainer, checkpoint)
+    if resume is not None:
+        with ranks.agreement():
+            check_fits(trainer, resume)
+        restore(trainer, resume)
+    with ranks.agreement():
+        if ranks.is_main:  # nothing of an earlier run is touched before its checkpoint is loaded
+            directory.discard_after(trainer.step, resume.damaged if resume else ())
+            write_recipe(directory, resolved)
+            write_json(directory.deepspeed, plan.deepspeed)
     console.print(corpus.report.table())
     print_setup(console, setup_facts(recipe, plan, trainer, directory))
     trainer.fit()
 
 
 def open_run_directory(
-    recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any], plan: Plan, ranks: Ranks
-) -> tuple[RunDirectory, Path | None]:
+    recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any], ranks: Ranks, lock: RunLock
+) -> tuple[RunDirectory, Resume | None]:
     """The run directory, ready to be written to, and the checkpoint to go on from, if any."""
     path = recipe.run_dir or default_run_directory(recipe_file)
     directory = RunDirectory(Path(ranks.broadcast(str(Path(path).expanduser().absolute()))))
     with ranks.agreement():
         if ranks.is_main:
             directory.claim(training_steps=recipe.training.steps, may_resume=recipe.checkpoint.resume != "never")
-    with ranks.agreement():
-        checkpoint = find_resume(recipe.checkpoint, directory.checkpoints, ranks.world_size)
+    lock.acquire(directory.lock, ranks)
+    resume = find_resume(recipe.checkpoint, directory.checkpoints, ranks, partial(warn, ranks))
     with ranks.agreement():
         if ranks.is_main:
-            directory.discard_after(0 if checkpoint is None else checkpoint_step(checkpoint))
+            if not directory.recipe.is_file():  # first of all: a directory without it is taken for someone else's
+                write_recipe(directory, resolved)
             directory.checkpoints.mkdir(exist_ok=True)
-            write_atomically(
-                directory.recipe, yaml.safe_dump({**resolved, "run_dir": str(directory.path)}, sort_keys=False)
-            )
-            write_json(directory.deepspeed, plan.deepspeed)
-    return directory, checkpoint
+    return directory, resume
+
+
+def write_recipe(directory: RunDirectory, resolved: dict[str, Any]) -> None:
+    """Write the recipe as resolved to the run directory."""
+    write_atomically(directory.recipe, yaml.safe_dump({**resolved, "run_dir": str(directory.path)}, sort_keys=False))
+
+
+def warn(ranks: Ranks, text: str) -> None:
+    """One line on standard error, from rank 0."""
+    if ranks.is_main:
+        print(f"presence: warning: {text}", file=sys.stderr, flush=True)
 
 
 def load_corpus(recipe: Recipe, directory: RunDirectory, ranks: Ranks) -> Corpus:
@@ -188,7 +206,7 @@ def make_callbacks(
         callbacks["reference"] = ReferenceStream(recipe.reference.every_steps, stream)
     show = partial(print_summary, console)
     callbacks["stage_summary"] = StageSummary(directory.summary, evaluation, throughput, show)
-    callbacks["checkpoints"] = Checkpoints(recipe.checkpoint, directory.checkpoints)
+    callbacks["checkpoints"] = Checkpoints(recipe.checkpoint, directory.checkpoints, partial(warn, ranks))
     return callbacks
 
 

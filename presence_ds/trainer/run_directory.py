@@ -6,7 +6,8 @@ RUN_DIR/
   corpus/           tokenizer, packed tokens, report
   metrics.jsonl     one JSON object per logged step
   scores/           loss, self-influence and weight of every sample (parquet)
-  checkpoints/      step_*/ and the pointer `latest`
+  checkpoints/      step_*/ and the pointer `latest` (`presence_ds.trainer.checkpoint`)
+  lock              held by the run in progress (`presence_ds.trainer.run_lock`)
   wandb_run_id      with wandb enabled
   summary.json      written when the run has finished
 """
@@ -14,6 +15,7 @@ RUN_DIR/
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ class RunDirectory:
         self.metrics = self.path / "metrics.jsonl"
         self.scores = self.path / "scores"
         self.checkpoints = self.path / "checkpoints"
+        self.lock = self.path / "lock"
         self.wandb_run_id = self.path / "wandb_run_id"
         self.summary = self.path / "summary.json"
 
@@ -51,7 +54,7 @@ class RunDirectory:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            content = os.listdir(self.path)
+            content = set(os.listdir(self.path)) - {self.lock.name, _temporary(self.recipe).name}
         except OSError as error:
             raise ConfigError(f"run_dir is {self.path}: it cannot be made ({error.strerror})") from None
         if not os.access(self.path, os.W_OK | os.X_OK):
@@ -70,18 +73,46 @@ class RunDirectory:
                     f"directory, or raise training.steps to go on"
                 )
 
-    def discard_after(self, step: int) -> None:
-        """Drop what was written after optimizer step ``step``, so that a resumed run writes it once. Rank 0 only."""
+    def discard_after(self, step: int, damaged: Sequence[Path] = ()) -> None:
+        """Drop what was written after optimizer step ``step``, so that a resumed run writes it once. Rank 0 only.
+
+        Args:
+            damaged: checkpoints after ``step`` that were passed over, oldest last. They and what belongs to them are
+                kept under another name, beside the checkpoints.
+        """
+        aside = None
+        for checkpoint in damaged:
+            kept = _unused(checkpoint.with_name(DAMAGED + checkpoint.name))
+            os.replace(checkpoint, kept)
+            aside = aside or kept
         if self.metrics.is_file():
-            kept = [line for line in self.metrics.read_text().splitlines() if _step_of(line) <= step]
-            write_atomically(self.metrics, "".join(line + "\n" for line in kept))
+            self._cut_metrics(step, aside)
         for file in self.scores.glob("*.parquet*"):
             if score_file_steps(file)[0] > step or file.suffix != ".parquet":
-                file.unlink()
-        for folder in self.checkpoints.glob("*step_*"):
-            if folder.name.startswith(UNFINISHED) or int(folder.name.removeprefix("step_")) > step:
+                if aside is None:
+                    file.unlink()
+                else:
+                    (aside / "scores").mkdir(exist_ok=True)
+                    os.replace(file, aside / "scores" / file.name)
+        for folder in self.checkpoints.glob(UNFINISHED + "*"):
+            shutil.rmtree(folder)
+        for folder in self.checkpoints.glob("step_*"):
+            if int(folder.name.removeprefix("step_")) > step:
                 shutil.rmtree(folder)
         self.summary.unlink(missing_ok=True)
+
+    def _cut_metrics(self, step: int, aside: Path | None) -> None:
+        """Shorten the file in place: a callback may have it open already."""
+        lines = self.metrics.read_bytes().splitlines(keepends=True)
+        kept = b"".join(line for line in lines if line.endswith(b"\n") and _step_of(line) <= step)
+        if aside is not None:
+            (aside / self.metrics.name).write_bytes(
+                b"".join(line for line in lines if step < _step_of(line) < float("inf"))
+            )
+        with open(self.metrics, "r+b") as file:
+            file.write(kept)
+            file.truncate()
+            os.fsync(file.fileno())
 
 
 def default_run_directory(recipe_file: Path | None) -> Path:
@@ -103,7 +134,7 @@ def score_file_steps(file: Path) -> tuple[int, int]:
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace ``path`` by ``text``; a reader, or a crash, finds the old content or the new, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = _temporary(path)
     with open(temporary, "w") as file:
         file.write(text)
         file.flush()
@@ -116,12 +147,23 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(content, indent=2) + "\n")
 
 
-def _step_of(line: str) -> float:
+def _temporary(path: Path) -> Path:
+    return path.with_name(path.name + ".tmp")
+
+
+def _step_of(line: bytes) -> float:
     """The step of a line of metrics.jsonl; infinity for a line that a crash cut short."""
     try:
         return float(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError):
+    except (ValueError, KeyError, TypeError):
         return float("inf")
 
 
+def _unused(path: Path) -> Path:
+    """``path``, or the first of ``path.1``, ``path.2``, ... that does not exist."""
+    candidates = [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, 1000))]
+    return next(candidate for candidate in candidates if not candidate.exists())
+
+
 UNFINISHED = "unfinished_"
+DAMAGED = "damaged_"

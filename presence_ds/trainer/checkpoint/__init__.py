@@ -1,0 +1,18 @@
+"""Checkpoints: written under a temporary name, listed in a manifest with checksums, renamed, and only then pointed to.
+
+checkpoints/
+  latest                     name of the newest complete checkpoint (the pointer DeepSpeed itself reads)
+  step_00000100/
+    manifest.json            what the checkpoint is of; size and SHA-256 of every file, and of the manifest itself
+    trainer_rank_00000.pt    position in the data, random states, callbacks, for each rank
+    ...                      DeepSpeed's files, with the state of PRESENCE in them
+  unfinished_step_00000200/  being written, or left by a run that was killed while writing
+  damaged_step_00000100/     found damaged and passed over, with what was written after the checkpoint used instead
+"""
+
+from presence_ds.trainer.checkpoint.config import CheckpointConfig
+from presence_ds.trainer.checkpoint.manifest import complete_checkpoints
+from presence_ds.trainer.checkpoint.resuming import Resume, check_fits, find_resume, restore
+from presence_ds.trainer.checkpoint.saving import Saver
+
+__all__ = ["CheckpointConfig", "Resume", "Saver", "check_fits", "complete_checkpoints", "find_resume", "restore"]

@@ -1,0 +1,33 @@
+"""The ``checkpoint`` section of a recipe."""
+
+from dataclasses import dataclass
+
+from presence_ds.errors import ConfigError
+
+
+@dataclass
+class CheckpointConfig:
+    """Saving the whole state of the run, and going on from it.
+
+    Args:
+        every_steps: Optimizer steps between two checkpoints. null: only the one at the end.
+        at_end: Save after the last step.
+        keep: Newest checkpoints kept; older ones are deleted once a new one is complete. null: all.
+        keep_every: Checkpoints of steps that this divides are never deleted. null: no such exception.
+        resume: auto goes on from the newest intact checkpoint in run_dir, and starts anew where there is none; never
+            refuses a run_dir that holds a run; anything else is the path of a checkpoint (a step_* directory) to go on
+            from. If that lies in run_dir, what run_dir holds of later steps is dropped.
+    """
+
+    every_steps: int | None = 1000
+    at_end: bool = True
+    keep: int | None = 2
+    keep_every: int | None = None
+    resume: str = "auto"
+
+    def validate(self, field: str) -> None:
+        """Raise `ConfigError` naming the first field whose value cannot be used."""
+        for name in ("every_steps", "keep", "keep_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{field}.{name} is {value}: it must be at least 1, or null")

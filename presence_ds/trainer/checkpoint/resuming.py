@@ -1,0 +1,177 @@
+"""Finding the checkpoint to go on from, and bringing everything back to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from presence_ds.capture import full_shape
+from presence_ds.errors import ConfigError
+from presence_ds.trainer.checkpoint.config import CheckpointConfig
+from presence_ds.trainer.checkpoint.manifest import (
+    DamagedError,
+    Manifest,
+    checkpoint_folders,
+    damage,
+    read_manifest,
+)
+from presence_ds.trainer.checkpoint.random_state import load_random_state
+from presence_ds.trainer.distributed import Ranks
+from presence_ds.trainer.run_directory import DAMAGED
+
+if TYPE_CHECKING:
+    from presence_ds.trainer.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Resume:
+    """The checkpoint to go on from.
+
+    Attributes:
+        path: its folder.
+        manifest: what it is of.
+        damaged: newer ones that were passed over.
+    """
+
+    path: Path
+    manifest: Manifest
+    damaged: list[Path]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run and a checkpoint must have in common, besides the parameters."""
+
+    zero_stage: int
+    precision: str
+    optimizer: str
+    tokens_per_step: int
+
+
+def find_resume(
+    config: CheckpointConfig,
+    folder: Path,
+    ranks: Ranks,
+    warn: Callable[[str], None],
+    field: str = "checkpoint",
+) -> Resume | None:
+    """The checkpoint to go on from, or None to start anew; called on every rank, which read a share of the files each.
+
+    A damaged checkpoint is passed over for the next older one, with a line through ``warn``. Nothing is changed.
+
+    Raises:
+        ConfigError: the checkpoint named is damaged; all of the checkpoints in ``folder`` are, so that starting anew
+            would drop a run; or it was written by another number of ranks.
+    """
+    if config.resume == "never":
+        return None
+    automatic = config.resume == "auto"
+    named = [Path(config.resume).absolute()]
+    candidates = ranks.broadcast(checkpoint_folders(folder)[::-1]) if automatic else named
+    passed: dict[Path, str] = {}
+    for candidate in candidates:
+        manifest, problems = _inspect(candidate, ranks)
+        if manifest is None or problems:
+            more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+            passed[candidate] = problems[0] + more
+            continue
+        for damaged, problem in passed.items():
+            warn(
+                f"checkpoint {damaged.name} is damaged ({problem}): going on from {candidate.name} instead; it is kept "
+                f"as {damaged.with_name(DAMAGED + damaged.name)}"
+            )
+        _check_ranks(candidate, manifest, ranks.world_size, field)
+        return Resume(candidate, manifest, list(passed))
+    if not passed:
+        return None
+    what = "; ".join(f"{path.name}: {problem}" for path, problem in passed.items())
+    if automatic:
+        raise ConfigError(
+            f"{field}.resume is auto and no checkpoint in {folder} is intact ({what}): name another checkpoint, or a "
+            f"new run_dir to start anew"
+        )
+    raise ConfigError(
+        f"{field}.resume is {config.resume}: it is no intact checkpoint ({what}); it must be auto, never, or a "
+        f"directory such as RUN_DIR/checkpoints/step_00000100"
+    )
+
+
+def _inspect(checkpoint: Path, ranks: Ranks) -> tuple[Manifest | None, list[str]]:
+    """The manifest, and what is wrong with the checkpoint; the same on every rank."""
+    manifest, problems = None, []
+    with ranks.agreement():
+        if ranks.is_main:
+            try:
+                manifest = read_manifest(checkpoint)
+            except DamagedError as error:
+                problems = [str(error)]
+    manifest, problems = ranks.broadcast((manifest, problems))
+    if manifest is not None:
+        found = ranks.gather(damage(checkpoint, manifest, ranks.rank, ranks.world_size))
+        problems = [problem for part in found for problem in part]
+    return manifest, problems
+
+
+def _check_ranks(checkpoint: Path, manifest: Manifest, world_size: int, field: str) -> None:
+    if manifest.world_size != world_size:
+        raise ConfigError(
+            f"{field}.resume: {checkpoint} was written by {manifest.world_size} ranks and this run has {world_size}: "
+            f"start it with {manifest.world_size}"
+        )
+
+
+def describe_setup(trainer: Trainer) -> Setup:
+    """The set-up of this run."""
+    engine = trainer.engine
+    return Setup(
+        zero_stage=engine.zero_optimization_stage(),
+        precision=str(engine.module.dtype).removeprefix("torch."),
+        optimizer=type(engine.basic_optimizer).__name__,
+        tokens_per_step=trainer.tokens_per_step,
+    )
+
+
+def parameter_shapes(model: nn.Module) -> dict[str, list[int]]:
+    """Name and whole shape of every parameter."""
+    return {name: list(full_shape(parameter)) for name, parameter in model.named_parameters()}
+
+
+def check_fits(trainer: Trainer, resume: Resume, field: str = "checkpoint") -> None:
+    """Whether the run can go on from the checkpoint, before anything is loaded.
+
+    Raises:
+        ConfigError: model, ZeRO stage, precision, optimizer or tokens per step are others.
+    """
+    here = parameter_shapes(trainer.engine.module)
+    there = resume.manifest.parameters
+    for name in dict.fromkeys([*here, *there]):
+        if here.get(name) != there.get(name):
+            raise ConfigError(
+                f"{field}.resume: {resume.path} is of another model: parameter {name} is {there.get(name, 'missing')} "
+                f"there and {here.get(name, 'missing')} here; resume with the model that wrote it, or in a new run_dir"
+            )
+    for name, value in asdict(describe_setup(trainer)).items():
+        if resume.manifest.setup[name] != value:
+            raise ConfigError(
+                f"{field}.resume: {resume.path} was written with {name} {resume.manifest.setup[name]} and this run has "
+                f"{value}: resume with the same"
+            )
+
+
+def restore(trainer: Trainer, resume: Resume) -> None:
+    """Bring the engine, the position in the data, the random states and the callbacks back to the checkpoint."""
+    checkpoint = resume.path
+    trainer.engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
+    state = torch.load(checkpoint / trainer_file(trainer.ranks.rank), map_location="cpu", weights_only=True)
+    trainer.load_state_dict(state["trainer"])
+    load_random_state(state["random"])
+
+
+def trainer_file(rank: int) -> str:
+    """Name of a rank's own file in a checkpoint."""
+    return f"trainer_rank_{rank:05d}.pt"

@@ -1,0 +1,136 @@
+"""Saving a checkpoint on all ranks, and deleting old ones."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import presence_ds
+from presence_ds.trainer.checkpoint.config import CheckpointConfig
+from presence_ds.trainer.checkpoint.manifest import (
+    FileRecord,
+    Manifest,
+    complete_checkpoints,
+    record_file,
+    sync,
+    write_manifest,
+)
+from presence_ds.trainer.checkpoint.random_state import random_state
+from presence_ds.trainer.checkpoint.resuming import describe_setup, parameter_shapes, trainer_file
+from presence_ds.trainer.checkpoint.space import lack_of_space
+from presence_ds.trainer.checkpoint.writer import CheckpointWriter, Written, attach_writer
+from presence_ds.trainer.run_directory import UNFINISHED, write_atomically
+
+if TYPE_CHECKING:
+    from presence_ds.trainer.trainer import Trainer
+
+
+class Saver:
+    """Writes checkpoints of one run into ``folder``."""
+
+    def __init__(self, config: CheckpointConfig, folder: Path) -> None:
+        self._config = config
+        self._folder = folder
+        self._writer: CheckpointWriter | None = None
+
+    def save(self, trainer: Trainer) -> str | None:
+        """Write the state after the trainer's current step; on every rank.
+
+        Returns:
+            None when the checkpoint is on the disk and pointed to; otherwise, the same on every rank, why there is
+            none. What was there before is untouched then.
+        """
+        if self._writer is None:
+            self._writer = attach_writer(trainer.engine)
+        ranks = trainer.ranks
+        final = self._folder / f"step_{trainer.step:08d}"
+        unfinished = final.with_name(UNFINISHED + final.name)
+        if ranks.broadcast(final.exists()):  # the one that the run has just gone on from
+            return None
+        shortage = None
+        if ranks.is_main:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            shortage = lack_of_space(self._folder, trainer.engine.module)
+        shortage = ranks.broadcast(shortage)
+        if shortage is not None:
+            return shortage
+        self._writer.begin(unfinished)
+        trainer.engine.save_checkpoint(str(self._folder), tag=unfinished.name, save_latest=False)
+        state = {"trainer": trainer.state_dict(), "random": random_state()}
+        self._writer.save(state, unfinished / trainer_file(ranks.rank))
+        written = ranks.gather(self._writer.finish())
+        manifest = Manifest(
+            step=trainer.step,
+            world_size=ranks.world_size,
+            setup=asdict(describe_setup(trainer)),
+            parameters=parameter_shapes(trainer.engine.module),
+            files={},
+            versions={"presence_ds": presence_ds.__version__, "deepspeed": version("deepspeed")},
+        )
+        problem = None
+        if ranks.is_main:
+            problem = commit(unfinished, final, manifest, written)
+            if problem is None:
+                self._delete_old()
+        return ranks.broadcast(problem)
+
+    def _delete_old(self) -> None:
+        if self._config.keep is None:
+            return
+        for old in complete_checkpoints(self._folder)[: -self._config.keep]:
+            every = self._config.keep_every
+            if every is None or int(old.name.removeprefix("step_")) % every != 0:
+                delete(old)
+
+
+def commit(unfinished: Path, final: Path, manifest: Manifest, written: list[Written]) -> str | None:
+    """Make a checkpoint that every rank has written durable and visible, then point ``latest`` to it.
+
+    Args:
+        unfinished: the folder the ranks wrote to.
+        final: the folder it becomes.
+        manifest: all but the files.
+        written: what each rank wrote.
+
+    Returns:
+        None, or why there is no checkpoint; nothing is left of it then.
+    """
+    try:
+        for rank, part in enumerate(written):
+            if part.error is not None:
+                raise OSError(f"{part.error} (rank {rank})")
+        manifest.files.update(_files(unfinished, written))
+        write_manifest(unfinished, manifest)
+        sync([unfinished, *(folder for folder in unfinished.rglob("*") if folder.is_dir())])
+        os.replace(unfinished, final)
+        sync([final.parent])
+        write_atomically(final.parent / "latest", final.name)
+    except OSError as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        return str(error)
+    return None
+
+
+def _files(unfinished: Path, written: list[Written]) -> dict[str, FileRecord]:
+    """Records of every file in the folder: the ranks', and of what DeepSpeed put there past the writer."""
+    records = {name: record for part in written for name, record in part.files.items()}
+    present = {str(file.relative_to(unfinished)) for file in unfinished.rglob("*") if file.is_file()}
+    unseen = sorted(set(records) - present)
+    if unseen:
+        raise OSError(f"rank 0 does not see {unseen[0]}: every rank must see the same run_dir")
+    for name in sorted(present - set(records)):
+        sync([unfinished / name])
+        records[name] = record_file(unfinished / name)
+    return dict(sorted(records.items()))
+
+
+def delete(checkpoint: Path) -> None:
+    """Delete a checkpoint; a crash in between leaves what is known not to be one."""
+    doomed = checkpoint.with_name(UNFINISHED + checkpoint.name)
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.replace(checkpoint, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)

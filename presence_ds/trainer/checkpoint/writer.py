@@ -1,0 +1,141 @@
+"""Writing a rank's files: hashed and synced as they are written, and a failure kept for later instead of raised.
+
+DeepSpeed's ``save_checkpoint`` contains collectives. A rank that left it with an error, because its disk is full, would
+leave the others waiting; so the writer lets it run to its end and says afterwards what went wrong.
+"""
+
+import hashlib
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
+
+from presence_ds.errors import ConfigError
+from presence_ds.trainer.checkpoint.manifest import FileRecord
+
+
+@dataclass
+class Written:
+    """What a rank has written into a checkpoint.
+
+    Attributes:
+        files: by their path in the checkpoint.
+        error: why not everything is there, or None.
+    """
+
+    files: dict[str, FileRecord] = field(default_factory=dict)
+    error: str | None = None
+
+
+class CheckpointWriter(TorchCheckpointEngine):
+    """The part of DeepSpeed's checkpointing that puts bytes on a disk; its files are those of DeepSpeed's own one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folder = Path()
+        self._written = Written()
+
+    def begin(self, folder: Path) -> None:
+        """Start a checkpoint, all files of which lie in ``folder``."""
+        self._folder = folder
+        self._written = Written()
+
+    def finish(self) -> Written:
+        """What was written since `begin`."""
+        return self._written
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """DeepSpeed's call for a folder to write to."""
+        try:
+            os.makedirs(path, exist_ok=exist_ok)
+        except OSError as error:
+            self._failed(error)
+
+    def save(self, state_dict: Any, path: str | Path) -> None:
+        """DeepSpeed's call for one file. After a failure the remaining files are not begun."""
+        if self._written.error is not None:
+            return
+        file = _HashingFile(Path(path))
+        torch.save(state_dict, file)  # type: ignore[arg-type]  # it calls write and flush
+        try:
+            record = file.close()
+        except OSError as error:
+            self._failed(error)
+        else:
+            self._written.files[str(Path(path).relative_to(self._folder))] = record
+
+    def _failed(self, error: OSError) -> None:
+        self._written.error = self._written.error or f"{error.strerror}: {error.filename or self._folder}"
+
+
+class _HashingFile:
+    """A file for torch.save, whose C++ writer must not see an exception: the first one is raised by `close`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._digest = hashlib.sha256()
+        self._size = 0
+        self._error: OSError | None = None
+        try:
+            self._file = open(path, "wb")  # noqa: SIM115 -- closed by close()
+        except OSError as error:
+            self._error = error
+
+    def write(self, data: Any) -> int:
+        if self._error is None:
+            try:
+                self._file.write(data)
+                self._digest.update(data)
+                self._size += len(data)
+            except OSError as error:
+                self._error = error
+        return len(data)
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> FileRecord:
+        if self._error is None:
+            try:
+                with self._file:
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
+                return FileRecord(self._size, self._digest.hexdigest())
+            except OSError as error:
+                self._error = error
+        raise OSError(self._error.errno, self._error.strerror, str(self._path))
+
+
+def attach_writer(engine: Any) -> CheckpointWriter:
+    """Have ``engine`` write its checkpoints through a `CheckpointWriter`.
+
+    `engine.checkpoint_engine` is DeepSpeed's place for such a thing. What it writes beside it (private), the scripts
+    that turn a checkpoint into plain weights, is put there once, and need not be.
+
+    Raises:
+        ConfigError: the DeepSpeed JSON chooses another writer or node-local checkpoints; or this DeepSpeed works
+            otherwise.
+    """
+    if not isinstance(getattr(engine, "checkpoint_engine", None), TorchCheckpointEngine):
+        raise ConfigError('deepspeed: the JSON file chooses a writer of checkpoints ("checkpoint"): leave it out')
+    if engine.use_node_local_storage():
+        raise ConfigError(
+            'deepspeed: the JSON file sets "use_node_local_storage": leave it out, checkpoints lie in run_dir, which '
+            "every rank must see"
+        )
+    copy_scripts = getattr(engine, "_copy_recovery_script", None)
+    if copy_scripts is None:
+        raise ConfigError("this version of deepspeed has no _copy_recovery_script: use a version that is tested")
+
+    def copy_once(folder: str) -> None:
+        if not (Path(folder) / "zero_to_fp32.py").exists():
+            with suppress(OSError):
+                copy_scripts(folder)
+
+    engine._copy_recovery_script = copy_once
+    engine.checkpoint_engine = writer = CheckpointWriter()
+    return writer

@@ -1,0 +1,124 @@
+"""Runs on every rank of a pool: whole trainings without a launcher, and what they leave in a checkpoint."""
+
+import hashlib
+import json
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from presence_ds.cli import make_train_parser, read_recipe, resolved_recipe
+from presence_ds.errors import PresenceError
+from presence_ds.trainer.callbacks.checkpoint import Checkpoints
+from presence_ds.trainer.checkpoint import CheckpointConfig, find_resume
+from presence_ds.trainer.checkpoint.manifest import _render
+from presence_ds.trainer.distributed import Ranks
+from presence_ds.trainer.run import train_on
+from presence_ds.trainer.run_lock import RunLock
+from tests.trainer.conftest import read_metrics, read_scores
+
+TIMINGS = ("throughput(tokens/s)", "step_time(s)", "memory/peak(GiB)")
+_ranks: Ranks | None = None
+
+
+def pool_ranks() -> Ranks:
+    """The ranks of this pool, made once: every `Ranks` is another process group."""
+    global _ranks
+    _ranks = _ranks or Ranks()
+    return _ranks
+
+
+def train(*arguments: str) -> str | None:
+    """``presence train ARGUMENTS`` on this rank; the message of the error that ended it, if any."""
+    parser = make_train_parser()
+    parsed = parser.parse_args(list(arguments))
+    recipe, recipe_file = read_recipe(parser, parsed)
+    try:
+        with RunLock() as lock:
+            train_on(pool_ranks(), lock, recipe, recipe_file, resolved_recipe(parser, parsed, recipe, recipe_file))
+    except PresenceError as error:
+        return str(error)
+    return None
+
+
+def left_by(run_dir: Path, *, after: int = 0) -> dict[str, Any]:
+    """Everything a run leaves that must not depend on interruptions, of the steps after ``after``.
+
+    The model's, optimizer's and PRESENCE's state come as digests of DeepSpeed's files in the last checkpoint.
+    """
+    lines = [{name: value for name, value in line.items() if name not in TIMINGS} for line in read_metrics(run_dir)]
+    last = run_dir / "checkpoints" / (run_dir / "checkpoints" / "latest").read_text()
+    return {
+        "metrics": [line for line in lines if line["step"] > after],
+        "scores": [row for row in read_scores(run_dir) if row["step"] > after],
+        "state": {file.name: digest_file(file) for file in sorted(last.glob("*_states.pt"))},
+        "summary": json.loads((run_dir / "summary.json").read_text())["stages"],
+    }
+
+
+def digest_file(path: Path) -> str:
+    """Digest of everything in a file of torch.save, bit for bit; pickle's own bytes depend on what is shared."""
+    digest = hashlib.sha256()
+
+    def take(value: Any) -> None:
+        digest.update(type(value).__name__.encode())
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{value.dtype} {list(value.shape)}".encode())
+            digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+        elif isinstance(value, dict):
+            for key, inner in value.items():
+                take(key)
+                take(inner)
+        elif isinstance(value, (list, tuple)):
+            for inner in value:
+                take(inner)
+        elif hasattr(value, "__dict__"):
+            take(vars(value))
+        else:
+            digest.update(repr(value).encode())
+
+    take(torch.load(path, map_location="cpu", weights_only=False))
+    return digest.hexdigest()
+
+
+def find(folder: Path, resume: str = "auto") -> tuple[Path | str | None, list[str]]:
+    """The checkpoint that a run would go on from, or the error; and what it would warn of."""
+    warnings: list[str] = []
+    try:
+        found = find_resume(CheckpointConfig(resume=resume), folder, pool_ranks(), warnings.append)
+    except PresenceError as error:
+        return str(error), warnings
+    return (None if found is None else found.path), warnings
+
+
+def rewrite_manifest(checkpoint: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change an intact manifest so that it stays intact."""
+    content = json.loads((checkpoint / "manifest.json").read_text())
+    del content["sha256"]
+    (checkpoint / "manifest.json").write_text(_render(change(content)))
+
+
+def refuse_large_files(step: int | None) -> None:
+    """From now on the kernel lets rank 1 write no more than 20 kB into a file while it saves after ``step``."""
+    global _refused_step
+    if _refused_step is None:
+        Checkpoints.on_step_end = _with_limit(Checkpoints.on_step_end)
+    _refused_step = step or 0
+
+
+_refused_step: int | None = None
+
+
+def _with_limit(on_step_end: Callable[..., None]) -> Callable[..., None]:
+    def limited(self: Checkpoints, trainer: Any) -> None:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if trainer.step == _refused_step and trainer.ranks.rank == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+        try:
+            on_step_end(self, trainer)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
