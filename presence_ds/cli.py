@@ -1,5 +1,6 @@
 """The command line: ``presence train RECIPE.yaml [--section.field value ...]``."""
 
+import signal
 import sys
 import time
 import warnings
@@ -10,7 +11,7 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
 from presence_ds.data.sources import find_files
-from presence_ds.errors import ConfigError, PresenceError
+from presence_ds.errors import ConfigError, PresenceError, Stopped
 from presence_ds.trainer.distributed import environment_rank, launched
 from presence_ds.trainer.launcher import launch, local_processes, set_environment_defaults
 from presence_ds.trainer.plan import make_plan
@@ -26,15 +27,20 @@ GRACE = 20.0  # seconds
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command; bad input ends in one line on standard error and exit status 1."""
+    """Run a command; bad input ends in a line on standard error and exit status 1, an early stop in one and its own."""
     set_environment_defaults()
     try:
         run(sys.argv[1:] if arguments is None else arguments)
+    except Stopped as stopped:  # on every rank
+        if environment_rank() == 0:
+            print(f"presence: {stopped}", file=sys.stderr, flush=True)
+        sys.exit(stopped.status)
     except PresenceError as error:
         if environment_rank() != 0:
+            signal.pthread_sigmask(signal.SIG_SETMASK, [])
             time.sleep(GRACE)  # rank 0 has the same error as a rule, and the launcher then ends this process in silence
         print(f"presence: error: {error}", file=sys.stderr, flush=True)
-        sys.exit(1)
+        sys.exit(error.status)
 
 
 def run(arguments: list[str]) -> None:
@@ -67,7 +73,7 @@ def run(arguments: list[str]) -> None:
         make_plan(recipe, recipe_file, world_size=processes, bf16_hardware=hardware_has_bf16())
         for source in [*recipe.data.sources, *(recipe.data.validation_sources or [])]:
             find_files(source)
-        launch(arguments[1:], parsed.num_processes)
+        launch(arguments[1:], parsed.num_processes, recipe.stop.signal_numbers)
 
 
 def make_train_parser() -> ArgumentParser:

@@ -8,6 +8,7 @@ RUN_DIR/
   scores/           loss, self-influence and weight of every sample (parquet)
   checkpoints/      step_*/ and the pointer `latest`
   wandb_run_id      with wandb enabled
+  stopped.json      written when it has ended early: why, and after which step
   summary.json      written when the run has finished
 """
 
@@ -33,6 +34,7 @@ class RunDirectory:
         self.scores = self.path / "scores"
         self.checkpoints = self.path / "checkpoints"
         self.wandb_run_id = self.path / "wandb_run_id"
+        self.stopped = self.path / "stopped.json"
         self.summary = self.path / "summary.json"
 
     @property

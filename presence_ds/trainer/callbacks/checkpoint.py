@@ -65,7 +65,8 @@ class Checkpoints(Callback):
 
     def on_step_end(self, trainer: Trainer) -> None:
         every = self._config.every_steps
-        if (trainer.is_last_step and self._config.at_end) or (every is not None and trainer.step % every == 0):
+        at_end = trainer.stopping or (trainer.is_last_step and self._config.at_end)
+        if at_end or (every is not None and trainer.step % every == 0):
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
