@@ -1,5 +1,6 @@
 """The command line: ``presence COMMAND ...``, each command in a file of `presence_ds.commands`."""
 
+import signal
 import sys
 import time
 
@@ -7,7 +8,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from presence_ds.commands import estimate, export, train
 from presence_ds.commands.command import Command
-from presence_ds.errors import ConfigError, PresenceError
+from presence_ds.errors import ConfigError, PresenceError, Stopped
 from presence_ds.trainer.distributed import environment_rank
 from presence_ds.trainer.launcher import set_environment_defaults
 
@@ -16,15 +17,20 @@ GRACE = 20.0  # seconds
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command; bad input ends in one line on standard error and exit status 1."""
+    """Run a command; bad input ends in a line on standard error and exit status 1, an early stop in one and its own."""
     set_environment_defaults()
     try:
         run(sys.argv[1:] if arguments is None else arguments)
+    except Stopped as stopped:  # on every rank
+        if environment_rank() == 0:
+            print(f"presence: {stopped}", file=sys.stderr, flush=True)
+        sys.exit(stopped.status)
     except PresenceError as error:
         if environment_rank() != 0:
+            signal.pthread_sigmask(signal.SIG_SETMASK, [])
             time.sleep(GRACE)  # rank 0 has the same error as a rule, and the launcher then ends this process in silence
         print(f"presence: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-        sys.exit(1)
+        sys.exit(error.status)
 
 
 def run(arguments: list[str]) -> None:

@@ -5,7 +5,13 @@ Each message is one line: the field or module at fault, what was found, what wou
 
 
 class PresenceError(Exception):
-    """Base of every error this package raises on purpose; the command line prints its message without a traceback."""
+    """Base of every error this package raises on purpose; the command line prints its message without a traceback.
+
+    Attributes:
+        status: what the command line exits with.
+    """
+
+    status = 1
 
 
 class ConfigError(PresenceError):
@@ -20,7 +26,33 @@ class DataError(PresenceError):
     """A corpus cannot be read or holds nothing to train on."""
 
 
-class NonFiniteError(PresenceError):
+class Stopped(PresenceError):
+    """The run ends before its last step because it was asked to, and can go on later.
+
+    Attributes:
+        reason: signal, stop_file or wall_clock; anomaly for the subclass.
+    """
+
+    status = 75  # EX_TEMPFAIL of sysexits.h: try again later
+
+    def __init__(self, message: str, reason: str = "signal") -> None:
+        super().__init__(message, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class AnomalyError(Stopped):
+    """The run ends because going on would do harm; its state is not saved."""
+
+    status = 76
+
+    def __init__(self, message: str, reason: str = "anomaly") -> None:
+        super().__init__(message, reason)
+
+
+class NonFiniteError(AnomalyError):
     """No sample of an optimizer step has a finite loss and self-influence; nothing was updated."""
 
 

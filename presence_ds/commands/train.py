@@ -48,4 +48,4 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
         make_plan(recipe, recipe_file, world_size=processes, bf16_hardware=hardware_has_bf16())
         for source in [*recipe.data.sources, *(recipe.data.validation_sources or [])]:
             find_files(source)
-        launch(arguments, parsed.num_processes)
+        launch(arguments, parsed.num_processes, recipe.stop.signal_numbers)

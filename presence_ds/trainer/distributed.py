@@ -1,8 +1,9 @@
 """Ranks: starting them, letting them agree on an error, and sharing small objects between them."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import TypeVar
 
@@ -12,10 +13,12 @@ import torch.distributed as dist
 
 from presence_ds.errors import PresenceError
 from presence_ds.trainer.extensions import clear_stale_locks
+from presence_ds.trainer.stop_signals import StopSignals
 
 T = TypeVar("T")
 
 CONTROL_TIMEOUT = timedelta(days=2)  # the other ranks wait on rank 0 while it reads and tokenizes a large corpus
+POLL = 0.02  # seconds between two looks at a collective that may take long
 
 
 def launched() -> bool:
@@ -36,7 +39,8 @@ def cores_per_rank(ranks: int) -> int:
 class Ranks:
     """The process group of a run and, beside it, a gloo group with a long timeout for control messages."""
 
-    def __init__(self) -> None:
+    def __init__(self, signals: StopSignals | None = None) -> None:
+        """With ``signals``, what runs under `agreement` before `set_up` can be stopped by them at any time."""
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(cores_per_rank(int(os.environ.get("LOCAL_SIZE", "1"))))
         clear_stale_locks(int(os.environ.get("LOCAL_RANK", "0")))
@@ -44,6 +48,7 @@ class Ranks:
         self.rank: int = dist.get_rank()
         self.world_size: int = dist.get_world_size()
         self._control = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
+        self._signals = signals
 
     @property
     def is_main(self) -> bool:
@@ -58,14 +63,24 @@ class Ranks:
         """
         error: PresenceError | None = None
         try:
-            yield
+            with self._signals.raising() if self._signals is not None else nullcontext():
+                yield
         except PresenceError as raised:
             error = raised
         errors: list[PresenceError | None] = [None] * self.world_size
-        dist.all_gather_object(errors, error, group=self._control)
+        try:
+            with self._signals.leaving() if self._signals is not None else nullcontext():
+                self._wait(dist.barrier(group=self._control, async_op=True))
+            dist.all_gather_object(errors, error, group=self._control)
+        except RuntimeError:  # another rank has left
+            raise error or PresenceError("another rank has ended") from None
         for found in errors:
             if found is not None:
                 raise found
+
+    def set_up(self) -> None:
+        """The first step comes next: from now on signals are left to the trainer."""
+        self._signals = None
 
     def all(self, value: bool) -> bool:
         """Whether ``value`` is true on every rank."""
@@ -86,6 +101,29 @@ class Ranks:
     def barrier(self) -> None:
         """Wait for every rank, up to `CONTROL_TIMEOUT`."""
         dist.barrier(group=self._control)
+
+    def meet(self, seconds: float) -> None:
+        """Wait for every rank, but no longer than ``seconds``."""
+        self._wait(dist.barrier(group=self._control, async_op=True), seconds)
+
+    def largest(self, value: int) -> Callable[[], int]:
+        """Begin to compare ``value`` between the ranks; what is returned waits for the largest one."""
+        box = torch.tensor(value)
+        work = dist.all_reduce(box, dist.ReduceOp.MAX, group=self._control, async_op=True)
+
+        def result() -> int:
+            work.wait()
+            return int(box)
+
+        return result
+
+    def _wait(self, work: dist.Work, seconds: float = float("inf")) -> None:
+        """Wait in Python, so that a signal is handled meanwhile: `work.wait` would only return to it at the end."""
+        end = time.monotonic() + seconds
+        while not work.is_completed() and time.monotonic() < end:
+            time.sleep(POLL)
+        if work.is_completed():
+            work.wait()
 
     def sum(self, values: list[float], device: torch.device) -> list[float]:
         """Element-wise float64 sum of ``values`` over the ranks."""

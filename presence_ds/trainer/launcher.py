@@ -9,6 +9,7 @@ from typing import NoReturn
 from deepspeed.accelerator import get_accelerator
 
 from presence_ds.trainer.distributed import cores_per_rank
+from presence_ds.trainer.supervisor import supervise
 
 CPU_RANKS = 2  # without a GPU: enough for everything to be partitioned
 
@@ -30,14 +31,13 @@ def local_processes(requested: int | None) -> int:
     return CPU_RANKS if accelerator.device_name() == "cpu" else int(accelerator.device_count())
 
 
-def launch(arguments: list[str], requested: int | None) -> NoReturn:
-    """Become the DeepSpeed launcher of the running interpreter, which starts this module's ranks on this machine.
-
-    The process is replaced, so that the exit status and signals are the launcher's.
+def launch(arguments: list[str], requested: int | None, signals: list[int]) -> NoReturn:
+    """Start the ranks of this machine under the DeepSpeed launcher of the running interpreter, and end as they do.
 
     Args:
         arguments: what follows ``presence train``.
         requested: number of ranks, or None for the default.
+        signals: numbers of the signals that stop the run: this process passes them on to the ranks.
     """
     processes = local_processes(requested)
     os.environ.setdefault("OMP_NUM_THREADS", str(cores_per_rank(processes)))
@@ -49,7 +49,7 @@ def launch(arguments: list[str], requested: int | None) -> NoReturn:
     print(
         f"starting {processes} ranks; the first start in an environment compiles an operator of DeepSpeed", flush=True
     )
-    os.execv(sys.executable, command)
+    sys.exit(supervise(command, processes, signals))
 
 
 def free_port() -> int:

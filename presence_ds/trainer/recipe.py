@@ -17,6 +17,7 @@ from presence_ds.trainer.checkpoint import CheckpointConfig
 from presence_ds.trainer.learning_rate import LearningRateConfig
 from presence_ds.trainer.model import ModelConfig
 from presence_ds.trainer.optimizer import OptimizerConfig
+from presence_ds.trainer.stop_config import StopConfig
 
 
 @dataclass
@@ -119,6 +120,7 @@ class Recipe:
         training: Length, batch sizes, precision, seed.
         evaluation: Loss on the validation split.
         checkpoint: Saving and resuming.
+        stop: Ending the run early.
         logging: Metrics and score records.
         wandb: Weights & Biases.
     """
@@ -134,6 +136,7 @@ class Recipe:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    stop: StopConfig = field(default_factory=StopConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
@@ -169,6 +172,7 @@ class Recipe:
         self.lr_schedule.validate("lr_schedule", self.training.steps)
         self.evaluation.validate("evaluation")
         self.checkpoint.validate("checkpoint")
+        self.stop.validate("stop")
         self.logging.validate("logging")
 
 

@@ -34,6 +34,7 @@ from presence_ds.trainer.callbacks.metrics_file import MetricsFile
 from presence_ds.trainer.callbacks.reference import ReferenceStream
 from presence_ds.trainer.callbacks.score_records import ScoreRecords
 from presence_ds.trainer.callbacks.stage_summary import StageSummary
+from presence_ds.trainer.callbacks.stopping import Stopping
 from presence_ds.trainer.callbacks.throughput import Throughput
 from presence_ds.trainer.callbacks.wandb_run import WandbRun
 from presence_ds.trainer.checkpoint import Resume, check_fits, find_resume, restore
@@ -48,6 +49,7 @@ from presence_ds.trainer.precision import hardware_has_bf16
 from presence_ds.trainer.recipe import Recipe
 from presence_ds.trainer.run_directory import RunDirectory, default_run_directory, write_atomically, write_json
 from presence_ds.trainer.run_lock import RunLock
+from presence_ds.trainer.stop_signals import StopSignals
 from presence_ds.trainer.trainer import Trainer
 
 
@@ -59,13 +61,21 @@ def train(recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) ->
         resolved: the recipe as plain values, to be written to the run directory.
 
     Raises:
-        PresenceError: bad input, before any step is taken and the same on every rank; or no finite sample in a step.
+        PresenceError: bad input, before any step is taken and the same on every rank.
+        Stopped: the run has ended early, on every rank alike.
     """
-    with Ranks() as ranks, RunLock() as lock:
-        train_on(ranks, lock, recipe, recipe_file, resolved)
+    with StopSignals(recipe.stop) as signals, Ranks(signals) as ranks, RunLock() as lock:
+        train_on(ranks, lock, signals, recipe, recipe_file, resolved)
 
 
-def train_on(ranks: Ranks, lock: RunLock, recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) -> None:
+def train_on(
+    ranks: Ranks,
+    lock: RunLock,
+    signals: StopSignals,
+    recipe: Recipe,
+    recipe_file: Path | None,
+    resolved: dict[str, Any],
+) -> None:
     """`train` with the ranks connected; takes ``lock`` for the run directory."""
     console = RichConsole(quiet=not ranks.is_main)
     if not ranks.is_main:
@@ -92,7 +102,7 @@ def train_on(ranks: Ranks, lock: RunLock, recipe: Recipe, recipe_file: Path | No
         engine,
         training_batches(corpus, recipe, ranks),
         ranks,
-        make_callbacks(recipe, resolved, corpus, directory, ranks, console, throughput),
+        make_callbacks(recipe, resolved, corpus, directory, ranks, signals, console, throughput),
         total_steps=recipe.training.steps,
         log_every_steps=recipe.logging.every_steps,
         tokens_per_step=plan.samples_per_step * recipe.data.sequence_length,
@@ -109,6 +119,7 @@ def train_on(ranks: Ranks, lock: RunLock, recipe: Recipe, recipe_file: Path | No
             write_json(directory.deepspeed, plan.deepspeed)
     console.print(corpus.report.table())
     print_setup(console, setup_facts(recipe, plan, trainer, directory))
+    ranks.set_up()
     trainer.fit()
 
 
@@ -183,6 +194,7 @@ def make_callbacks(
     corpus: Corpus,
     directory: RunDirectory,
     ranks: Ranks,
+    signals: StopSignals,
     console: RichConsole,
     throughput: Throughput,
 ) -> dict[str, Callback]:
@@ -206,6 +218,7 @@ def make_callbacks(
         callbacks["reference"] = ReferenceStream(recipe.reference.every_steps, stream)
     show = partial(print_summary, console)
     callbacks["stage_summary"] = StageSummary(directory.summary, evaluation, throughput, show)
+    callbacks["stopping"] = Stopping(recipe.stop, directory, signals)
     callbacks["checkpoints"] = Checkpoints(recipe.checkpoint, directory.checkpoints, partial(warn, ranks))
     return callbacks
 

@@ -9,6 +9,7 @@ RUN_DIR/
   checkpoints/      step_*/ and the pointer `latest` (`presence_ds.trainer.checkpoint`)
   lock              held by the run in progress (`presence_ds.trainer.run_lock`)
   wandb_run_id      with wandb enabled
+  stopped.json      written when it has ended early: why, and after which step
   summary.json      written when the run has finished
 """
 
@@ -36,6 +37,7 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.lock = self.path / "lock"
         self.wandb_run_id = self.path / "wandb_run_id"
+        self.stopped = self.path / "stopped.json"
         self.summary = self.path / "summary.json"
 
     @property

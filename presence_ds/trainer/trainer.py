@@ -7,6 +7,7 @@ import torch
 
 from presence_ds.data import BatchStream
 from presence_ds.engine import PresenceEngine
+from presence_ds.errors import Stopped
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.distributed import Ranks
 
@@ -38,6 +39,7 @@ class Trainer:
         self.source_names = source_names
         self.step = 0
         self.waited = 0.0  # seconds in which this rank has waited for batches
+        self.stop: Stopped | None = None  # set by a callback, on every rank alike: the run ends after this step
         self._batches = batches
         self._callbacks = callbacks
         self._log_every_steps = log_every_steps
@@ -52,26 +54,46 @@ class Trainer:
         """Whether ``step`` is the last optimizer step of the run."""
         return self.step == self.total_steps
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the run ends after this step, although it is not the last one, and is to go on later."""
+        return self.stop is not None
+
     def notify(self, hook: str, *arguments: Any) -> None:
         """Call one hook of every callback, in order."""
         for callback in self._callbacks.values():
             getattr(callback, hook)(self, *arguments)
 
     def fit(self) -> None:
-        """Train to the end."""
+        """Train to the end.
+
+        Raises:
+            Stopped: on every rank, that the run has ended early.
+        """
         try:
-            self.notify("on_train_start")
-            self.engine.train()
-            while self.step < self.total_steps:
-                metrics = self._train_step()
-                self.notify("on_step", metrics)
-                if self.step % self._log_every_steps == 0 or self.is_last_step or "validation/loss" in metrics:
-                    self.notify("on_log", metrics)
-                self.notify("on_step_end")
-            self.notify("on_train_end")
+            self._run()
+        except Stopped as stopped:
+            self.stop = stopped
+            self.notify("on_stop")
         finally:
             for callback in self._callbacks.values():
                 callback.close()
+        if self.stop is not None:
+            self.ranks.meet(PATIENCE)  # the launcher ends the others when the first one leaves
+            raise self.stop
+
+    def _run(self) -> None:
+        self.notify("on_train_start")
+        self.engine.train()
+        while self.step < self.total_steps:
+            metrics = self._train_step()
+            self.notify("on_step", metrics)
+            if self.step % self._log_every_steps == 0 or self.is_last_step or "validation/loss" in metrics:
+                self.notify("on_log", metrics)
+            self.notify("on_step_end")
+            if self.stop is not None:
+                raise self.stop
+        self.notify("on_train_end")
 
     def _train_step(self) -> Metrics:
         """One optimizer step: as many micro-steps as DeepSpeed accumulates."""
@@ -122,3 +144,6 @@ class Trainer:
         self._batches.load_state_dict(state["batches"])
         for name, callback in self._callbacks.items():
             callback.load_state_dict(state["callbacks"].get(name, callback.state_dict()))
+
+
+PATIENCE = 120.0  # seconds in which every rank has closed its files, and rank 0 its wandb run

@@ -39,5 +39,8 @@ class Callback:
     def on_train_end(self, trainer: Trainer) -> None:
         """After the last step of a run that was not cut short."""
 
+    def on_stop(self, trainer: Trainer) -> None:
+        """Instead of `on_train_end`, when the run ends early; ``trainer.stop`` says why."""
+
     def close(self) -> None:
         """In any case at the end, after an error too."""

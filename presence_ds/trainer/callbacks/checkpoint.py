@@ -30,8 +30,9 @@ class Checkpoints(Callback):
 
     def on_step_end(self, trainer: Trainer) -> None:
         every = self._config.every_steps
-        if (trainer.is_last_step and self._config.at_end) or (every is not None and trainer.step % every == 0):
-            self.save(trainer, required=False)
+        at_end = trainer.stopping or (trainer.is_last_step and self._config.at_end)
+        if at_end or (every is not None and trainer.step % every == 0):
+            self.save(trainer, required=trainer.stopping)
         if trainer.is_last_step and self._problem is not None:
             raise CheckpointError(self._problem)
 

@@ -1,0 +1,57 @@
+"""The ``stop`` section of a recipe."""
+
+import re
+import signal
+from dataclasses import dataclass, field
+
+from presence_ds.errors import ConfigError
+
+NO_STOP = {"SIGKILL", "SIGSTOP", "SIGALRM", "SIGCHLD", "SIGCONT"}  # cannot be caught, or have another use here
+
+
+@dataclass
+class StopConfig:
+    """Ending a run early: after the current step, on every rank alike, with a checkpoint and exit status 75.
+
+    Args:
+        signals: Signals that stop the run, whichever rank or launcher gets them.
+        stop_file: The run stops when this file exists, until it is deleted; relative to run_dir. null: none.
+        wall_clock: The run stops when its process is so old: seconds, or "[DAYS-]HH:MM:SS". Leave time for a step and a
+            checkpoint before whatever limit it serves. null: no limit.
+    """
+
+    signals: list[str] = field(default_factory=lambda: ["SIGTERM", "SIGUSR1", "SIGUSR2"])
+    stop_file: str | None = "stop"
+    wall_clock: float | str | None = None
+
+    def validate(self, field: str) -> None:
+        """Raise `ConfigError` naming the first field whose value cannot be used."""
+        for name in self.signals:
+            if name not in signal.Signals.__members__ or name in NO_STOP:
+                raise ConfigError(f"{field}.signals has {name}: it must be names such as SIGTERM, SIGUSR1 and SIGINT")
+        seconds = _seconds(self.wall_clock)
+        if self.wall_clock is not None and (seconds is None or not 0.0 < seconds < float("inf")):
+            raise ConfigError(
+                f'{field}.wall_clock is {self.wall_clock}: it must be seconds, "HH:MM:SS" or "DAYS-HH:MM:SS", above 0'
+            )
+
+    @property
+    def signal_numbers(self) -> list[int]:
+        """The signals by number."""
+        return [signal.Signals[name].value for name in dict.fromkeys(self.signals)]
+
+    @property
+    def wall_clock_seconds(self) -> float | None:
+        """``wall_clock`` in seconds; None without a limit."""
+        return _seconds(self.wall_clock)
+
+
+def _seconds(text: float | str | None) -> float | None:
+    """Seconds of ``text``; None if it is None or in no known form."""
+    if text is None or isinstance(text, (int, float)):
+        return text
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)", text)
+    if match is None:
+        return None
+    days, hours, minutes, seconds = (int(group or 0) for group in match.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)

@@ -1,0 +1,105 @@
+"""The process between a user and the DeepSpeed launcher: it passes signals on, and tells how the ranks ended.
+
+The launcher is two processes, the second of which starts the ranks. Neither passes a signal on that the ranks could
+answer: the first dies of it, the second kills the ranks after 30 seconds. So both run with the signals of the recipe
+blocked, which a process inherits, and the ranks unblock them when their handlers are in place: a signal to every
+process of a job, as SLURM sends it, only reaches the ranks, and one that comes too early waits for them.
+"""
+
+import signal
+import subprocess
+import sys
+from types import FrameType
+
+import psutil
+
+POLL = 0.5  # seconds
+
+
+def supervise(command: list[str], processes: int, signals: list[int]) -> int:
+    """Run the DeepSpeed launcher and wait for it.
+
+    Args:
+        command: starts it, with ``processes`` ranks.
+        signals: numbers of the signals to pass on to the ranks. SIGINT and SIGTERM, where they are not among them, go
+            to the launcher, which ends the ranks.
+
+    Returns:
+        The exit status: that of the rank that ended first if it is not 0; 128 and the signal if one killed it.
+    """
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+
+    handled = {*signals, signal.SIGINT, signal.SIGTERM}
+    for number in handled:
+        signal.signal(number, note)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    runner = subprocess.Popen(command)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    tree = psutil.Process(runner.pid)
+    ranks: list[psutil.Process] = []
+    sent: set[tuple[int, int]] = set()
+    while not _ends(runner):
+        if len(ranks) < processes:
+            ranks = _grandchildren(tree)
+        for number in received:
+            for target in ranks if number in signals else _children(tree):
+                if (number, target.pid) not in sent:
+                    sent.add((number, target.pid))
+                    _send(target, number)
+    status = runner.returncode
+    if left := [rank for rank in ranks if _is_alive(rank)]:
+        if status <= 0:  # otherwise a rank has failed, and the launcher has just killed the others
+            print("presence: error: the launcher of the ranks was killed; they are ended now", file=sys.stderr)
+            status = 1
+        _end(left)
+    for number in handled:  # Python would go back to dying of them before it has ended
+        signal.signal(number, signal.SIG_IGN)
+    return status if status >= 0 else 128 - status
+
+
+def _ends(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a process ends within `POLL`."""
+    try:
+        process.wait(POLL)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    """Ask processes to end, and kill them if they do not."""
+    for process in processes:
+        _send(process, signal.SIGTERM)
+    for process in psutil.wait_procs(processes, timeout=GRACE)[1]:
+        _send(process, signal.SIGKILL)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children())
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _grandchildren(process: psutil.Process) -> list[psutil.Process]:
+    return [grandchild for child in _children(process) for grandchild in _children(child)]
+
+
+def _send(process: psutil.Process, number: int) -> None:
+    try:
+        process.send_signal(number)  # not to another process that has got its number since
+    except psutil.NoSuchProcess:
+        return
+
+
+GRACE = 300.0  # seconds for a last checkpoint
