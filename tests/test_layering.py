@@ -13,8 +13,10 @@ ALLOWED = {
     "influence": {"capture", "influence"},
     "reweighting": {"reweighting"},
     "engine": {"capture", "influence", "reweighting", "engine"},
+    "hf": {"capture", "influence", "reweighting", "engine", "hf"},
     "data": {"data"},
     "trainer": {"capture", "influence", "reweighting", "engine", "data", "trainer"},
+    "commands": {"capture", "influence", "reweighting", "engine", "data", "trainer", "commands"},
 }
 SHARED = {"errors", "versions"}
 

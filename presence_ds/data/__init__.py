@@ -2,7 +2,9 @@
 
 from presence_ds.data.config import DataConfig
 from presence_ds.data.corpus import Corpus, PackedDataset, open_corpus
+from presence_ds.data.evaluation import build_evaluation_loader
 from presence_ds.data.loader import BatchStream, build_loader
+from presence_ds.data.mixture import mixture_weights
 from presence_ds.data.noise import NoiseConfig
 from presence_ds.data.prepare import prepare_corpus
 from presence_ds.data.report import CorpusReport, SourceReport
@@ -19,8 +21,10 @@ __all__ = [
     "SourceConfig",
     "SourceReport",
     "TokenizerConfig",
+    "build_evaluation_loader",
     "build_loader",
     "load_tokenizer",
+    "mixture_weights",
     "open_corpus",
     "prepare_corpus",
 ]

@@ -11,43 +11,50 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from presence_ds.data.objective import Causal
 from presence_ds.data.report import CorpusReport
-from presence_ds.data.tokenizer import TokenizerConfig, load_tokenizer
+from presence_ds.data.tokenizer import TokenizerConfig, load_tokenizer, padding_id
 from presence_ds.errors import DataError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "corpus.json"
 TOKENIZER_FOLDER = "tokenizer"
 TRAIN_FILE = "train.arrow"
 VALIDATION_FILE = "validation.arrow"
+IDENTITY = ("source_id", "document_id", "offset")  # of a sample
 CORPUS_FILES = (MANIFEST, TOKENIZER_FOLDER, TRAIN_FILE, VALIDATION_FILE)
 
 
-class Sample(TypedDict):
+class Sample(TypedDict, total=False):
     """One packed sample.
 
-    ``input_ids`` and ``labels`` are int64 [sequence_length] and equal (transformers models shift labels themselves);
-    ``source_ids`` indexes `Corpus.source_names`; ``document_ids`` is the document the sample starts in.
+    ``input_ids`` and ``labels`` are int64 [sequence_length] and equal (transformers models shift labels themselves) but
+    for padding, where ``labels`` is −100; ``attention_mask``, int64 [sequence_length], is 0 there and 1 elsewhere, and
+    is absent in a corpus that has no padding. ``source_ids`` indexes `Corpus.source_names`; ``document_ids`` is the
+    document the sample starts in, and ``offsets`` the position of its first token there, in tokens.
     """
 
     input_ids: torch.Tensor
     labels: torch.Tensor
+    attention_mask: torch.Tensor
     source_ids: int
     document_ids: str
+    offsets: int
 
 
 class PackedDataset(Dataset[Sample]):
-    """The samples of one part of a corpus. ``rows`` also holds each sample's ``offset`` in its document, in tokens."""
+    """The samples of one part of a corpus, from ``rows`` of `sample_features`."""
 
-    def __init__(self, rows: datasets.Dataset, part: str) -> None:
+    def __init__(self, rows: datasets.Dataset, part: str, objective: Causal) -> None:
         self.rows = rows
         self.part = part
-        self._arrays = rows.with_format("numpy")
+        self.objective = objective
+        self._arrays = rows.select_columns(["input_ids", *IDENTITY]).with_format("numpy")
 
     def of_sources(self, source_ids: list[int]) -> "PackedDataset":
         """The samples of these sources alone."""
         kept = np.flatnonzero(np.isin(self._arrays["source_id"][:], source_ids))
-        return PackedDataset(self.rows.select(kept), self.part)
+        return PackedDataset(self.rows.select(kept), self.part, self.objective)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -58,23 +65,27 @@ class PackedDataset(Dataset[Sample]):
     def __getitems__(self, indices: list[int]) -> list[Sample]:
         """A batch at once, which torch's loader prefers where it exists: several times cheaper than row by row."""
         rows = self._arrays[indices]
-        samples = zip(torch.from_numpy(rows["input_ids"]).long(), rows["source_id"], rows["document_id"], strict=True)
-        return [
-            Sample(input_ids=ids, labels=ids, source_ids=int(source_id), document_ids=str(document_id))
-            for ids, source_id, document_id in samples
-        ]
+        inputs = self.objective(rows)
+        samples: list[Sample] = []
+        for index, (source_id, document_id, offset) in enumerate(zip(*(rows[name] for name in IDENTITY), strict=True)):
+            sample: Any = {name: values[index] for name, values in inputs.items()}
+            sample |= {"source_ids": int(source_id), "document_ids": str(document_id), "offsets": int(offset)}
+            samples.append(sample)
+        return samples
 
 
-def sample_features(sequence_length: int) -> datasets.Features:
-    """The columns of a stored sample."""
-    return datasets.Features(
-        {
-            "input_ids": datasets.List(datasets.Value("int32"), length=sequence_length),
-            "source_id": datasets.Value("int32"),
-            "document_id": datasets.Value("string"),
-            "offset": datasets.Value("int64"),
-        }
-    )
+def sample_features(row_length: int, packing: str) -> datasets.Features:
+    """The columns of a stored sample; only concat fills every row, and only best_fit says where each token is from."""
+    features = {
+        "input_ids": datasets.List(datasets.Value("int32"), length=row_length if packing == "concat" else -1),
+        "source_id": datasets.Value("int32"),
+        "document_id": datasets.Value("string"),
+        "offset": datasets.Value("int64"),
+    }
+    if packing == "best_fit":
+        piece = {"document_id": datasets.Value("string"), "offset": datasets.Value("int64")}
+        features["pieces"] = datasets.List({**piece, "length": datasets.Value("int32")})
+    return datasets.Features(features)
 
 
 @dataclass
@@ -125,12 +136,15 @@ def open_corpus(directory: Path | str, trust_remote_code: bool = False) -> Corpu
         raise DataError(f"{directory} holds no prepared corpus: prepare_corpus writes one")
     if manifest["format_version"] != FORMAT_VERSION:
         raise DataError(f"{directory} was prepared by another version of this package: prepare it again")
+    tokenizer = load_tokenizer(
+        TokenizerConfig(path=str(directory / TOKENIZER_FOLDER), trust_remote_code=trust_remote_code)
+    )
+    config = manifest["config"]
+    objective = Causal(config["sequence_length"], None if config["packing"] == "concat" else padding_id(tokenizer))
     return Corpus(
-        train=PackedDataset(datasets.Dataset.from_file(str(directory / TRAIN_FILE)), "train"),
-        validation=PackedDataset(datasets.Dataset.from_file(str(directory / VALIDATION_FILE)), "validation"),
+        train=PackedDataset(datasets.Dataset.from_file(str(directory / TRAIN_FILE)), "train", objective),
+        validation=PackedDataset(datasets.Dataset.from_file(str(directory / VALIDATION_FILE)), "validation", objective),
         source_names=manifest["source_names"],
-        tokenizer=load_tokenizer(
-            TokenizerConfig(path=str(directory / TOKENIZER_FOLDER), trust_remote_code=trust_remote_code)
-        ),
+        tokenizer=tokenizer,
         report=CorpusReport.from_json(manifest["report"]),
     )

@@ -1,15 +1,60 @@
-"""Batches of packed samples on every rank, resumable at any batch."""
+"""Batches of packed samples on every rank, resumable at any batch and on any number of ranks."""
 
+import hashlib
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
+from torch.utils.data import Dataset, Sampler
 from torchdata.stateful_dataloader import StatefulDataLoader
-from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
 
-from presence_ds.data.corpus import PackedDataset
+from presence_ds.data.corpus import PackedDataset, Sample
+from presence_ds.data.mixture import MixedOrder
+from presence_ds.data.order import Order, ShuffledOrder
 from presence_ds.errors import DataError
+
+LOOK_AHEAD = 256  # samples of this rank whose rows are computed at once
+DIGEST_ROWS = 64
+
+
+class RankSampler(Sampler[list[int]]):
+    """The micro-batches of one rank: of every ``micro_batch_size * world_size`` positions of an order, its slice.
+
+    Args:
+        order: the order of all samples.
+        micro_batch_size: samples of a batch.
+        rank: this rank, of ``world_size``.
+
+    Attributes:
+        position: samples of the order, over all ranks, that batches were drawn from. Batches are drawn ahead of what
+            a loader has returned.
+    """
+
+    def __init__(self, order: Order, micro_batch_size: int, rank: int, world_size: int) -> None:
+        self.order = order
+        self.micro_batch_size = micro_batch_size
+        self.rank = rank
+        self.step = micro_batch_size * world_size
+        self.position = 0
+
+    def __iter__(self) -> Iterator[list[int]]:
+        own = self.rank * self.micro_batch_size + np.arange(self.micro_batch_size)
+        steps = np.arange(max(1, LOOK_AHEAD // self.micro_batch_size))[:, None] * self.step
+        while True:
+            rows = self.order.rows((self.position + steps + own).ravel()).reshape(-1, self.micro_batch_size)
+            for batch in rows.tolist():
+                self.position += self.step
+                yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The position, which goes up with every batch drawn."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Draw from ``state`` on."""
+        self.position = state["position"]
 
 
 def build_loader(
@@ -19,18 +64,24 @@ def build_loader(
     rank: int,
     world_size: int,
     seed: int = 0,
-    shuffle: bool = True,
+    weights: dict[str, float] | None = None,
+    source_names: list[str] | None = None,
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> StatefulDataLoader:
-    """Build this rank's loader of full micro-batches; over the ranks each sample comes once per epoch.
+    """Build this rank's endless loader of full micro-batches.
 
-    What does not fill a micro-batch on every rank is left out of the epoch. Batches are dicts of ``input_ids`` and
-    ``labels`` (int64 [micro_batch_size, sequence_length]), ``source_ids`` (int64 [micro_batch_size]) and
-    ``document_ids`` (a list of str). The order depends on the seed and on ``loader.sampler.set_epoch``.
+    Over the ranks each sample comes once per epoch; epochs follow each other without a gap, also inside a batch.
+    Batches are dicts of ``input_ids`` and ``labels`` (int64 [micro_batch_size, sequence_length]), ``attention_mask``
+    alike where samples have padding, ``source_ids`` and ``offsets`` (int64 [micro_batch_size]) and ``document_ids`` (a
+    list of str).
+
+    Args:
+        weights: proportions in which the sources are drawn, by name, with ``source_names`` by source id. None: every
+            source with its own size.
 
     Raises:
-        DataError: there is not one micro-batch for every rank.
+        DataError: there is not one micro-batch for every rank, or a source with a weight has no samples.
     """
     needed = micro_batch_size * world_size
     if len(dataset) < needed:
@@ -38,77 +89,96 @@ def build_loader(
             f"the {dataset.part} part has {len(dataset)} samples, fewer than the {needed} of one micro-batch on every "
             f"rank ({micro_batch_size} samples on {world_size} ranks): give more text or a smaller micro-batch"
         )
-    sampler = StatefulDistributedSampler(
-        dataset, num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed, drop_last=True
-    )
+    order: Order
+    if weights is None:
+        order = ShuffledOrder(len(dataset), seed)
+    else:
+        assert source_names is not None
+        order = MixedOrder(dataset, source_names, weights, seed)
+    sampler = RankSampler(order, micro_batch_size, rank, world_size)
+    return stateful_loader(dataset, sampler, num_workers=num_workers, pin_memory=pin_memory)
+
+
+def stateful_loader(
+    dataset: Dataset[Sample], batch_sampler: Sampler[list[int]], *, num_workers: int, pin_memory: bool
+) -> StatefulDataLoader:
+    """A loader of the batches that ``batch_sampler`` draws."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*set_vital")  # torchdata calls what newer torch deprecates
         return StatefulDataLoader(
             dataset,
-            batch_size=micro_batch_size,
-            sampler=sampler,
+            batch_sampler=batch_sampler,
             num_workers=num_workers,
             pin_memory=pin_memory,
-            drop_last=True,
-            generator=torch.Generator().manual_seed(seed),  # otherwise each epoch draws from the global generator
+            generator=torch.Generator(),  # otherwise the seeds of the workers are drawn from the global generator
         )
 
 
 class BatchStream(Iterator[dict[str, Any]]):
-    """Batches without end, every epoch in another order, with a state that resumes at the next batch.
+    """Batches without end, with a state that resumes at the next batch.
 
-    The state is the number of batches taken, not the loader's own: that one depends on the number of workers, and is
-    wrong when it is taken between resuming and the next batch.
+    The state is the number of samples taken over all ranks, which holds for any number of ranks and workers and any
+    micro-batch size. It is not the loader's own state, which holds for neither, nor the sampler's, which is ahead by
+    what the workers prefetch.
 
     Args:
         loader: What `build_loader` returned.
     """
 
     def __init__(self, loader: StatefulDataLoader) -> None:
-        self.loader = loader
-        self._start(epoch=0, batches=0)
-
-    def _start(self, epoch: int, batches: int) -> None:
-        self.epoch = epoch
-        self._num_taken = batches
+        self._loader = loader
+        self._sampler: RankSampler = loader.batch_sampler
+        self._identity = {**self._sampler.order.identity(), "digest of the samples": digest(loader.dataset)}
         self._batches: Iterator[dict[str, Any]] | None = None
+        self.position = 0
+
+    @property
+    def epoch(self) -> int:
+        """How often every sample has been taken; the sources that a mixture prefers are further."""
+        return int(min(self.source_epochs.values()))
+
+    @property
+    def source_epochs(self) -> dict[str, float]:
+        """Epochs taken of each source of a mixture, by name; without weights, of the whole corpus under ``""``."""
+        return self._sampler.order.epochs(self.position)
 
     def __next__(self) -> dict[str, Any]:
-        while True:
-            if self._batches is None:
-                self.loader.sampler.set_epoch(self.epoch)
-                self.loader.sampler.load_state_dict({"yielded": self._num_taken * self.loader.batch_size})
-                self._batches = iter(self.loader)
-            batch = next(self._batches, None)
-            if batch is not None:
-                self._num_taken += 1
-                return batch
-            self._start(self.epoch + 1, batches=0)
+        if self._batches is None:
+            self._sampler.load_state_dict({"position": self.position})
+            self._batches = iter(self._loader)
+        batch = next(self._batches)
+        self.position += self._sampler.step
+        return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """What is needed to go on after the last batch returned: a few numbers, the same on every rank."""
-        return {"epoch": self.epoch, "batches": self._num_taken, "order": self._order()}
+        """What is needed to go on after the last batch returned: plain values, the same on every rank."""
+        return {"position": self.position, "order": self._identity}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where ``state`` was taken.
+        """Go on where ``state`` was taken, also on another number of ranks or with another micro-batch size.
 
         Raises:
-            DataError: the corpus, the seed, the micro-batch size or the number of ranks is another one.
+            DataError: the corpus, the seed or the weights are others, or the state is that of an earlier version.
         """
-        for name, here in self._order().items():
+        if "position" not in state:
+            raise DataError(
+                "the checkpoint was written by an earlier version of this package, which took the samples in another "
+                "order: go on with that version, or start anew"
+            )
+        for name, here in self._identity.items():
             if state["order"][name] != here:
                 raise DataError(
                     f"the checkpoint was written with {name} = {state['order'][name]} and this run has {here}: resume "
                     f"with the same value, as the order of the samples depends on it"
                 )
-        self._start(state["epoch"], state["batches"])
+        self.position = state["position"]
+        self._batches = None
 
-    def _order(self) -> dict[str, int]:
-        """What the order of the samples depends on, besides the epoch."""
-        sampler = self.loader.sampler
-        return {
-            "samples": len(self.loader.dataset),
-            "seed": sampler.seed,
-            "micro_batch_size": self.loader.batch_size,
-            "ranks": sampler.num_replicas,
-        }
+
+def digest(dataset: PackedDataset) -> str:
+    """Digest of up to `DIGEST_ROWS` samples from all over the dataset, to notice another corpus of the same size."""
+    rows = np.unique(np.linspace(0, len(dataset) - 1, DIGEST_ROWS).astype(np.int64)).tolist()
+    found = hashlib.blake2b(digest_size=8)
+    for sample in dataset.__getitems__(rows):
+        found.update(sample["document_ids"].encode() + b"\0" + sample["input_ids"].numpy().tobytes())
+    return found.hexdigest()

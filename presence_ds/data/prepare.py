@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import PreTrainedTokenizerBase
 
+from presence_ds.data.best_fit import best_fit
 from presence_ds.data.config import DataConfig
 from presence_ds.data.corpus import (
     CORPUS_FILES,
@@ -28,6 +29,7 @@ from presence_ds.data.corpus import (
 )
 from presence_ds.data.hashing import text_hash, unit_hash
 from presence_ds.data.noise import NoiseConfig, is_copied, shuffle_words
+from presence_ds.data.one_document import one_document_per_sample
 from presence_ds.data.packing import pack
 from presence_ds.data.report import CorpusReport, SourceReport
 from presence_ds.data.rows import Document
@@ -36,6 +38,7 @@ from presence_ds.data.storage import ArrowWriter, read_batches, replaced_when_co
 from presence_ds.data.tokenizer import encode, load_tokenizer, train_tokenizer
 from presence_ds.errors import DataError
 
+PACKINGS = {"concat": pack, "best_fit": best_fit, "document": one_document_per_sample}
 DOCUMENT_SCHEMA = pa.schema({"id": pa.string(), "text": pa.large_string()})
 
 
@@ -101,7 +104,8 @@ class _Builder:
                 name: stack.enter_context(ArrowWriter(self._documents(name, source.name), DOCUMENT_SCHEMA))
                 for name in parts
             }
-            for document in read_documents(source, files, self.config.max_bad_share, skipped):
+            limits = (self.config.on_bad_file, round(self.config.max_document_megabytes * 1e6))
+            for document in read_documents(source, files, self.config.max_bad_share, skipped, *limits):
                 to = "validation" if holds_out and self._is_held_out(document) else part
                 writers[to].write((document.id, document.text), len(document.text))
                 self.num_read[to, source.name] += 1
@@ -111,6 +115,8 @@ class _Builder:
         self.progress.update(task, total=sum(self.num_read[name, source.name] for name in parts))
         for example in skipped.examples:
             self.progress.console.print(f"skipped {example}", markup=False, highlight=False, soft_wrap=True)
+        for example in skipped.files:
+            self.progress.console.print(f"left out {example}", markup=False, highlight=False, soft_wrap=True)
         if skipped.rows > len(skipped.examples):
             rest = f'skipped {skipped.rows - len(skipped.examples)} more rows of source "{source.name}"'
             self.progress.console.print(rest, markup=False, highlight=False, soft_wrap=True)
@@ -123,7 +129,7 @@ class _Builder:
         names = list(dict.fromkeys([*train_names, *noise_names, *self.reports["validation"]]))
         tokenizer = self.loaded_tokenizer or self._train_tokenizer()
         tokenizer.save_pretrained(self.work / TOKENIZER_FOLDER)
-        schema = sample_features(self.config.sequence_length).arrow_schema
+        schema = sample_features(self.config.sequence_length, self.config.packing).arrow_schema
         with ArrowWriter(self.work / TRAIN_FILE, schema) as writer:
             for name in train_names:
                 documents = self._training_documents(name, self.reports["train"][name])
@@ -214,10 +220,15 @@ class _Builder:
                     yield document.id, tokens
                 self.progress.advance(task, len(batch))
 
-        for sample in pack(tokenized(), self.config.sequence_length, tokenizer.eos_token_id):
-            writer.write((sample.input_ids, source_id, sample.document_id, sample.offset), sample.input_ids.nbytes)
+        length, placed = self.config.sequence_length, 0
+        for sample in PACKINGS[self.config.packing](tokenized(), length, tokenizer.eos_token_id):
+            pieces = ([piece._asdict() for piece in sample.pieces],) if sample.pieces else ()
+            row = (sample.input_ids, source_id, sample.document_id, sample.offset, *pieces)
+            writer.write(row, sample.input_ids.nbytes)
             report.samples += 1
-        report.dropped_tokens = report.tokens - report.samples * self.config.sequence_length
+            placed += len(sample.input_ids)
+        report.dropped_tokens = report.tokens - placed
+        report.padding = report.samples * length - placed
         self.progress.update(task, completed=report.documents, total=report.documents)
 
     def _check_size(self, report: CorpusReport) -> None:
@@ -242,6 +253,8 @@ def _fingerprint(config: DataConfig, groups: list[list[SourceFile]]) -> str:
     """Digest of everything that decides what the corpus holds."""
     settings = asdict(config)
     del settings["num_workers"]
+    for source in [*settings["sources"], *(settings["validation_sources"] or [])]:
+        del source["weight"]
     paths = [file.path for files in groups for file in files]
     if config.tokenizer.path is not None:
         tokenizer = Path(config.tokenizer.path).expanduser()

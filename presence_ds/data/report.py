@@ -17,8 +17,10 @@ class SourceReport:
         documents: Documents tokenized.
         characters: Their characters.
         tokens: Their tokens, one EOS per document included.
-        samples: Packed samples of sequence_length tokens.
-        dropped_tokens: Tokens at the end that did not fill a sample.
+        samples: Packed samples of sequence_length positions.
+        dropped_tokens: Tokens in no sample: with concat the end that did not fill one, otherwise single tokens that
+            would have been alone in one.
+        padding: Positions of the samples without a token.
         duplicates: Training documents left out because validation has the same text; not among documents.
         skipped: Unusable rows of the files this part was read from. Rows are skipped before documents are held out for
             validation: those of a training source are all counted with the training part.
@@ -29,6 +31,7 @@ class SourceReport:
     tokens: int = 0
     samples: int = 0
     dropped_tokens: int = 0
+    padding: int = 0
     duplicates: int = 0
     skipped: Skipped = field(default_factory=Skipped)
 
@@ -38,7 +41,7 @@ class CorpusReport:
     """The whole corpus.
 
     Args:
-        sequence_length: Tokens per sample.
+        sequence_length: Positions per sample.
         vocab_size: Tokens in the tokenizer.
         train: Training part by source name.
         validation: Validation part by source name.
@@ -73,11 +76,15 @@ class CorpusReport:
             padding=(0, 1, 0, 0),
         )
         table.add_column("source", overflow="fold")
+        padded = any(report.padding for part in (self.train, self.validation) for report in part.values())
         for name in ("documents", "tokens", "samples", "dropped tokens", "duplicates", "skipped rows"):
             table.add_column(name, justify="right")
+        if padded:
+            table.add_column("padding", justify="right")
         for part, sources in (("train", self.train), ("validation", self.validation)):
             table.add_row(part, style="bold")
             for name, report in sources.items():
                 counts = (report.documents, report.tokens, report.samples, report.dropped_tokens, report.duplicates)
-                table.add_row(Text(f"  {name}"), *(f"{count:,}" for count in (*counts, report.skipped.rows)))
+                share = [f"{report.padding / max(report.samples * self.sequence_length, 1):.1%}"] if padded else []
+                table.add_row(Text(f"  {name}"), *(f"{count:,}" for count in (*counts, report.skipped.rows)), *share)
         return table

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from presence_ds.errors import DataError
+
 
 @dataclass(frozen=True)
 class Document:
@@ -17,6 +19,10 @@ class BadRow:
 
     location: str
     reason: str
+
+
+class UnreadableFile(DataError):
+    """A file that cannot be read, or not to its end; what it gave before the fault is good."""
 
 
 def text_problem(text: object, field: str) -> str | None:

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Literal
 
 from presence_ds.data import python_packages
-from presence_ds.data.readers import read_jsonl, read_parquet, read_text
-from presence_ds.data.rows import BadRow, Document
+from presence_ds.data.readers import DECOMPRESSORS, DEFAULT_MAX_BYTES, read_json, read_jsonl, read_table, read_text
+from presence_ds.data.rows import BadRow, Document, UnreadableFile
 from presence_ds.errors import ConfigError, DataError
 
 ENDINGS = {
     "text": (".txt", ".text", ".md"),
     "jsonl": (".jsonl", ".ndjson"),
+    "json": (".json",),
     "parquet": (".parquet", ".pq"),
+    "arrow": (".arrow",),
 }
-COMPRESSIONS = (".gz", ".bz2", ".xz")
 MAX_EXAMPLES = 5  # bad rows kept word for word; the others are only counted
 EARLY_STOP_ROWS = 1000  # stop reading when not one of this many first rows can be used
 
@@ -30,26 +31,32 @@ class SourceConfig:
         name: Name of the source in metrics and score records.
         path: File, folder or glob ("texts/**/*.jsonl"), or a list of them, relative to the working directory. A folder
             stands for every file below it with a known ending. Not used by python_packages.
-        format: text; jsonl; parquet; or python_packages, English prose and code out of the Python packages installed
-            in this environment (nothing is downloaded, nothing imported). None: inferred from the files' endings
-            (.txt .text .md, .jsonl .ndjson, .parquet .pq; text and jsonl also with .gz, .bz2 or .xz after it).
+        format: text; jsonl, an object per line; json, an array of objects, an object of arrays, or an object per line;
+            parquet; arrow, stream or file; or python_packages, English prose and code out of the Python packages
+            installed in this environment (nothing is downloaded, nothing imported). None: inferred from the files'
+            endings (.txt .text .md, .jsonl .ndjson, .json, .parquet .pq, .arrow). Each may be compressed as a whole,
+            which .gz, .zst, .bz2 or .xz at the end says.
         documents: What one document is in a text file: the whole file, each line, or each paragraph (paragraphs are
             separated by blank lines).
-        text_field: Field (jsonl) or column (parquet) that holds the text.
+        text_field: Field (jsonl, json) or column (parquet, arrow) that holds the text.
         id_field: Field or column that holds the document's id, a string or an integer. None: the file's name and the
             line or row.
         content: What python_packages takes: the docstrings of each module, or its code without the docstrings.
         max_megabytes: Stop reading this source after so much text (10^6 bytes of UTF-8). None: read all of it.
+        weight: Share of the training samples that come from this source, relative to the weights of the other sources;
+            for all training sources or for none. A source is read again, in another order, when it is through, however
+            far the others are. None: every source counts with its size, and all are through at once.
     """
 
     name: str
     path: str | list[str] | None = None
-    format: Literal["text", "jsonl", "parquet", "python_packages"] | None = None
+    format: Literal["text", "jsonl", "json", "parquet", "arrow", "python_packages"] | None = None
     documents: Literal["file", "line", "paragraph"] = "file"
     text_field: str = "text"
     id_field: str | None = None
     content: Literal["docstrings", "code"] = "docstrings"
     max_megabytes: float | None = None
+    weight: float | None = None
 
     def validate(self, field: str) -> None:
         """Raise `ConfigError` naming the field under ``field`` that cannot be used."""
@@ -67,15 +74,20 @@ class SourceConfig:
 
 @dataclass
 class Skipped:
-    """Rows of a source that could not be used.
+    """What of a source could not be used.
 
     Args:
-        rows: Their number.
-        examples: The first few, each as "file line: reason".
+        rows: Number of rows.
+        examples: The first few of these, each as "file line: reason".
+        files: Files of which the end, or all, was left out, each as "file: reason, and how many rows it gave".
     """
 
     rows: int = 0
     examples: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+
+
+OnBadFile = Literal["stop", "skip"]
 
 
 @dataclass(frozen=True)
@@ -136,7 +148,7 @@ def _hidden(path: Path, root: Path) -> bool:
 def _ending(path: Path) -> str:
     """The ending that tells the format: that before .gz and the like."""
     suffix = path.suffix.lower()
-    return Path(path.stem).suffix.lower() if suffix in COMPRESSIONS else suffix
+    return Path(path.stem).suffix.lower() if suffix in DECOMPRESSORS else suffix
 
 
 def _format(source: SourceConfig, path: Path) -> str:
@@ -149,16 +161,22 @@ def _format(source: SourceConfig, path: Path) -> str:
 
 
 def read_documents(
-    source: SourceConfig, files: list[SourceFile], max_bad_share: float, skipped: Skipped
+    source: SourceConfig,
+    files: list[SourceFile],
+    max_bad_share: float,
+    skipped: Skipped,
+    on_bad_file: OnBadFile = "stop",
+    max_bytes: int = DEFAULT_MAX_BYTES,
 ) -> Iterator[Document]:
-    """Read a source up to its size limit, counting bad rows into ``skipped``.
+    """Read a source up to its size limit, counting bad rows, among them texts over ``max_bytes``, into ``skipped``.
 
     Raises:
-        DataError: more than ``max_bad_share`` of the rows (between 0 and 1) cannot be used, or no row can.
+        DataError: more than ``max_bad_share`` of the rows (between 0 and 1) cannot be used, or no row can; or a file
+            cannot be read to its end and ``on_bad_file`` is stop.
     """
     limit = None if source.max_megabytes is None else source.max_megabytes * 1e6
     rows = 0
-    for row in _rows(source, files):
+    for row in _rows(source, files, skipped, on_bad_file, max_bytes):
         rows += 1
         if isinstance(row, BadRow):
             skipped.rows += 1
@@ -179,6 +197,8 @@ def read_documents(
 def _raise_too_many(
     source: SourceConfig, files: list[SourceFile], rows: int, max_bad_share: float, skipped: Skipped
 ) -> None:
+    if rows == 0 and skipped.files:
+        raise DataError(f'source "{source.name}": none of its files can be read; the first is {skipped.files[0]}')
     if rows == 0:
         place = str(files[0].path) if len(files) == 1 else f"its {len(files)} files"
         raise DataError(f'source "{source.name}" is empty: there is no document in {place}')
@@ -191,14 +211,32 @@ def _raise_too_many(
     )
 
 
-def _rows(source: SourceConfig, files: list[SourceFile]) -> Iterator[Document | BadRow]:
+def _rows(
+    source: SourceConfig, files: list[SourceFile], skipped: Skipped, on_bad_file: OnBadFile, max_bytes: int
+) -> Iterator[Document | BadRow]:
     if source.format == "python_packages":
         yield from python_packages.read_modules([(f.path, f.name) for f in files], source.content, source.max_megabytes)
         return
     for file in files:
-        if file.format == "text":
-            yield from read_text(file.path, file.name, source.documents)
-        elif file.format == "jsonl":
-            yield from read_jsonl(file.path, file.name, source.text_field, source.id_field)
-        else:
-            yield from read_parquet(file.path, file.name, source.text_field, source.id_field)
+        good = 0
+        try:
+            for row in _read(source, file, max_bytes):
+                good += isinstance(row, Document)
+                yield row
+        except UnreadableFile as error:
+            if on_bad_file == "stop":
+                raise DataError(
+                    f"{error} ({good} good rows before that; data.on_bad_file: skip leaves the rest of such a file out)"
+                ) from error
+            skipped.files.append(f"{error} ({good} good rows before that)")
+
+
+def _read(source: SourceConfig, file: SourceFile, max_bytes: int) -> Iterator[Document | BadRow]:
+    if file.format == "text":
+        return read_text(file.path, file.name, source.documents, max_bytes)
+    fields = (source.text_field, source.id_field, max_bytes)
+    if file.format == "jsonl":
+        return read_jsonl(file.path, file.name, *fields)
+    if file.format == "json":
+        return read_json(file.path, file.name, *fields)
+    return read_table(file.path, file.name, "parquet" if file.format == "parquet" else "arrow", *fields)

@@ -97,3 +97,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[in
         return_token_type_ids=False,
         verbose=False,
     )["input_ids"]
+
+
+def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that fills samples up; where a tokenizer has none of its own, EOS, which the mask and labels hide."""
+    return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id

@@ -13,13 +13,16 @@ from presence_ds.engine.zero import can_divide_gradients
 from presence_ds.errors import ConfigError
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` for DeepSpeed settings that do not work, before DeepSpeed acts on them."""
+def check_settings(settings: Mapping[str, Any], *, runs_here: bool = True) -> None:
+    """Raise `ConfigError` for DeepSpeed settings that do not work, before DeepSpeed acts on them.
+
+    ``runs_here``: whether this machine's accelerator is the one that has to support them.
+    """
 
     def enabled(section: str) -> bool:
         return bool(settings.get(section, {}).get("enabled", False))
 
-    if enabled("fp16") and not get_accelerator().is_fp16_supported():
+    if runs_here and enabled("fp16") and not get_accelerator().is_fp16_supported():
         raise ConfigError(
             f"fp16.enabled is true, and device {get_accelerator().device_name()} does not compute in fp16: use "
             f"bf16.enabled or float32"

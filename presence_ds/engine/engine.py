@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from deepspeed.runtime.engine import DeepSpeedEngine
 
+from presence_ds.engine.model_description import describe_model
 from presence_ds.engine.presence import Presence
 from presence_ds.engine.zero import (
+    can_divide_gradients,
     dividing_gradients,
     is_managed,
     loss_scale,
@@ -18,6 +20,7 @@ from presence_ds.engine.zero import (
 from presence_ds.errors import ConfigError
 
 CLIENT_STATE_KEY = "presence"
+MODEL_KEY = "model"
 
 
 class PresenceEngine(DeepSpeedEngine):
@@ -30,11 +33,13 @@ class PresenceEngine(DeepSpeedEngine):
     presence: Presence
     _gradient_divisor: float | None
     _deferred_loss: torch.Tensor | None
-    _step_begins: bool
+    _micro_steps: int  # so far in the optimizer step in progress
+    _stated_boundary: bool | None
 
     def attach(self, presence: Presence) -> None:
         """Begin to weigh samples; called once, by `presence_ds.initialize`."""
         self.presence = presence
+        self._stated_boundary = None
         self._reset_step()
         for parameter in self.module.parameters():
             if is_managed(parameter):  # runs after ZeRO's own hook, which has taken the gradient up by then
@@ -54,9 +59,8 @@ class PresenceEngine(DeepSpeedEngine):
         """
         if not (self.module.training and torch.is_grad_enabled()):
             return super().forward(*args, **batch)
-        if self._step_begins:
+        if self._micro_steps == 0:
             self.presence.begin_step()
-            self._step_begins = False
         last = self.is_gradient_accumulation_boundary()
         scale = loss_scale(self)
 
@@ -74,6 +78,7 @@ class PresenceEngine(DeepSpeedEngine):
             return loss
 
         loss = self.forward_as(micro_step, *args, **batch)
+        self._micro_steps += 1
         if self.presence.deferred:
             self._deferred_loss = loss
         return loss
@@ -108,23 +113,40 @@ class PresenceEngine(DeepSpeedEngine):
         self._deferred_loss = None
         if not self.is_gradient_accumulation_boundary():
             return loss
-        count = self.gradient_accumulation_steps()
         try:
-            for index in range(count):
-                self.set_gradient_accumulation_boundary(index == count - 1)
+            for index in range(self._micro_steps):
+                super().set_gradient_accumulation_boundary(index == self._micro_steps - 1)
                 weighted = self.forward_as(
                     lambda inner, index=index: self.presence.weighted_loss(inner, index)  # the batch is kept there
                 )
                 super().backward(weighted, *args, **kwargs)
         finally:
-            self.set_gradient_accumulation_boundary(None)  # DeepSpeed counts again
+            super().set_gradient_accumulation_boundary(self._stated_boundary)
         return loss
 
+    def set_gradient_accumulation_boundary(self, is_boundary: bool | None) -> None:
+        """DeepSpeed's; to be called before the forward, which weighs the micro-batches at the optimizer step's last."""
+        self._stated_boundary = is_boundary
+        super().set_gradient_accumulation_boundary(is_boundary)
+
     def step(self, *args: Any, **kwargs: Any) -> None:
-        """DeepSpeed's; at the accumulation boundary it divides the gradients by the mean unnormalised weight."""
+        """DeepSpeed's; at the accumulation boundary it divides the gradients by the mean unnormalised weight.
+
+        Raises:
+            ConfigError: the boundary was stated after fewer micro-steps than gradient_accumulation_steps, and the
+                engine's optimizer cannot make up for it.
+        """
         if not self.is_gradient_accumulation_boundary():
             return super().step(*args, **kwargs)
         divisor = 1.0 if self._gradient_divisor is None else self._gradient_divisor
+        planned = self.gradient_accumulation_steps()
+        if self._micro_steps != planned:  # each loss was divided by the planned number
+            if not can_divide_gradients(self):
+                raise ConfigError(
+                    f"the optimizer step has {self._micro_steps} micro-steps, gradient_accumulation_steps is {planned} "
+                    f"and {type(self.optimizer).__name__} cannot rescale gradients: give every step {planned}"
+                )
+            divisor *= self._micro_steps / planned
         with dividing_gradients(self, divisor):
             super().step(*args, **kwargs)
         if not self.was_step_applied():
@@ -138,14 +160,19 @@ class PresenceEngine(DeepSpeedEngine):
     def save_checkpoint(  # type: ignore[no-untyped-def]
         self, save_dir, tag=None, client_state=None, *args, **kwargs
     ):
-        """DeepSpeed's, with the state of PRESENCE in the client state under "presence"."""
-        client_state = {**(client_state or {}), CLIENT_STATE_KEY: self.presence.state_dict()}
+        """DeepSpeed's; the client state also holds the state of PRESENCE and what kind of model it is."""
+        client_state = {
+            **(client_state or {}),
+            CLIENT_STATE_KEY: self.presence.state_dict(),
+            MODEL_KEY: describe_model(self.module),
+        }
         return super().save_checkpoint(save_dir, tag, client_state, *args, **kwargs)
 
     def load_checkpoint(self, *args, **kwargs):  # type: ignore[no-untyped-def]
         """DeepSpeed's; a checkpoint saved without PRESENCE loads too, and its running statistics start anew."""
         path, client_state = super().load_checkpoint(*args, **kwargs)
         state = (client_state or {}).pop(CLIENT_STATE_KEY, None)
+        (client_state or {}).pop(MODEL_KEY, None)
         if state is not None:
             self.presence.load_state_dict(state)
         self._reset_step()
@@ -153,7 +180,7 @@ class PresenceEngine(DeepSpeedEngine):
 
     def _reset_step(self) -> None:
         self._gradient_divisor = self._deferred_loss = None
-        self._step_begins = True
+        self._micro_steps = 0
 
     def forward_as(self, substitute: Callable[..., Any], *args: Any, **batch: Any) -> Any:
         """DeepSpeed's forward with ``substitute(model's forward, ...)`` in the place of the model's forward.

@@ -55,6 +55,22 @@ def initialize(
     check_model(model, presence)
 
     engine, optimizer, loader, scheduler = deepspeed.initialize(model=model, config=settings, **kwargs)
+    add_presence(engine, presence)
+    return engine, optimizer, loader, scheduler
+
+
+def add_presence(engine: Any, presence: PresenceConfig) -> PresenceEngine:
+    """Have an engine that `deepspeed.initialize` has made weigh every sample; it is changed in place and returned.
+
+    `initialize` does it, after `check_settings` and `check_model`; call it where something else makes the engine.
+
+    Args:
+        presence: validated.
+
+    Raises:
+        ConfigError: the engine or its settings cannot be used with ``presence``.
+        AttributionError: as `initialize`.
+    """
     check_engine(engine, presence)
     # deepspeed.initialize chooses the engine's class itself; a subclass of that very class adds PRESENCE to its calls.
     if type(engine) is not PresenceEngine.__base__:
@@ -73,7 +89,7 @@ def initialize(
         )
     )
     try_out(engine)
-    return engine, optimizer, loader, scheduler
+    return engine
 
 
 def _read(config: Mapping[str, Any] | str | Path) -> dict[str, Any]:

@@ -58,8 +58,12 @@ class Scorer:
         granularity: str = "sample",
         strategy: str = "one_pass",
         group: dist.ProcessGroup | None = None,
+        looks_for_strays: bool = True,
     ) -> None:
         """Strategy one_pass keeps the terms of all parameters; ``group`` is the data-parallel group.
+
+        ``looks_for_strays``: whether the first `score` looks for parameters that are used outside every instrumented
+        call, in a forward of its own.
 
         Raises:
             AttributionError: one_pass cannot train a module of the model.
@@ -72,7 +76,7 @@ class Scorer:
         self._granularity = granularity
         self._one_pass = strategy == "one_pass"
         self._group = group
-        self._looked_for_strays = False
+        self._looked_for_strays = not looks_for_strays
         self.leave_out(self.instrumentation.unattributable)
 
     def leave_out(self, reasons: Mapping[nn.Module, str]) -> None:
@@ -162,7 +166,7 @@ class Scorer:
     def _forget(self, names: Iterable[str], reason: str) -> None:
         self.left_out.update(self._model.get_parameter(name) for name in names)
         self._influence.forget(*self.left_out)
-        if dist.get_rank() == 0:
+        if not dist.is_initialized() or dist.get_rank() == 0:
             warnings.warn(f"{reason}; it is trained, but left out of the self-influence", stacklevel=2)
 
     @contextmanager

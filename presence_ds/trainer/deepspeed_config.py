@@ -1,6 +1,7 @@
 """The DeepSpeed configuration of a run: the JSON file, and the values the recipe states for both."""
 
 import json
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,30 @@ def read_deepspeed_json(path: Path, field: str = "deepspeed") -> dict[str, Any]:
         raise ConfigError(f"{field} is {path}: it cannot be read ({error})") from None
     except json.JSONDecodeError as error:
         raise ConfigError(f"{field} is {path}: it is not JSON ({error})") from None
+    except RecursionError:
+        raise ConfigError(f"{field} is {path}: it is nested too deeply") from None
     if not isinstance(section, dict):
         raise ConfigError(f"{field} is {path}: it must hold a JSON object")
+    for name, value in section.items():
+        if name in OBJECTS and not isinstance(value, dict):
+            raise ConfigError(f"{field}: {path.name} {name} is {json.dumps(value)}: it must be an object")
+        meant = get_close_matches(name, KNOWN, n=1, cutoff=0.85)
+        if name not in KNOWN and meant:
+            raise ConfigError(
+                f"{field}: {path.name} has {name}, which DeepSpeed would pass over: did you mean {meant[0]}?"
+            )
+    for name in ("bf16", "fp16"):
+        enabled = section.get(name, {}).get("enabled", False)
+        if not isinstance(enabled, bool) and enabled != "auto":
+            raise ConfigError(f"{field}: {path.name} {name}.enabled is {json.dumps(enabled)}: it must be true or false")
+    section.setdefault("zero_optimization", {}).setdefault("stage", 0)
     for name, instead in REFUSED_SECTIONS.items():
         if name in section:
             raise ConfigError(f'{field}: {path.name} has a section "{name}": {instead}')
     for monitor in ("wandb", "tensorboard", "csv_monitor", "comet"):
         if section.get(monitor, {}).get("enabled", False):
             raise ConfigError(f'{field}: {path.name} enables "{monitor}": metrics are the recipe\'s (logging, wandb)')
-    _check_zero(section.get("zero_optimization", {}), f"{field}: {path.name} zero_optimization")
+    _check_zero(section["zero_optimization"], f"{field}: {path.name} zero_optimization")
     return section
 
 
@@ -37,9 +53,9 @@ def _check_zero(zero: dict[str, Any], field: str) -> None:
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
     from pydantic import ValidationError
 
-    stage = zero.get("stage", 0)
-    if stage not in range(LARGEST_STAGE + 1):
-        raise ConfigError(f"{field}.stage is {stage}: it must be 0, 1, 2 or 3")
+    stage = zero["stage"]
+    if isinstance(stage, bool) or not isinstance(stage, int) or stage not in range(LARGEST_STAGE + 1):
+        raise ConfigError(f"{field}.stage is {json.dumps(stage)}: it must be 0, 1, 2 or 3")
     try:
         DeepSpeedZeroConfig(**zero)
     except ValidationError as error:
@@ -102,6 +118,47 @@ def offloads_optimizer(section: dict[str, Any]) -> bool:
     offload = section["zero_optimization"].get("offload_optimizer") or {}
     return offload.get("device", "none") != "none"
 
+
+OBJECTS = {  # sections of DeepSpeed's JSON that are objects
+    "zero_optimization",
+    "bf16",
+    "fp16",
+    "data_types",
+    "torch_autocast",
+    "activation_checkpointing",
+    "hybrid_engine",
+    "tensor_parallel",
+    "flops_profiler",
+    "comms_logger",
+    "aio",
+    "wandb",
+    "tensorboard",
+    "csv_monitor",
+    "comet",
+}
+KNOWN = OBJECTS | {  # names that a misspelling is looked up in
+    "optimizer",
+    "scheduler",
+    "presence",
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+    "communication_data_type",
+    "zero_allow_untested_optimizer",
+    "zero_force_ds_cpu_optimizer",
+    "sequence_parallel_size",
+    "managed_gradient_accumulation",
+    "steps_per_print",
+    "wall_clock_breakdown",
+    "memory_breakdown",
+    "prescale_gradients",
+    "gradient_predivide_factor",
+    "sparse_gradients",
+    "dump_state",
+    "disable_allgather",
+    "seed",
+}
 
 REFUSED_SECTIONS = {
     "optimizer": "the optimizer is the recipe's (optimizer)",

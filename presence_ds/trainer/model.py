@@ -1,5 +1,6 @@
 """The model to train: from a `transformers` configuration, or from a checkpoint."""
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,20 @@ def load_model_config(model: ModelConfig, field: str = "model") -> PretrainedCon
         raise ConfigError(f"{field}.config: {' '.join(str(error).split())}") from None
 
 
+def check_model_config(config: PretrainedConfig, model: ModelConfig, field: str = "model") -> None:
+    """Raise `ConfigError` if `transformers` cannot build the model that an inline configuration describes.
+
+    It is built on the meta device, without weights; code that comes with a model may not allow that and is not tried.
+    """
+    if model.config is None:
+        return
+    try:
+        with torch.device("meta"):
+            AutoModelForCausalLM.from_config(copy.deepcopy(config))
+    except Exception as error:  # whatever sizes that do not fit lead to
+        raise ConfigError(f"{field}.config describes no model that can be built: {first_line(error)}") from None
+
+
 def check_sequence_length(config: PretrainedConfig, sequence_length: int, field: str) -> None:
     """Raise `ConfigError` if the model's positions end before ``sequence_length`` tokens."""
     longest = getattr(config, "max_position_embeddings", None)
@@ -85,12 +100,17 @@ def check_sequence_length(config: PretrainedConfig, sequence_length: int, field:
         )
 
 
+def round_vocabulary(tokens: int) -> int:
+    """The vocab_size that a model gets whose configuration leaves it to a tokenizer of ``tokens`` tokens."""
+    return -(-tokens // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+
+
 def fit_vocabulary(config: PretrainedConfig, model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> None:
     """Fill in what an inline configuration leaves to the tokenizer, in place, and check that every token id fits."""
     given = model.config or {}
     if model.config is not None:
         if "vocab_size" not in given:
-            config.vocab_size = -(-len(tokenizer) // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+            config.vocab_size = round_vocabulary(len(tokenizer))
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             if name not in given:
                 setattr(config, name, getattr(tokenizer, name))
@@ -123,6 +143,22 @@ def build_model(config: PretrainedConfig, model: ModelConfig) -> torch.nn.Module
         raise ConfigError(f"model: {first_line(error)}") from None
 
 
+def build_empty_model(config: PretrainedConfig, model: ModelConfig, dtype: torch.dtype) -> torch.nn.Module:
+    """The model on the meta device: shapes and dtypes alone, in training mode."""
+    attention = "sdpa" if "flash" in (model.attention or "") else model.attention  # keeps the same, needs no package
+    options = {} if attention is None else {"attn_implementation": attention}
+    try:
+        with torch.device("meta"):
+            built = AutoModelForCausalLM.from_config(
+                config, dtype=dtype, trust_remote_code=model.trust_remote_code, **options
+            )
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(f"model: {first_line(error)}") from None
+    if model.activation_checkpointing:
+        built.gradient_checkpointing_enable({"use_reentrant": False})
+    return built.train()
+
+
 def first_line(error: Exception) -> str:
     """The first line of an error's message."""
-    return str(error).strip().split("\n", 1)[0]
+    return str(error).strip().split("\n", 1)[0] or type(error).__name__

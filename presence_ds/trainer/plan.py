@@ -7,8 +7,10 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from presence_ds.engine.checks import check_settings
+from presence_ds.errors import ConfigError
 from presence_ds.trainer.deepspeed_config import merge_deepspeed_config, offloads_optimizer, read_deepspeed_json
-from presence_ds.trainer.model import check_sequence_length, load_model_config
+from presence_ds.trainer.model import check_model_config, check_sequence_length, load_model_config
+from presence_ds.trainer.optimizer import KINDS
 from presence_ds.trainer.recipe import Recipe, find_beside_recipe
 
 
@@ -36,8 +38,10 @@ class Plan:
         return int(self.deepspeed["zero_optimization"]["stage"])
 
 
-def make_plan(recipe: Recipe, recipe_file: Path | None, *, world_size: int, bf16_hardware: bool) -> Plan:
-    """Validate the recipe and read the files that it names.
+def make_plan(
+    recipe: Recipe, recipe_file: Path | None, *, world_size: int, bf16_hardware: bool, runs_here: bool = True
+) -> Plan:
+    """Validate the recipe and read the files that it names; ``runs_here``: whether this machine is to train it.
 
     Raises:
         ConfigError: the first value that cannot be used, in one line naming its field.
@@ -51,6 +55,7 @@ def make_plan(recipe: Recipe, recipe_file: Path | None, *, world_size: int, bf16
     recipe.presence.uses_running_statistics(accumulation_steps)
     section = read_deepspeed_json(find_beside_recipe(recipe.deepspeed, recipe_file, "deepspeed"))
     model_config = load_model_config(recipe.model)
+    check_model_config(model_config, recipe.model)
     check_sequence_length(model_config, recipe.data.sequence_length, "data.sequence_length")
     deepspeed = merge_deepspeed_config(
         section,
@@ -59,9 +64,12 @@ def make_plan(recipe: Recipe, recipe_file: Path | None, *, world_size: int, bf16
         world_size=world_size,
         gradient_clipping=training.gradient_clipping or 0.0,
         precision=precision,
-        untested_optimizer=recipe.optimizer.kind == "sgd",
+        untested_optimizer=not KINDS[recipe.optimizer.kind].listed,
     )
-    check_settings(deepspeed)
+    try:
+        check_settings(deepspeed, runs_here=runs_here)
+    except ConfigError as error:
+        raise ConfigError(f"deepspeed: {error}") from None
     return Plan(
         deepspeed=deepspeed,
         offloaded_to_cpu=offloads_optimizer(section),

@@ -50,6 +50,8 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{field}.{name} is {value}: it must be at least 1")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"{field}.seed is {self.seed}: it must be from 0 to {2**32 - 1}")
         if self.gradient_accumulation_steps is not None and self.global_batch_size is not None:
             raise ConfigError(
                 f"{field}.gradient_accumulation_steps and {field}.global_batch_size are both set: give one of them"
@@ -83,15 +85,21 @@ class LoggingConfig:
     Args:
         every_steps: Optimizer steps between two lines of metrics.jsonl, the console and wandb.
         score_records: Write loss, self-influence and weight of every sample to scores/ (parquet).
+        peak_tflops: What one device could compute at best in the run's precision, in 10^12 floating-point operations
+            per second; mfu is measured against it. null: known for common devices in bf16 and fp16, and no mfu for
+            others.
     """
 
     every_steps: int = 10
     score_records: bool = True
+    peak_tflops: float | None = None
 
     def validate(self, field: str) -> None:
         """Raise `ConfigError` naming the first field whose value cannot be used."""
         if self.every_steps < 1:
             raise ConfigError(f"{field}.every_steps is {self.every_steps}: it must be at least 1")
+        if self.peak_tflops is not None and not 0.0 < self.peak_tflops < float("inf"):
+            raise ConfigError(f"{field}.peak_tflops is {self.peak_tflops}: it must be above 0, or null")
 
 
 @dataclass
@@ -137,6 +145,8 @@ class Recipe:
         Raises:
             ConfigError: the first value that cannot be used, in one line naming its field.
         """
+        if self.run_dir == "":
+            raise ConfigError("run_dir is empty: it must be the path of a directory, or null")
         self.training.validate("training")
         schedule = self.presence.schedule
         if schedule.training_steps not in (None, self.training.steps):

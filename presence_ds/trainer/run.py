@@ -13,7 +13,17 @@ from rich.console import Console as RichConsole
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 import presence_ds
-from presence_ds.data import BatchStream, Corpus, PackedDataset, build_loader, open_corpus, prepare_corpus
+from presence_ds.data import (
+    BatchStream,
+    Corpus,
+    PackedDataset,
+    build_evaluation_loader,
+    build_loader,
+    mixture_weights,
+    open_corpus,
+    prepare_corpus,
+)
+from presence_ds.data.token_bytes import token_bytes
 from presence_ds.engine import PresenceConfig
 from presence_ds.reweighting.schedule import ScheduleConfig, TemperatureSchedule
 from presence_ds.trainer.callbacks.callback import Callback
@@ -27,7 +37,9 @@ from presence_ds.trainer.callbacks.stage_summary import StageSummary
 from presence_ds.trainer.callbacks.throughput import Throughput
 from presence_ds.trainer.callbacks.wandb_run import WandbRun
 from presence_ds.trainer.checkpoint import Resume, check_fits, find_resume, restore
+from presence_ds.trainer.device import device_name, known_peak_tflops
 from presence_ds.trainer.distributed import Ranks
+from presence_ds.trainer.estimate.flops import count_flops
 from presence_ds.trainer.learning_rate import build_lr_scheduler
 from presence_ds.trainer.model import build_model, fit_vocabulary
 from presence_ds.trainer.optimizer import build_optimizer
@@ -67,6 +79,7 @@ def train_on(ranks: Ranks, lock: RunLock, recipe: Recipe, recipe_file: Path | No
         fit_vocabulary(plan.model_config, recipe.model, corpus.tokenizer)
         transformers.set_seed(recipe.training.seed)
         model = build_model(plan.model_config, recipe.model)
+    throughput = make_throughput(recipe, plan, model, ranks)  # before ZeRO-3 partitions the model
 
     optimizer = build_optimizer(model, recipe.optimizer, offloaded_to_cpu=plan.offloaded_to_cpu)
     scheduler = build_lr_scheduler(optimizer, recipe.lr_schedule, recipe.training.steps)
@@ -77,9 +90,9 @@ def train_on(ranks: Ranks, lock: RunLock, recipe: Recipe, recipe_file: Path | No
 
     trainer = Trainer(
         engine,
-        BatchStream(corpus_loader(corpus.train, recipe, ranks)),
+        training_batches(corpus, recipe, ranks),
         ranks,
-        make_callbacks(recipe, resolved, corpus, directory, ranks, console),
+        make_callbacks(recipe, resolved, corpus, directory, ranks, console, throughput),
         total_steps=recipe.training.steps,
         log_every_steps=recipe.logging.every_steps,
         tokens_per_step=plan.samples_per_step * recipe.data.sequence_length,
@@ -139,17 +152,29 @@ def load_corpus(recipe: Recipe, directory: RunDirectory, ranks: Ranks) -> Corpus
     return corpus
 
 
-def corpus_loader(part: PackedDataset, recipe: Recipe, ranks: Ranks) -> StatefulDataLoader:
-    """Micro-batches of this rank."""
-    return build_loader(
-        part,
-        micro_batch_size=recipe.training.micro_batch_size,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        seed=recipe.data.seed,
-        shuffle=True,  # in evaluation too: its first batches have to stand for all sources
-        num_workers=recipe.data.num_workers,
+def training_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks) -> BatchStream:
+    """Micro-batches of this rank out of the whole training part."""
+    weights = mixture_weights(recipe.data.sources, recipe.data.noise)
+    loader = build_loader(
+        corpus.train, **loader_options(recipe, ranks), weights=weights, source_names=corpus.source_names
     )
+    return BatchStream(loader)
+
+
+def evaluation_loader(part: PackedDataset, recipe: Recipe, ranks: Ranks) -> StatefulDataLoader:
+    """This rank's batches of a split, every sample of which is seen once."""
+    return build_evaluation_loader(part, **loader_options(recipe, ranks))
+
+
+def loader_options(recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
+    """What every loader of a run has in common."""
+    return {
+        "micro_batch_size": recipe.training.micro_batch_size,
+        "rank": ranks.rank,
+        "world_size": ranks.world_size,
+        "seed": recipe.data.seed,
+        "num_workers": recipe.data.num_workers,
+    }
 
 
 def make_callbacks(
@@ -159,16 +184,17 @@ def make_callbacks(
     directory: RunDirectory,
     ranks: Ranks,
     console: RichConsole,
+    throughput: Throughput,
 ) -> dict[str, Callback]:
     """The callbacks of this rank in the order they are called; the names are those in a checkpoint."""
     callbacks: dict[str, Callback] = {}
     if recipe.logging.score_records:
         callbacks["score_records"] = ScoreRecords(directory.scores, ranks.rank, corpus.source_names)
-    callbacks["throughput"] = throughput = Throughput()
+    callbacks["throughput"] = throughput
     evaluation = None
     if len(corpus.validation) > 0:
-        validation = corpus_loader(corpus.validation, recipe, ranks)
-        callbacks["evaluation"] = evaluation = Evaluation(recipe.evaluation, validation)
+        validation = evaluation_loader(corpus.validation, recipe, ranks)
+        callbacks["evaluation"] = evaluation = Evaluation(recipe.evaluation, validation, token_bytes(corpus.tokenizer))
     if ranks.is_main:
         callbacks["metrics_file"] = MetricsFile(directory.metrics)
         callbacks["console"] = Console(console)
@@ -176,12 +202,22 @@ def make_callbacks(
             callbacks["wandb"] = WandbRun(recipe.wandb, directory, resolved, console.print)
     if recipe.reference.sources:
         trusted = corpus.train.of_sources([corpus.source_names.index(name) for name in recipe.reference.sources])
-        stream = BatchStream(corpus_loader(trusted, recipe, ranks))
+        stream = BatchStream(build_loader(trusted, **loader_options(recipe, ranks)))
         callbacks["reference"] = ReferenceStream(recipe.reference.every_steps, stream)
     show = partial(print_summary, console)
     callbacks["stage_summary"] = StageSummary(directory.summary, evaluation, throughput, show)
     callbacks["checkpoints"] = Checkpoints(recipe.checkpoint, directory.checkpoints, partial(warn, ranks))
     return callbacks
+
+
+def make_throughput(recipe: Recipe, plan: Plan, model: torch.nn.Module, ranks: Ranks) -> Throughput:
+    """The clock, told what the model computes and what all devices could."""
+    flops = count_flops(model, plan.model_config, recipe.data.sequence_length)
+    tflops = recipe.logging.peak_tflops or known_peak_tflops(device_name(), plan.precision)
+    return Throughput(
+        model_flops_per_token=None if flops is None else flops.model,
+        peak_flops=None if tflops is None else tflops * 1e12 * ranks.world_size,
+    )
 
 
 def setup_facts(recipe: Recipe, plan: Plan, trainer: Trainer, directory: RunDirectory) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The training loop. Everything optional is a callback."""
 
+import time
 from typing import Any
 
 import torch
@@ -9,7 +10,9 @@ from presence_ds.engine import PresenceEngine
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.distributed import Ranks
 
-Batch = dict[str, Any]  # input_ids, labels: int64 [B, T]; source_ids: int64 [B]; document_ids: B strings
+# input_ids, labels and, in a corpus with padding, attention_mask: int64 [B, T]; source_ids, offsets: int64 [B];
+# document_ids: B strings
+Batch = dict[str, Any]
 Metrics = dict[str, Any]  # one line of metrics.jsonl
 
 
@@ -34,6 +37,7 @@ class Trainer:
         self.tokens_per_step = tokens_per_step
         self.source_names = source_names
         self.step = 0
+        self.waited = 0.0  # seconds in which this rank has waited for batches
         self._batches = batches
         self._callbacks = callbacks
         self._log_every_steps = log_every_steps
@@ -73,16 +77,20 @@ class Trainer:
         """One optimizer step: as many micro-steps as DeepSpeed accumulates."""
         learning_rate = self.engine.get_lr()[0]
         for _ in range(self.engine.gradient_accumulation_steps()):
+            asked = time.perf_counter()
             batch = next(self._batches)
-            loss = self.engine(**self._model_inputs(batch))
+            self.waited += time.perf_counter() - asked
+            source_ids = batch["source_ids"].to(self.engine.device, non_blocking=True)
+            loss = self.engine(**self.model_inputs(batch), source_ids=source_ids)
             self.engine.backward(loss)
             self.engine.step()
             self.notify("on_micro_step", batch)
         self.step += 1
         return self._metrics(learning_rate)
 
-    def _model_inputs(self, batch: Batch) -> dict[str, torch.Tensor]:
-        names = ("input_ids", "labels", "source_ids")
+    def model_inputs(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """What the model takes of a batch, on this rank's device."""
+        names = [name for name in ("input_ids", "labels", "attention_mask") if name in batch]
         return {name: batch[name].to(self.engine.device, non_blocking=True) for name in names}
 
     def _metrics(self, learning_rate: float) -> Metrics:
@@ -92,6 +100,8 @@ class Trainer:
         metrics: Metrics = {"step": self.step, "tokens": self.tokens, "epoch": self._batches.epoch, **statistics}
         for source_id, source in sources.items():
             metrics |= {f"source/{self.source_names[source_id]}/{name}": value for name, value in source.items()}
+        if len(self._batches.source_epochs) > 1:
+            metrics |= {f"source/{name}/epoch": value for name, value in self._batches.source_epochs.items()}
         metrics["learning_rate"] = learning_rate
         norm = self.engine.get_global_grad_norm()
         metrics["gradient_norm"] = None if norm is None else float(norm)  # DeepSpeed has none at ZeRO stage 0

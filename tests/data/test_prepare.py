@@ -95,13 +95,51 @@ def test_items_are_tensors(corpus: Corpus) -> None:
 
     for part in (corpus.train, corpus.validation):
         item = part[len(part) - 1]
-        assert set(item) == {"input_ids", "labels", "source_ids", "document_ids"}
+        assert set(item) == {"input_ids", "labels", "source_ids", "document_ids", "offsets"}
         assert item["input_ids"].shape == (32,)
         assert item["input_ids"].dtype == torch.int64
         assert torch.equal(item["labels"], item["input_ids"])
         assert type(item["source_ids"]) is int
         assert type(item["document_ids"]) is str
-        assert item["input_ids"].tolist() == part.rows[len(part) - 1]["input_ids"]
+        row = part.rows[len(part) - 1]
+        assert item["input_ids"].tolist() == row["input_ids"]
+        assert (item["document_ids"], item["offsets"]) == (row["document_id"], row["offset"])
+
+
+@pytest.mark.parametrize("packing", ["best_fit", "document"])
+def test_padded_samples_hold_every_document(
+    packing: str, make_config: MakeConfig, tmp_path: Path, texts: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Read back from tensors and stored rows, every token of every document comes once, at the place stated."""
+    from rich.console import Console
+
+    corpus = prepare(make_config(packing=packing), tmp_path / "corpus")
+    found: dict[str, dict[int, list[int]]] = {}
+    padding = 0
+    for index, sample in enumerate(corpus.train):
+        row = corpus.train.rows[index]
+        length = int(sample["attention_mask"].sum())
+        assert sample["attention_mask"].tolist() == [1] * length + [0] * (64 - length)
+        assert sample["labels"].tolist() == sample["input_ids"][:length].tolist() + [-100] * (64 - length)
+        assert sample["input_ids"][length:].eq(corpus.tokenizer.eos_token_id).all()
+        assert sample["input_ids"][:length].tolist() == row["input_ids"]
+        identity = {"document_id": sample["document_ids"], "offset": sample["offsets"]}
+        start = 0
+        for piece in row.get("pieces", [{**identity, "length": length}]):
+            tokens = row["input_ids"][start : start + piece["length"]]
+            assert found.setdefault(piece["document_id"], {}).setdefault(piece["offset"], tokens) is tokens
+            start += piece["length"]
+        assert start == length
+        assert identity == {name: row.get("pieces", [identity])[0][name] for name in identity}
+        padding += 64 - length
+    for document_id, pieces in found.items():
+        tokens = [token for offset in sorted(pieces) for token in pieces[offset]]
+        assert tokens == [*encode(corpus.tokenizer, [texts[document_id]])[0], corpus.tokenizer.eos_token_id]
+    report = corpus.report.train["docs"]
+    assert len(found) == report.documents
+    assert (report.padding, report.dropped_tokens) == (padding, 0)
+    Console(width=120).print(corpus.report.table())
+    assert f"{padding / (64 * report.samples):.1%}" in capsys.readouterr().out
 
 
 def test_split_is_by_document_and_does_not_depend_on_the_order(
@@ -266,13 +304,28 @@ def test_skipped_rows_are_reported(make_config: MakeConfig, tmp_path: Path, caps
     assert 'skipped 3 more rows of source "docs"' in printed
 
 
+def test_damaged_file_is_reported(make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damaged = tmp_path / "e.jsonl.gz"
+    damaged.write_bytes(b"no gzip")
+    sources = [SourceConfig("docs", [str(damaged), str(tmp_path / "docs.jsonl")], id_field="id")]
+    make_config()
+    assert f"{damaged} cannot be read as a file: " in error_of(make_config(sources=sources), tmp_path / "corpus")
+    corpus = prepare(make_config(sources=sources, on_bad_file="skip"), tmp_path / "corpus")
+    files = corpus.report.train["docs"].skipped.files
+    assert len(files) == 1
+    assert files[0].startswith(f"{damaged} cannot be read")
+    assert f"left out {files[0]}" in capsys.readouterr().err
+
+
 def test_report_is_kept_and_printable(corpus: Corpus, capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
     assert CorpusReport.from_json(json.loads(json.dumps(corpus.report.to_json()))) == corpus.report
     assert list(corpus.report.train) == ["a", "b", "shuffled"]
     Console(width=80).print(corpus.report.table())
-    assert f"{corpus.report.train['a'].tokens:,}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"{corpus.report.train['a'].tokens:,}" in printed
+    assert "padding" not in printed
 
 
 @pytest.mark.parametrize(
@@ -300,6 +353,7 @@ def test_too_small_corpus(make_config: MakeConfig, tmp_path: Path, fields: dict[
         ({"validation_fraction": 1.0}, "data.validation_fraction is 1.0"),
         ({"sequence_length": 1}, "data.sequence_length is 1"),
         ({"max_bad_share": 2.0}, "data.max_bad_share is 2.0"),
+        ({"max_document_megabytes": 0.0}, "data.max_document_megabytes is 0.0"),
         ({"num_workers": -1}, "data.num_workers is -1"),
         ({"tokenizer": TokenizerConfig(vocab_size=256)}, "data.tokenizer.vocab_size is 256"),
         ({"tokenizer": TokenizerConfig(path="")}, "data.tokenizer.path is empty"),

@@ -104,6 +104,20 @@ def configurations(directory: str) -> list[dict[str, Any]]:
     return found
 
 
+def short_step(stage: int, strategy: str) -> float:
+    """Largest parameter difference between a step of 2 micro-batches, of 3 planned, and one of 2 planned."""
+    ends = []
+    for planned in (2, 3):
+        engine = start(stage=stage, accumulation_steps=planned, presence={"strategy": strategy, "estimator": "exact"})
+        for index, micro_batch in enumerate(data(1, 2)[0]):
+            ids = micro_batch[dist.get_rank()]
+            engine.set_gradient_accumulation_boundary(index == 1)
+            engine.backward(engine(input_ids=ids, labels=ids))
+            engine.step()
+        ends.append(full_parameters(engine))
+    return max((ours - theirs).abs().max().item() for ours, theirs in zip(*ends, strict=True))
+
+
 def statistics_and_weights(accumulation_steps: int) -> dict[str, Any]:
     """Two steps of samples of two sources; everything that is to be compared over ranks."""
     engine = start(accumulation_steps=accumulation_steps, presence={"estimator": "projected", "projection_dim": 4})

@@ -55,6 +55,13 @@ def test_weights_and_statistics_agree_on_all_ranks(two_ranks: Ranks, accumulatio
         torch.testing.assert_close(weights, expected, rtol=1e-5, atol=0.0)
 
 
+@pytest.mark.parametrize("strategy", ["one_pass", "two_pass"])
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_a_step_of_fewer_micro_batches_than_planned(two_ranks: Ranks, stage: int, strategy: str) -> None:
+    """Where the caller states the boundary, the gradient is that of the samples there are."""
+    assert max(two_ranks.run(behaviour.short_step, stage, strategy)) < 1e-6
+
+
 STATEFUL: dict[str, tuple[int, int, dict[str, Any]]] = {  # accumulation steps, steps before the checkpoint, section
     "running statistics": (3, 2, {"schedule": {"switch_step": 3}}),
     "running level of clip": (3, 2, {"weighting": {"kind": "clip"}}),

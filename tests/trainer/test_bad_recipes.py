@@ -1,6 +1,7 @@
 """Bad input: one line on standard error that names the field, exit status 1, before any rank is started."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -8,6 +9,10 @@ import pytest
 import yaml
 
 from presence_ds import cli
+from presence_ds.commands import train
+from presence_ds.commands.recipe_arguments import read_recipe
+from presence_ds.trainer.plan import make_plan
+from presence_ds.trainer.recipe import find_beside_recipe
 from tests.trainer.conftest import ROOT
 
 CASES = {
@@ -35,6 +40,44 @@ CASES = {
     "empty micro-batch": (["--training.micro_batch_size", "0"], "training.micro_batch_size is 0"),
     "negative clipping": (["--training.gradient_clipping", "-1"], "training.gradient_clipping is -1"),
     "negative learning rate": (["--optimizer.lr", "-1"], "optimizer.lr is -1"),
+    "no learning rate": (["--optimizer.lr", "0"], "optimizer.lr is 0"),
+    "infinite learning rate": (["--optimizer.lr", ".inf"], "optimizer.lr is inf"),
+    "one beta": (["--optimizer.betas", "[0.9]"], "optimizer.betas"),
+    "beta of 1": (["--optimizer.betas", "[0.9, 1.0]"], "optimizer.betas is [0.9, 1.0]"),
+    "factored moments": (["--optimizer.kind", "adafactor"], "sums over rows and columns of a matrix: ZeRO flattens"),
+    "unknown optimizer": (["--optimizer.kind", "adamwx"], 'optimizer.kind is "adamwx": it must be one of adamw, adam'),
+    "momentum of adamw": (["--optimizer.momentum", "0.9"], "optimizer.momentum is 0.9 with kind adamw"),
+    "fused nadam": (
+        ["--optimizer.kind=nadam", "--optimizer.implementation=fused"],
+        "optimizer.implementation is fused",
+    ),
+    "negative decay": (["--optimizer.weight_decay", "-0.1"], "optimizer.weight_decay is -0.1"),
+    "decay of a schedule without": (
+        ["--lr_schedule.decay_steps", "5"],
+        "lr_schedule.decay_steps is 5 with kind cosine",
+    ),
+    "decay longer than the run": (
+        ["--lr_schedule.kind", "wsd", "--lr_schedule.decay_steps", "59"],
+        "lr_schedule.decay_steps is 59: it must be at least 1, and with lr_schedule.warmup_steps 2 at most the 60",
+    ),
+    "inverse square root without warm-up": (
+        ["--lr_schedule.kind", "inverse_sqrt", "--lr_schedule.warmup_steps", "0"],
+        "lr_schedule.warmup_steps is 0",
+    ),
+    "ratio above 1": (["--lr_schedule.min_ratio", "1.1"], "lr_schedule.min_ratio is 1.1"),
+    "peak of 0": (["--logging.peak_tflops", "0"], "logging.peak_tflops is 0"),
+    "negative seed": (["--training.seed", "-1"], "training.seed is -1"),
+    "no run directory": (["--run_dir", ""], "run_dir is empty"),
+    "no model": (["--model.config", "null"], "model.config and model.path: neither is set"),
+    "model without a type": (["--model.config", "{}"], 'model.config.model_type is "None"'),
+    "model of no width": (["--model.config.n_embd", "0"], "model.config describes no model that can be built"),
+    "heads that do not divide": (["--model.config.n_head", "3"], "model.config describes no model that can be built"),
+    "model beyond 64 bits": (["--model.config.n_embd", "1" + "0" * 30], "model.config describes no model that can"),
+    "two sources of one name": (
+        ['--data.sources=[{"name": "a", "path": "a.jsonl"}, {"name": "a", "path": "b.jsonl"}]'],
+        'data.sources has two sources named "a"',
+    ),
+    "everything held out": (["--data.validation_fraction", "1"], "data.validation_fraction is 1"),
     "warm-up beyond the end": (["--lr_schedule.warmup_steps", "61"], "lr_schedule.warmup_steps is 61"),
     "evaluation every 0 steps": (["--evaluation.every_steps", "0"], "evaluation.every_steps is 0"),
     "keep no checkpoint": (["--checkpoint.keep", "0"], "checkpoint.keep is 0"),
@@ -64,6 +107,11 @@ CASES = {
     "two models": (["--model.path", "somewhere"], "model.config and model.path"),
     "missing model": (["--model.config", "null", "--model.path", "./nowhere"], "model.path is ./nowhere"),
 }
+
+
+LAUGHS = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "\n".join(
+    f"a{level + 1}: &a{level + 1} [" + ", ".join([f"*a{level}"] * 10) + "]" for level in range(9)
+)
 
 
 def fails_with_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -100,9 +148,25 @@ def test_the_recipe_these_cases_start_from_is_good(
     [
         ("training: {stepz: 3}", "training.stepz"),
         ("trainin: {steps: 3}", "trainin"),
-        ("training: [1", "config"),
-        ("- training", "config"),
-        ("", "config"),
+        ("training: [1", "bad.yaml is not YAML: expected ',' or ']', but got '<stream end>' (line 1)"),
+        ("training:\n\tsteps: 3", "bad.yaml is not YAML: found character '\\t' that cannot start any token (line 2)"),
+        ("- training", "bad.yaml holds no sections"),
+        ("just words", "bad.yaml holds no sections"),
+        ("", "bad.yaml holds no sections"),
+        ("training: {steps: 3}\ntraining: {steps: 4}", "training stands twice in a section (line 1)"),
+        ("training: {steps: 3, seed: 1, steps: 4}", "steps stands twice in a section (line 1)"),
+        ("data: &d\n  noise: *d", "bad.yaml is nested more than 50 deep"),
+        ("a: &a [&b [&c [*c]]]", "bad.yaml is nested more than 50 deep"),
+        ("a: *nothing", "bad.yaml is not YAML: found undefined alias 'nothing'"),
+        (LAUGHS, "or holds more than 100000 values"),
+        ("[" * 2_000, "bad.yaml is not YAML: "),
+        (
+            "training: !!python/object/apply:os.system ['true']",
+            "bad.yaml is not YAML: could not determine a constructor",
+        ),
+        ("training: {steps: 3}\n---\ndata: {}", "bad.yaml is not YAML: but found another document"),
+        ("{1: 2}", "the recipe has a field 1: names of fields are text"),
+        ("\0", "bad.yaml is not YAML: unacceptable character #x0000"),
         ("training: {steps: 3}", "data.sources"),
     ],
 )
@@ -110,6 +174,22 @@ def test_bad_yaml(content: str, expected: str, tmp_path: Path, capsys: pytest.Ca
     path = tmp_path / "bad.yaml"
     path.write_text(content)
     assert expected in fails_with_one_line([str(path)], capsys)
+
+
+def test_recipe_that_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "binary.yaml"
+    path.write_bytes(bytes(range(128, 256)))
+    assert "binary.yaml is not UTF-8 text (byte 0)" in fails_with_one_line([str(path)], capsys)
+    assert "cannot be read: Is a directory" in fails_with_one_line([str(tmp_path)], capsys)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_files_without_permission(tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    closed = tmp_path / "closed.json"
+    closed.write_text("{}")
+    closed.chmod(0)
+    assert "closed.json" in fails_with_one_line([str(tiny_recipe), "--deepspeed", str(closed)], capsys)
+    assert "closed.json cannot be read" in fails_with_one_line([str(closed)], capsys)
 
 
 def test_missing_recipe(capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,6 +218,24 @@ def test_recipe_after_its_overrides(tiny_recipe: Path, capsys: pytest.CaptureFix
         ({"gradient_accumulation_steps": 5}, "training.gradient_accumulation_steps is 2"),
         ({"gradient_clipping": 0.5}, "training.gradient_clipping is 1.0"),
         ({"bf16": {"enabled": True}}, "bf16.enabled is true"),
+        ({"bf16": {"enabled": "yes"}}, 'bf16.enabled is "yes": it must be true or false'),
+        ({"bf16": True}, "bf16 is true: it must be an object"),
+        ({"wandb": 3}, "wandb is 3: it must be an object"),
+        ({"zero_optimization": []}, "zero_optimization is []: it must be an object"),
+        ({"zero_optimization": None}, "zero_optimization is null: it must be an object"),
+        ({"zero_optimization": {"stage": "2"}}, 'zero_optimization.stage is "2"'),
+        ({"zero_optimization": {"stage": True}}, "zero_optimization.stage is true"),
+        ({"zero_optimization": {"stage": 1.5}}, "zero_optimization.stage is 1.5"),
+        ({"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "moon"}}}, "offload_optimizer.device"),
+        ({"zero_optimization": {"stage": 2, "reduce_bucket_size": -1}}, "zero_optimization.reduce_bucket_size"),
+        ({"zero_optimisation": {"stage": 2}}, "did you mean zero_optimization?"),
+        ({"bfloat_16": {}, "gradient_cliping": 1.0}, "did you mean gradient_clipping?"),
+        ({"train_batch_size": "many"}, 'train_batch_size is "many"'),
+        ({"gradient_clipping": float("nan")}, "gradient_clipping is NaN"),
+        ({"tensor_parallel": {"autotp_size": 4}}, "autotp_size is 4"),
+        ({"sequence_parallel_size": 2}, "sequence_parallel_size is 2"),
+        ({"hybrid_engine": {"enabled": True}}, "hybrid_engine.enabled is true"),
+        ({"torch_autocast": {"enabled": True}}, "torch_autocast.enabled is true"),
     ],
 )
 def test_bad_deepspeed_json(
@@ -150,7 +248,7 @@ def test_bad_deepspeed_json(
     assert "deepspeed" in line
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "\xff"])
+@pytest.mark.parametrize("content", ["{", "[]", "\xff", "null", "", "[" * 100_000, '{"a": 1, "a"}'])
 def test_deepspeed_file_that_is_no_json_object(
     content: str, tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -163,9 +261,9 @@ def test_shared_values_may_be_auto_or_the_same(tiny_recipe: Path, tmp_path: Path
     path = tmp_path / "ds.json"
     values = {"train_batch_size": "auto", "gradient_clipping": 1.0, "train_micro_batch_size_per_gpu": 4}
     path.write_text(json.dumps({"zero_optimization": {"stage": 2}} | values))
-    parser = cli.make_train_parser()
-    recipe, recipe_file = cli.read_recipe(parser, parser.parse_args([str(tiny_recipe), "--deepspeed", str(path)]))
-    plan = cli.make_plan(recipe, recipe_file, world_size=2, bf16_hardware=True)
+    parser = train.make_parser()
+    recipe, recipe_file = read_recipe(parser, parser.parse_args([str(tiny_recipe), "--deepspeed", str(path)]))
+    plan = make_plan(recipe, recipe_file, world_size=2, bf16_hardware=True)
     assert plan.deepspeed["train_batch_size"] == 16
     assert plan.deepspeed["gradient_clipping"] == 1.0
     assert plan.precision == "fp32"
@@ -180,5 +278,5 @@ def test_deepspeed_path_beside_the_recipe_or_in_the_working_directory(
         place.mkdir(exist_ok=True)
         monkeypatch.chdir(tmp_path / "work" if place != tiny_recipe.parent else "/")
         (place / "here.json").write_text(source.read_text())
-        assert cli.find_beside_recipe("here.json", tiny_recipe, "deepspeed") == (place / "here.json").resolve()
+        assert find_beside_recipe("here.json", tiny_recipe, "deepspeed") == (place / "here.json").resolve()
         (place / "here.json").unlink()

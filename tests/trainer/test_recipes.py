@@ -7,17 +7,20 @@ import pytest
 import yaml
 
 from presence_ds import cli
+from presence_ds.commands import train
+from presence_ds.commands.recipe_arguments import read_recipe, resolved_recipe
 from presence_ds.trainer.deepspeed_config import offloads_optimizer, read_deepspeed_json
 from presence_ds.trainer.plan import make_plan
+from presence_ds.trainer.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 DS_CONFIGS = sorted((ROOT / "ds_configs").glob("*.json"))
 
 
-def read(path: Path, *overrides: str) -> tuple[cli.Recipe, Path | None]:
-    parser = cli.make_train_parser()
-    return cli.read_recipe(parser, parser.parse_args([str(path), *overrides]))
+def read(path: Path, *overrides: str) -> tuple[Recipe, Path | None]:
+    parser = train.make_parser()
+    return read_recipe(parser, parser.parse_args([str(path), *overrides]))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -61,7 +64,7 @@ def test_help_explains_every_field(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["train", "--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    parser = cli.make_train_parser()
+    parser = train.make_parser()
     fields = [action for action in parser._actions if "." in action.dest and not action.dest.endswith("help")]
     assert len(fields) > 40
     for action in fields:
@@ -73,12 +76,12 @@ def test_help_explains_every_field(capsys: pytest.CaptureFixture[str]) -> None:
 def test_resolved_recipe_reads_back_from_another_place(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parser = cli.make_train_parser()
+    parser = train.make_parser()
     parsed = parser.parse_args([str(tiny_recipe), "--optimizer.lr", "0.25", "--presence.layers", '["a.*"]'])
-    recipe, recipe_file = cli.read_recipe(parser, parsed)
+    recipe, recipe_file = read_recipe(parser, parsed)
     (tmp_path / "elsewhere").mkdir()
     saved = tmp_path / "elsewhere" / "recipe.yaml"
-    saved.write_text(yaml.safe_dump(cli.resolved_recipe(parser, parsed, recipe, recipe_file)))
+    saved.write_text(yaml.safe_dump(resolved_recipe(parser, parsed, recipe, recipe_file)))
     monkeypatch.chdir(tmp_path / "elsewhere")
     again, _ = read(saved)
     assert again.optimizer.lr == 0.25

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from presence_ds.trainer.callbacks.throughput import TIMINGS
 from tests.trainer.conftest import ROOT, presence_train, read_metrics, read_scores
 
 Environment = dict[str, str]
-TIMINGS = ("throughput(tokens/s)", "step_time(s)", "memory/peak(GiB)")
 SHORT = ["--training.steps", "20", "--evaluation.every_steps", "10", "--presence.schedule.switch_fraction"]
 
 

@@ -10,12 +10,16 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from presence_ds import cli
+from presence_ds.data import open_corpus
+from presence_ds.trainer.callbacks.throughput import TIMINGS
 from presence_ds.trainer.checkpoint import complete_checkpoints
 from tests.trainer.conftest import ROOT, presence_train, read_metrics, read_scores, write_recipe
 
 Environment = dict[str, str]
-TIMINGS = ("throughput(tokens/s)", "step_time(s)", "memory/peak(GiB)")
 
 
 @pytest.fixture(scope="module")
@@ -155,10 +159,31 @@ def test_a_resumed_run_has_every_score_record_once(whole_run: Path, resumed_run:
     assert read_scores(resumed_run) == whole
 
 
+def test_every_score_record_names_its_sample_in_the_corpus(whole_run: Path) -> None:
+    corpus = open_corpus(whole_run / "corpus")
+    rows = corpus.train.rows.select_columns(["source_id", "document_id", "offset"]).to_list()
+    samples = {(corpus.source_names[row["source_id"]], row["document_id"], row["offset"]) for row in rows}
+    assert len(samples) == len(rows)
+    assert {(row["source"], row["document_id"], row["offset"]) for row in read_scores(whole_run)} <= samples
+
+
 def test_a_resumed_run_has_the_same_summary(whole_run: Path, resumed_run: Path) -> None:
     stages = [json.loads((run_dir / "summary.json").read_text())["stages"] for run_dir in (whole_run, resumed_run)]
     assert stages[1] == stages[0]
     assert stages[0]["direct"]["steps"] == stages[0]["inverse"]["steps"] == 30
+
+
+def test_a_run_is_exported_with_its_tokenizer(whole_run: Path, tmp_path: Path) -> None:
+    """What is written is a model of transformers as good as the run says its own is."""
+    cli.main(["export", str(whole_run), str(tmp_path / "model")])
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    corpus = open_corpus(whole_run / "corpus")
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "model")) == len(corpus.tokenizer)
+    ids = torch.stack([corpus.validation[index]["input_ids"] for index in range(len(corpus.validation))])
+    with torch.no_grad():
+        loss = model(input_ids=ids, labels=ids).loss.item()
+    assert loss == pytest.approx(read_metrics(whole_run)[-1]["validation/loss"], rel=0.05)
+    assert loss < 5  # ln 320 = 5.8 at the start
 
 
 def test_old_checkpoints_are_deleted_and_latest_points_to_a_complete_one(whole_run: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
@@ -22,12 +22,8 @@ class Console(Callback):
         self._console = console
         self._progress: Progress | None = None
         self._task: TaskID | None = None
-        self._started = 0.0
-        self._first_step = 0
 
     def on_train_start(self, trainer: Trainer) -> None:
-        self._started = time.perf_counter()
-        self._first_step = trainer.step
         if self._console.is_terminal:
             self._progress = Progress(
                 BarColumn(bar_width=10),
@@ -48,13 +44,13 @@ class Console(Callback):
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, description=text)
             if "validation/loss" in metrics:
-                self._console.print(f"step {trainer.step}  validation loss {metrics['validation/loss']:.4f}")
+                self._console.print(f"step {trainer.step}  {describe_validation(metrics)}", highlight=False)
             return
-        per_step = (time.perf_counter() - self._started) / (trainer.step - self._first_step)
-        remaining = time.strftime("%H:%M:%S", time.gmtime(per_step * (trainer.total_steps - trainer.step)))
+        seconds = metrics.get("eta(s)")
+        remaining = "unknown" if seconds is None else timedelta(seconds=round(seconds))
         line = f"step {trainer.step}/{trainer.total_steps}  ETA {remaining}  {text}"
         if "validation/loss" in metrics:
-            line += f"  validation loss {metrics['validation/loss']:.4f}"
+            line += f"  {describe_validation(metrics)}"
         self._console.print(line, soft_wrap=True, highlight=False)
 
     def on_train_end(self, trainer: Trainer) -> None:
@@ -72,7 +68,24 @@ def describe(metrics: Metrics) -> str:
     text = f"loss {metrics['loss']:.4f}"
     if "throughput(tokens/s)" in metrics:
         text += f"  {metrics['throughput(tokens/s)']:,.0f} tokens/s"
+    if "mfu" in metrics:
+        text += f"  {metrics['mfu']:.1%} MFU"
     return text + f"  τ {metrics['tau']:.3g} ({metrics['stage']})"
+
+
+def describe_validation(figures: dict[str, Any]) -> str:
+    """The loss of the validation split, in bits per byte too, and those of its sources where there are several."""
+    text = f"validation loss {figures['validation/loss']:.4f}"
+    if figures["validation/bits_per_byte"] is not None:
+        text += f", {figures['validation/bits_per_byte']:.4f} bits/byte"
+    sources = [
+        name.split("/", 1)[1].rsplit("/", 1)[0]
+        for name in figures
+        if name.startswith("validation/") and name.endswith("/loss") and name != "validation/loss"
+    ]
+    if len(sources) > 1:
+        text += " (" + ", ".join(f"{name} {figures[f'validation/{name}/loss']:.4f}" for name in sources) + ")"
+    return text
 
 
 def print_setup(console: RichConsole, facts: dict[str, Any]) -> None:
@@ -94,7 +107,7 @@ def print_summary(console: RichConsole, summary: dict[str, Any]) -> None:
     console.print(
         f"finished: {summary['steps']} steps, {summary['tokens']:,} tokens"
         + (f", {speed:,.0f} tokens/s" if speed is not None else "")
-        + (f", validation loss {loss:.4f}" if loss is not None else ""),
+        + (f", {describe_validation(summary['validation'])}" if loss is not None else ""),
         highlight=False,
         soft_wrap=True,
     )

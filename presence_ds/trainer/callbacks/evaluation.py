@@ -1,7 +1,8 @@
-"""Loss on the validation split every N steps and at the end."""
+"""Loss, perplexity and bits per byte of every validation source, every N steps and at the end."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -9,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from presence_ds.engine.batch import logits_of
 from presence_ds.errors import ConfigError
+from presence_ds.influence import SampleLoss
+from presence_ds.influence.loss import IGNORED
 from presence_ds.trainer.callbacks.callback import Callback
 
 if TYPE_CHECKING:
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class EvaluationConfig:
-    """Loss on the validation split, with the plain model.
+    """Loss, perplexity and bits per byte on the validation split, of each of its sources, with the plain model.
 
     Args:
         every_steps: Optimizer steps between two evaluations; there is always one at the end. null: only that one.
@@ -38,36 +42,67 @@ class EvaluationConfig:
 
 
 class Evaluation(Callback):
-    """Adds ``validation/loss`` (nats per token) to the metrics of the steps it runs at."""
+    """Adds figures of the validation split, over all ranks, to the metrics of the steps it runs at.
 
-    def __init__(self, config: EvaluationConfig, loader: Iterable[Batch]) -> None:
+    ``validation/loss`` (nats per target token), ``validation/perplexity`` (its exponential) and
+    ``validation/bits_per_byte`` (of the targets' text as UTF-8); the same of every source as ``validation/NAME/loss``
+    and so on. A source of which ``max_batches`` leaves nothing has none.
+    """
+
+    def __init__(self, config: EvaluationConfig, loader: Iterable[Batch], token_bytes: torch.Tensor) -> None:
+        """``token_bytes`` [vocabulary] int64 is the size of every token's text."""
         self._config = config
         self._loader = loader
-        self.last_loss: float | None = None
+        self._token_bytes = token_bytes
+        self._loss = SampleLoss("sum")
+        self.last: dict[str, float | None] = {}  # the figures of the last evaluation
 
     def state_dict(self) -> dict[str, Any]:
-        return {"last_loss": self.last_loss}
+        return {"last": self.last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.last_loss = state["last_loss"]
+        self.last = state["last"]
 
     def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
         every = self._config.every_steps
         if trainer.is_last_step or (every is not None and trainer.step % every == 0):
-            self.last_loss = self._evaluate(trainer)
-            metrics["validation/loss"] = self.last_loss
+            self.last = self._evaluate(trainer)
+            metrics.update(self.last)
 
     @torch.no_grad()
-    def _evaluate(self, trainer: Trainer) -> float:
-        engine = trainer.engine
+    def _evaluate(self, trainer: Trainer) -> dict[str, float | None]:
+        engine, names = trainer.engine, trainer.source_names
         engine.eval()
-        loss_sum, tokens = 0.0, 0
+        sums = torch.zeros(3, len(names), dtype=torch.float64)  # loss, targets and bytes of every source
         for batch in islice(self._loader, self._config.max_batches):
-            labels = batch["labels"].to(engine.device)
-            loss = engine(input_ids=batch["input_ids"].to(engine.device), labels=labels).loss
-            count = int((labels[:, 1:] != -100).sum())
-            loss_sum += float(loss) * count
-            tokens += count
+            inputs = trainer.model_inputs(batch)
+            losses = self._loss(logits_of(engine(**inputs)), inputs["labels"])
+            targets = batch["labels"][:, 1:].cpu()
+            kept = targets != IGNORED
+            sizes = self._token_bytes[targets.where(kept, 0)] * kept
+            figures = torch.stack([losses.double().cpu(), kept.sum(1).double(), sizes.sum(1).double()])
+            sums.index_add_(1, batch["source_ids"].cpu(), figures)
         engine.train()
-        loss_total, token_total = trainer.ranks.sum([loss_sum, float(tokens)], engine.device)
-        return loss_total / token_total
+        total = torch.tensor(trainer.ranks.sum(sums.flatten().tolist(), engine.device), dtype=torch.float64).view(3, -1)
+        found = figures_of("validation", *total.sum(1).tolist())
+        for name, column in zip(names, total.T.tolist(), strict=True):
+            found |= figures_of(f"validation/{name}", *column)
+        return found
+
+
+def figures_of(prefix: str, loss: float, targets: float, text_bytes: float) -> dict[str, float | None]:
+    """The figures of ``targets`` tokens whose losses add up to ``loss`` nats and whose text has ``text_bytes`` bytes.
+
+    Empty without targets; bits per byte are None without text, infinite perplexities are left infinite.
+    """
+    if targets == 0:
+        return {}
+    mean = loss / targets
+    return {
+        f"{prefix}/loss": mean,
+        f"{prefix}/perplexity": math.exp(mean) if mean < LARGEST_EXPONENT else math.inf,
+        f"{prefix}/bits_per_byte": loss / math.log(2) / text_bytes if text_bytes else None,
+    }
+
+
+LARGEST_EXPONENT = 700.0  # of a float64

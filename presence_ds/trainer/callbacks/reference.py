@@ -64,6 +64,5 @@ class ReferenceStream(Callback):
 
     def _observe(self, trainer: Trainer) -> None:
         batch = next(self._batches)
-        device = trainer.engine.device
         trainer.engine.train()
-        trainer.engine.observe_reference(input_ids=batch["input_ids"].to(device), labels=batch["labels"].to(device))
+        trainer.engine.observe_reference(**trainer.model_inputs(batch))

@@ -30,7 +30,8 @@ SCHEMA = pa.schema(
         pa.field("rank", pa.int32(), nullable=False),
         pa.field("position", pa.int32(), nullable=False),  # within the micro-batch, from 0
         pa.field("source", pa.dictionary(pa.int16(), pa.string()), nullable=False),
-        pa.field("document_id", pa.string(), nullable=False),
+        pa.field("document_id", pa.string(), nullable=False),  # the document the sample starts in
+        pa.field("offset", pa.int64(), nullable=False),  # of the sample's first token in that document, in tokens
         pa.field("loss", pa.float32(), nullable=False),
         pa.field("self_influence", pa.float32()),  # null with signal loss
         pa.field("weight", pa.float32(), nullable=False),  # over all ranks and micro-steps of a step they sum to 1
@@ -74,6 +75,7 @@ class ScoreRecords(Callback):
                 torch.cat([batch["source_ids"] for batch in batches]).to(torch.int16).cpu().numpy(), self._sources
             ),
             [document for batch in batches for document in batch["document_ids"]],
+            torch.cat([batch["offsets"] for batch in batches]).cpu().numpy(),
             torch.cat(losses).float().cpu().numpy(),
             pa.nulls(total, pa.float32()) if scores[0] is None else torch.cat(scores).float().cpu().numpy(),
             weights.float().cpu().numpy(),

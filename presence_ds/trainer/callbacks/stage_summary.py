@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.evaluation import Evaluation
+from presence_ds.trainer.callbacks.metrics_file import json_value
 from presence_ds.trainer.callbacks.throughput import Throughput
 from presence_ds.trainer.run_directory import write_json
 
@@ -57,11 +58,14 @@ class StageSummary(Callback):
                 sums["si"] += source["samples"] * source["si_mean"]
 
     def on_train_end(self, trainer: Trainer) -> None:
+        last = {} if self._evaluation is None else self._evaluation.last
+        validation = {name: json_value(value) for name, value in last.items()}
         summary = {
             "run_dir": str(self._path.parent),
             "steps": trainer.step,
             "tokens": trainer.tokens,
-            "validation_loss": None if self._evaluation is None else self._evaluation.last_loss,
+            "validation_loss": validation.get("validation/loss"),
+            "validation": validation,
             "tokens_per_second": self._throughput.tokens_per_second(trainer.tokens_per_step),
             "stages": {name: stage_means(stage) for name, stage in self._stages.items()},
         }

@@ -1,4 +1,4 @@
-"""Tokens per second, seconds per step and peak memory."""
+"""Tokens per second, model FLOPs utilisation, time waited for data, time to the end, and peak memory."""
 
 from __future__ import annotations
 
@@ -16,38 +16,72 @@ if TYPE_CHECKING:
 GIB = 2**30
 
 
-class Throughput(Callback):
-    """Clocks the optimizer steps alone: evaluation, checkpoints and the first step of a process are left out."""
+TIMINGS = (  # every metric that depends on the time or the machine a step took, and not on the recipe alone
+    "throughput(tokens/s)",
+    "step_time(s)",
+    "data_wait_share",
+    "mfu",
+    "eta(s)",
+    "memory/peak(GiB)",
+)
 
-    def __init__(self) -> None:
+
+class Throughput(Callback):
+    """Clocks the optimizer steps alone: evaluation, checkpoints and the first step of a process are left out.
+
+    Adds `TIMINGS` to the logged metrics, as means over the steps since the last ones: ``data_wait_share`` is the share
+    of the step in which this rank waited for its next batch, ``mfu`` the model FLOPs utilisation
+    (`presence_ds.trainer.estimate.flops`). ``eta(s)`` is what the steps that are left take at the pace of this process
+    so far, evaluation and checkpoints included.
+    """
+
+    def __init__(self, model_flops_per_token: float | None = None, peak_flops: float | None = None) -> None:
+        """Without the model's FLOPs or the FLOP/s that all ranks together could do there is no ``mfu``."""
         self.steps = 0  # steps clocked, over all processes of this run
         self.seconds = 0.0
-        self._logged = (0, 0.0)
+        self._flops = model_flops_per_token
+        self._peak = peak_flops
+        self._waited = 0.0
+        self._logged = (0, 0.0, 0.0)
         self._started: float | None = None
+        self._waited_before = 0.0
+        self._first: tuple[int, float] | None = None  # the first step of this process, and when it ended
 
     def state_dict(self) -> dict[str, Any]:
         return {"steps": self.steps, "seconds": self.seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.steps, self.seconds = state["steps"], state["seconds"]
-        self._logged = (self.steps, self.seconds)
+        self._logged = (self.steps, self.seconds, self._waited)
 
     def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
         if self._started is not None:
             self.steps += 1
             self.seconds += time.perf_counter() - self._started
+            self._waited += trainer.waited - self._waited_before
         self._started = None
 
     def on_log(self, trainer: Trainer, metrics: Metrics) -> None:
-        steps, seconds = self.steps - self._logged[0], self.seconds - self._logged[1]
+        now = (self.steps, self.seconds, self._waited)
+        steps, seconds, waited = (new - old for new, old in zip(now, self._logged, strict=True))
         if steps:
-            metrics["throughput(tokens/s)"] = steps * trainer.tokens_per_step / seconds
+            per_second = steps * trainer.tokens_per_step / seconds
+            metrics["throughput(tokens/s)"] = per_second
             metrics["step_time(s)"] = seconds / steps
+            metrics["data_wait_share"] = waited / seconds
+            if self._flops is not None and self._peak is not None:
+                metrics["mfu"] = per_second * self._flops / self._peak
+        if self._first is not None:
+            step, ended = self._first
+            pace = (time.perf_counter() - ended) / (trainer.step - step)
+            metrics["eta(s)"] = pace * (trainer.total_steps - trainer.step)
         metrics["memory/peak(GiB)"] = peak_memory_gib()
-        self._logged = (self.steps, self.seconds)
+        self._logged = now
 
     def on_step_end(self, trainer: Trainer) -> None:
-        self._started = time.perf_counter()
+        self._started, self._waited_before = time.perf_counter(), trainer.waited
+        if self._first is None:
+            self._first = trainer.step, self._started
 
     def tokens_per_second(self, tokens_per_step: int) -> float | None:
         """Mean over every clocked step; None before the second step of a process."""

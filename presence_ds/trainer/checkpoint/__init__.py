@@ -11,8 +11,18 @@ checkpoints/
 """
 
 from presence_ds.trainer.checkpoint.config import CheckpointConfig
-from presence_ds.trainer.checkpoint.manifest import complete_checkpoints
+from presence_ds.trainer.checkpoint.manifest import MANIFEST, complete_checkpoints, is_complete
 from presence_ds.trainer.checkpoint.resuming import Resume, check_fits, find_resume, restore
 from presence_ds.trainer.checkpoint.saving import Saver
 
-__all__ = ["CheckpointConfig", "Resume", "Saver", "check_fits", "complete_checkpoints", "find_resume", "restore"]
+__all__ = [
+    "MANIFEST",
+    "CheckpointConfig",
+    "Resume",
+    "Saver",
+    "check_fits",
+    "complete_checkpoints",
+    "find_resume",
+    "is_complete",
+    "restore",
+]

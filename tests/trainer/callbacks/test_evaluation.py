@@ -1,18 +1,24 @@
-"""Evaluation reads the same batches each time, and they stand for every source."""
+"""Evaluation reads the same batches each time, they stand for every source, and each source has its own figures."""
 
+import math
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from presence_ds import cli
+from presence_ds.commands import train
+from presence_ds.commands.recipe_arguments import read_recipe
 from presence_ds.data import open_corpus, prepare_corpus
-from presence_ds.trainer.run import corpus_loader
+from presence_ds.trainer.callbacks.evaluation import figures_of
+from presence_ds.trainer.recipe import Recipe
+from presence_ds.trainer.run import evaluation_loader
+from tests.ranks import Ranks
+from tests.trainer.callbacks import evaluations
 
 
 @pytest.fixture(scope="module")
-def corpora(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[cli.Recipe, Path]:
+def corpora(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
     work = tmp_path_factory.mktemp("two_sources")
     recipe_file = work / "recipe.yaml"
     recipe_file.write_text(
@@ -20,17 +26,44 @@ def corpora(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
         f"validation_fraction: 0.2, sequence_length: 32, tokenizer: {{vocab_size: 300}}}}\n"
         f"training: {{micro_batch_size: 4}}\n"
     )
-    parser = cli.make_train_parser()
-    recipe, _ = cli.read_recipe(parser, parser.parse_args([str(recipe_file)]))
+    parser = train.make_parser()
+    recipe, _ = read_recipe(parser, parser.parse_args([str(recipe_file)]))
     prepare_corpus(recipe.data, work / "corpus")
     return recipe, work / "corpus"
 
 
-def test_a_few_batches_hold_every_source_and_do_not_change(corpora: tuple[cli.Recipe, Path]) -> None:
+def test_a_few_batches_hold_every_source_and_do_not_change(corpora: tuple[Recipe, Path]) -> None:
     recipe, folder = corpora
     ranks = SimpleNamespace(rank=0, world_size=2)
-    loader = corpus_loader(open_corpus(folder).validation, recipe, ranks)  # type: ignore[arg-type]
+    loader = evaluation_loader(open_corpus(folder).validation, recipe, ranks)  # type: ignore[arg-type]
     first = [batch["source_ids"].tolist() + batch["document_ids"] for batch in islice(loader, 5)]
     again = [batch["source_ids"].tolist() + batch["document_ids"] for batch in islice(loader, 5)]
     assert again == first
     assert {source for batch in first for source in batch[:4]} == {0, 1}
+
+
+def test_figures_of_every_source_are_the_same_on_one_and_on_two_ranks(one_rank: Ranks, two_ranks: Ranks) -> None:
+    sums = evaluations.expected()
+    sums["all"] = [sum(column) for column in zip(*sums.values(), strict=True)]
+    expected = {}
+    for name, (loss, targets, text_bytes) in sums.items():
+        prefix = "validation" if name == "all" else f"validation/{name}"
+        expected[f"{prefix}/loss"] = loss / targets
+        expected[f"{prefix}/perplexity"] = math.exp(loss / targets)
+        expected[f"{prefix}/bits_per_byte"] = loss / math.log(2) / text_bytes
+    for pool in (one_rank, two_ranks):
+        for stage in (2, 3):
+            for metrics in pool.run(evaluations.evaluate, stage):
+                assert metrics == pytest.approx(expected, rel=1e-6)
+
+
+def test_max_batches_is_per_rank(one_rank: Ranks, two_ranks: Ranks) -> None:
+    (alone,) = one_rank.run(evaluations.evaluate, 2, 2)
+    for metrics in two_ranks.run(evaluations.evaluate, 2, 1):
+        assert metrics == pytest.approx(alone, rel=1e-6)
+
+
+def test_a_source_without_targets_or_text() -> None:
+    assert figures_of("validation/a", 0.0, 0.0, 0.0) == {}
+    figures = figures_of("a", 3e5, 100.0, 0.0)
+    assert figures == {"a/loss": 3e3, "a/perplexity": math.inf, "a/bits_per_byte": None}

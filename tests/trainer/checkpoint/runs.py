@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 
-from presence_ds.cli import make_train_parser, read_recipe, resolved_recipe
+from presence_ds.commands.recipe_arguments import read_recipe, resolved_recipe
+from presence_ds.commands.train import make_parser
 from presence_ds.errors import PresenceError
 from presence_ds.trainer.callbacks.checkpoint import Checkpoints
+from presence_ds.trainer.callbacks.throughput import TIMINGS
 from presence_ds.trainer.checkpoint import CheckpointConfig, find_resume
 from presence_ds.trainer.checkpoint.manifest import _render
 from presence_ds.trainer.distributed import Ranks
@@ -19,7 +21,6 @@ from presence_ds.trainer.run import train_on
 from presence_ds.trainer.run_lock import RunLock
 from tests.trainer.conftest import read_metrics, read_scores
 
-TIMINGS = ("throughput(tokens/s)", "step_time(s)", "memory/peak(GiB)")
 _ranks: Ranks | None = None
 
 
@@ -32,7 +33,7 @@ def pool_ranks() -> Ranks:
 
 def train(*arguments: str) -> str | None:
     """``presence train ARGUMENTS`` on this rank; the message of the error that ended it, if any."""
-    parser = make_train_parser()
+    parser = make_parser()
     parsed = parser.parse_args(list(arguments))
     recipe, recipe_file = read_recipe(parser, parsed)
     try:

@@ -1,0 +1,63 @@
+"""A recipe on the command line: ``RECIPE.yaml [--section.field value ...]``, alike for every command that takes one."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
+
+from presence_ds.errors import ConfigError
+from presence_ds.trainer.recipe import Recipe, find_beside_recipe
+from presence_ds.trainer.shape import check_recipe_file, check_values
+
+SECTIONS = {section.name for section in fields(Recipe)}
+
+
+def make_recipe_parser(description: str) -> ArgumentParser:
+    """A parser of the fields of `Recipe`; a command may add options of its own, of other names."""
+    parser = ArgumentParser(exit_on_error=False, description=description)
+    parser.add_argument("recipe", action=RecipeFile, help="YAML file with the fields below; later options override it.")
+    parser.add_class_arguments(Recipe)
+    return parser
+
+
+class RecipeFile(ActionConfigFile):
+    """A configuration file as a positional argument, which jsonargparse itself only takes as an option."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super(ActionConfigFile, self).__init__(**kwargs, nargs="?")
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        if values is not None:
+            for name, default in parser.get_defaults().items():
+                if name.split(".")[0] in SECTIONS and cfg.get(name, default) != default:
+                    raise ArgumentError(self, f"give the recipe before --{name}, which overrides it")
+            if Path(values).exists():  # jsonargparse has words for a missing one
+                check_recipe_file(Path(values), Recipe)
+            super().__call__(parser, cfg, values, option_string)
+
+
+def read_recipe(parser: ArgumentParser, parsed: Namespace) -> tuple[Recipe, Path | None]:
+    """The recipe as dataclasses, and the file it came from.
+
+    Raises:
+        ConfigError: a value is missing or null, of the wrong type, no section where there has to be one, or out of any
+            range.
+    """
+    check_values(Namespace(**{name: value for name, value in vars(parsed).items() if name in SECTIONS}), Recipe)
+    try:
+        values = vars(parser.instantiate(parsed))
+    except ArgumentError as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+    recipe = Recipe(**{name: value for name, value in values.items() if name in SECTIONS})
+    return recipe, Path(parsed.recipe[0].absolute) if parsed.recipe else None
+
+
+def resolved_recipe(
+    parser: ArgumentParser, parsed: Namespace, recipe: Recipe, recipe_file: Path | None
+) -> dict[str, Any]:
+    """The recipe as plain values, overrides included, that can be read from another place."""
+    values = {name: value for name, value in yaml.safe_load(parser.dump(parsed)).items() if name in SECTIONS}
+    values["deepspeed"] = str(find_beside_recipe(recipe.deepspeed, recipe_file, "deepspeed"))
+    return values

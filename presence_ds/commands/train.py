@@ -1,0 +1,51 @@
+"""``presence train RECIPE.yaml [--section.field value ...]``."""
+
+import warnings
+
+from jsonargparse import ArgumentParser, Namespace
+
+from presence_ds.commands.recipe_arguments import make_recipe_parser, read_recipe, resolved_recipe
+from presence_ds.data.sources import find_files
+from presence_ds.errors import ConfigError
+from presence_ds.trainer.distributed import launched
+from presence_ds.trainer.launcher import launch, local_processes
+from presence_ds.trainer.plan import make_plan
+from presence_ds.trainer.precision import hardware_has_bf16
+
+HELP = "Train a model as a recipe says."
+NOT_OURS = (
+    "'set_vital' is deprecated",
+    ".*(all_gather_into|reduce_scatter)_tensor. is deprecated",
+)  # torchdata and DeepSpeed
+
+
+def make_parser() -> ArgumentParser:
+    """The fields of `Recipe`, and how many ranks to start."""
+    parser = make_recipe_parser(HELP)
+    parser.add_argument(
+        "--num_processes",
+        type=int | None,
+        default=None,
+        help="Ranks to start on this machine when no launcher has. null: one per GPU, or 2 without GPUs.",
+    )
+    parser.add_argument("--local_rank", type=int | None, default=None, help="Set by the DeepSpeed launcher.")
+    return parser
+
+
+def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None:
+    """Train on this rank; without a launcher, check the recipe and become the launcher."""
+    recipe, recipe_file = read_recipe(parser, parsed)
+    if launched():
+        from presence_ds.trainer.run import train
+
+        for message in NOT_OURS:
+            warnings.filterwarnings("ignore", message=message)
+        train(recipe, recipe_file, resolved_recipe(parser, parsed, recipe, recipe_file))
+    else:
+        if parsed.num_processes is not None and parsed.num_processes < 1:
+            raise ConfigError(f"num_processes is {parsed.num_processes}: it must be at least 1")
+        processes = local_processes(parsed.num_processes)
+        make_plan(recipe, recipe_file, world_size=processes, bf16_hardware=hardware_has_bf16())
+        for source in [*recipe.data.sources, *(recipe.data.validation_sources or [])]:
+            find_files(source)
+        launch(arguments, parsed.num_processes)

@@ -1,0 +1,80 @@
+"""The weights in a DeepSpeed checkpoint, read without ranks, without a GPU and without running code in its pickles."""
+
+import io
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
+from deepspeed.utils.tensor_fragment import fragment_address
+from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+from presence_ds.engine.engine import MODEL_KEY
+from presence_ds.errors import ConfigError
+
+MODEL_FILES = "*_model_states.pt"
+SHARDS = "*_optim_states.pt"
+IN_CHECKPOINTS = [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]  # of DeepSpeed, beside plain values
+
+
+def read_weights(checkpoint: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
+    """The weights that a checkpoint of any ZeRO stage holds, and what it says about its model.
+
+    Args:
+        checkpoint: the directory with DeepSpeed's files.
+
+    Returns:
+        By name in the model's state dict, tensors or, ZeRO-3, what becomes one by ``contiguous()``: the float32 master
+        weights of stages 1 to 3; what the model computed with at stage 0 and of frozen parameters. And what
+        `presence_ds.engine.model_description.describe_model` found.
+
+    Raises:
+        ConfigError: a file is damaged, missing, or holds objects that no checkpoint of DeepSpeed's holds.
+    """
+    file = sorted(checkpoint.glob(MODEL_FILES))[0]
+    try:
+        with _plain_values_only():
+            states = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            weights = dict(states["module"])
+            if any(checkpoint.glob(SHARDS)):
+                with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # it tells its progress
+                    masters = get_fp32_state_dict_from_zero_checkpoint(
+                        str(checkpoint.parent), checkpoint.name, lazy_mode=True
+                    )
+                weights |= masters
+    except UnpicklingError as error:
+        if "unsupported global" in str(error).lower():
+            raise ConfigError(
+                f"{checkpoint}: a file holds objects that no DeepSpeed checkpoint holds: {_line(error)}"
+            ) from None
+        raise ConfigError(f"{checkpoint}: a file is damaged: {_line(error)}") from None
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
+        raise ConfigError(f"{checkpoint}: a file is damaged or missing: {_line(error)}") from None
+    return weights, states.get(MODEL_KEY, {})
+
+
+@contextmanager
+def _plain_values_only() -> Iterator[None]:
+    """Inside, every torch.load refuses pickles that would run code, also DeepSpeed's, which asks for all of pickle."""
+    before = os.environ.get(FORCE)
+    os.environ[FORCE] = "1"
+    try:
+        with torch.serialization.safe_globals(IN_CHECKPOINTS):
+            yield
+    finally:
+        if before is None:
+            del os.environ[FORCE]
+        else:
+            os.environ[FORCE] = before
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"

@@ -1,0 +1,110 @@
+"""From a recipe to what it needs."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from presence_ds.data import load_tokenizer
+from presence_ds.trainer.estimate.activations import micro_step_peak
+from presence_ds.trainer.estimate.flops import added_flops, count_flops, scoring_flops
+from presence_ds.trainer.estimate.states import ModelStates, model_states
+from presence_ds.trainer.model import build_empty_model, fit_vocabulary, round_vocabulary
+from presence_ds.trainer.plan import Plan, make_plan
+from presence_ds.trainer.recipe import Recipe
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a recipe needs on ``ranks`` ranks. Memory is in bytes on one rank.
+
+    Attributes:
+        parameters: elements of the model.
+        precision: what the model computes in.
+        stage: ZeRO stage of the recipe.
+        tokens_per_step, steps: of the optimizer, over all ranks.
+        states: model states by ZeRO stage, 0 to 3.
+        activations: most that a micro-step of plain training has beside them; None, like ``presence``, where what a
+            model does depends on its numbers (experts).
+        presence: most that the recipe's micro-step has beyond that, and the projection matrices; below 0 where the
+            recipe's strategy has less.
+        model_flops: of plain training, per token; None if it is not counted.
+        added_flops: what PRESENCE adds to them.
+    """
+
+    ranks: int
+    parameters: int
+    precision: str
+    stage: int
+    tokens_per_step: int
+    steps: int
+    states: list[ModelStates]
+    activations: int | None
+    presence: int | None
+    model_flops: float | None
+    added_flops: float | None
+
+    def total(self, stage: int) -> float:
+        """All memory of one rank's device at ZeRO ``stage``."""
+        return self.states[stage].device + (self.activations or 0) + (self.presence or 0)
+
+
+def estimate(recipe: Recipe, recipe_file: Path | None, ranks: int) -> Estimate:
+    """Estimate what ``recipe`` needs on ``ranks`` ranks whose hardware computes in bf16, none of it on this machine.
+
+    A vocabulary that is still to be trained is taken to become as large as it may.
+
+    Raises:
+        ConfigError: the first value of the recipe that cannot be used.
+    """
+    plan = make_plan(recipe, recipe_file, world_size=ranks, bf16_hardware=True, runs_here=False)
+    _size_vocabulary(recipe, plan)
+    dtype = DTYPES[plan.precision]
+    model = build_empty_model(plan.model_config, recipe.model, dtype)
+    training, length = recipe.training, recipe.data.sequence_length
+    sizes = [parameter.numel() for parameter in model.parameters()]
+    inputs = torch.empty(training.micro_batch_size, length, dtype=torch.int64, device="meta")
+    plain = presence = None
+    with suppress(RuntimeError):  # of operations that the meta device cannot run
+        plain, _ = micro_step_peak(model, None, inputs)
+        presence = sum(micro_step_peak(model, recipe.presence, inputs)) - plain
+    flops = count_flops(model, plan.model_config, length)
+    added = None
+    if flops is not None:
+        positions = length if recipe.presence.granularity == "sample" else length * training.micro_batch_size
+        scoring = scoring_flops(model, recipe.presence, positions)
+        added = added_flops(flops, recipe.presence, scoring, checkpointing=recipe.model.activation_checkpointing)
+    return Estimate(
+        ranks=ranks,
+        parameters=sum(sizes),
+        precision=plan.precision,
+        stage=plan.zero_stage,
+        tokens_per_step=plan.samples_per_step * length,
+        steps=training.steps,
+        states=[
+            model_states(
+                sizes,
+                plan.deepspeed["zero_optimization"],
+                stage,
+                ranks=ranks,
+                bytes_per_element=dtype.itemsize,
+                moments=recipe.optimizer.moments(),
+                accumulation_steps=plan.deepspeed["gradient_accumulation_steps"],
+            )
+            for stage in range(4)
+        ],
+        activations=plain,
+        presence=presence,
+        model_flops=None if flops is None else flops.model,
+        added_flops=added,
+    )
+
+
+def _size_vocabulary(recipe: Recipe, plan: Plan) -> None:
+    if recipe.data.tokenizer.path is not None:
+        fit_vocabulary(plan.model_config, recipe.model, load_tokenizer(recipe.data.tokenizer))
+    elif recipe.model.config is not None and "vocab_size" not in recipe.model.config:
+        plan.model_config.vocab_size = round_vocabulary(recipe.data.tokenizer.vocab_size)
