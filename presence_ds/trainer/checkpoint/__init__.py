@@ -14,6 +14,7 @@ from presence_ds.trainer.checkpoint.config import CheckpointConfig
 from presence_ds.trainer.checkpoint.manifest import MANIFEST, complete_checkpoints, is_complete
 from presence_ds.trainer.checkpoint.resuming import Resume, check_fits, find_resume, restore
 from presence_ds.trainer.checkpoint.saving import Saver
+from presence_ds.trainer.checkpoint.universal import load_settings
 
 __all__ = [
     "MANIFEST",
@@ -24,5 +25,6 @@ __all__ = [
     "complete_checkpoints",
     "find_resume",
     "is_complete",
+    "load_settings",
     "restore",
 ]
