@@ -14,7 +14,13 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from presence_ds.data.corpus import TOKENIZER_FOLDER
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.checkpoint import MANIFEST, complete_checkpoints, is_complete
+from presence_ds.trainer.checkpoint.manifest import (
+    MANIFEST,
+    DamagedError,
+    complete_checkpoints,
+    damage,
+    read_manifest,
+)
 from presence_ds.trainer.checkpoint_weights import MODEL_FILES, read_weights
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -81,16 +87,21 @@ def find_checkpoint(source: Path) -> Path:
         complete = complete_checkpoints(source / "checkpoints")
         if not complete:
             raise ConfigError(f"checkpoint is {source}: this run has no complete checkpoint yet")
-        return complete[-1]
-    if (source / "latest").is_file():
+        source = complete[-1]
+    elif (source / "latest").is_file():
         source = source / (source / "latest").read_text().strip()
     if not any(source.glob(MODEL_FILES)):
         raise ConfigError(
             f"checkpoint is {source}: there is no checkpoint; it must be a run directory, or a directory such as "
             f"RUN_DIR/checkpoints/step_00000100"
         )
-    if (source / MANIFEST).is_file() and not is_complete(source):
-        raise ConfigError(f"checkpoint is {source}: files listed in its {MANIFEST} are missing or cut short")
+    if (source / MANIFEST).is_file():  # a checkpoint that DeepSpeed wrote in another loop has none
+        try:
+            problems = damage(source, read_manifest(source))
+        except DamagedError as error:
+            problems = [str(error)]
+        if problems:
+            raise ConfigError(f"checkpoint is {source}: it is damaged ({problems[0]}); name another checkpoint")
     return source
 
 

@@ -11,20 +11,18 @@ checkpoints/
 """
 
 from presence_ds.trainer.checkpoint.config import CheckpointConfig
-from presence_ds.trainer.checkpoint.manifest import MANIFEST, complete_checkpoints, is_complete
+from presence_ds.trainer.checkpoint.manifest import complete_checkpoints
 from presence_ds.trainer.checkpoint.resuming import Resume, check_fits, find_resume, restore
 from presence_ds.trainer.checkpoint.saving import Saver
 from presence_ds.trainer.checkpoint.universal import load_settings
 
 __all__ = [
-    "MANIFEST",
     "CheckpointConfig",
     "Resume",
     "Saver",
     "check_fits",
     "complete_checkpoints",
     "find_resume",
-    "is_complete",
     "load_settings",
     "restore",
 ]

@@ -139,7 +139,7 @@ def owner(name: str) -> int:
 
 def complete_checkpoints(folder: Path) -> list[Path]:
     """Checkpoints that have a manifest and every file in it in full size, oldest first; checksums are not looked at."""
-    return [path for path in checkpoint_folders(folder) if is_complete(path)]
+    return [path for path in checkpoint_folders(folder) if _is_complete(path)]
 
 
 def checkpoint_folders(folder: Path) -> list[Path]:
@@ -147,8 +147,7 @@ def checkpoint_folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step_*") if path.name.removeprefix("step_").isdigit())
 
 
-def is_complete(checkpoint: Path) -> bool:
-    """Whether there is a manifest and every file in it has its full size."""
+def _is_complete(checkpoint: Path) -> bool:
     try:
         files = read_manifest(checkpoint).files
     except (DamagedError, ConfigError):
