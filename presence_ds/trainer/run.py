@@ -37,7 +37,7 @@ from presence_ds.trainer.callbacks.stage_summary import StageSummary
 from presence_ds.trainer.callbacks.stopping import Stopping
 from presence_ds.trainer.callbacks.throughput import Throughput
 from presence_ds.trainer.callbacks.wandb_run import WandbRun
-from presence_ds.trainer.checkpoint import Resume, check_fits, find_resume, restore
+from presence_ds.trainer.checkpoint import Resume, check_fits, find_resume, load_settings, restore
 from presence_ds.trainer.device import device_name, known_peak_tflops
 from presence_ds.trainer.distributed import Ranks
 from presence_ds.trainer.estimate.flops import count_flops
@@ -93,8 +93,9 @@ def train_on(
 
     optimizer = build_optimizer(model, recipe.optimizer, offloaded_to_cpu=plan.offloaded_to_cpu)
     scheduler = build_lr_scheduler(optimizer, recipe.lr_schedule, recipe.training.steps)
+    settings = load_settings(plan.deepspeed) if resume is not None and resume.resized else plan.deepspeed
     engine, _, _, _ = presence_ds.initialize(
-        model=model, config=plan.deepspeed, presence=recipe.presence, optimizer=optimizer, lr_scheduler=scheduler
+        model=model, config=settings, presence=recipe.presence, optimizer=optimizer, lr_scheduler=scheduler
     )
     transformers.set_seed(recipe.training.seed + 1 + ranks.rank)  # dropout differs between ranks
 

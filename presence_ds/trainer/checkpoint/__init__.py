@@ -14,5 +14,15 @@ from presence_ds.trainer.checkpoint.config import CheckpointConfig
 from presence_ds.trainer.checkpoint.manifest import complete_checkpoints
 from presence_ds.trainer.checkpoint.resuming import Resume, check_fits, find_resume, restore
 from presence_ds.trainer.checkpoint.saving import Saver
+from presence_ds.trainer.checkpoint.universal import load_settings
 
-__all__ = ["CheckpointConfig", "Resume", "Saver", "check_fits", "complete_checkpoints", "find_resume", "restore"]
+__all__ = [
+    "CheckpointConfig",
+    "Resume",
+    "Saver",
+    "check_fits",
+    "complete_checkpoints",
+    "find_resume",
+    "load_settings",
+    "restore",
+]

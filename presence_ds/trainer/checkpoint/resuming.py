@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+import transformers
 from torch import nn
 
 from presence_ds.capture import full_shape
@@ -21,8 +25,9 @@ from presence_ds.trainer.checkpoint.manifest import (
     read_manifest,
 )
 from presence_ds.trainer.checkpoint.random_state import load_random_state
+from presence_ds.trainer.checkpoint.universal import check_convertible, convert, load_universal
 from presence_ds.trainer.distributed import Ranks
-from presence_ds.trainer.run_directory import DAMAGED
+from presence_ds.trainer.run_directory import DAMAGED, UNFINISHED
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Trainer
@@ -36,11 +41,13 @@ class Resume:
         path: its folder.
         manifest: what it is of.
         damaged: newer ones that were passed over.
+        resized: whether another number of ranks wrote ZeRO's partitions, so that they have to be converted.
     """
 
     path: Path
     manifest: Manifest
     damaged: list[Path]
+    resized: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ def find_resume(
 
     Raises:
         ConfigError: the checkpoint named is damaged; all of the checkpoints in ``folder`` are, so that starting anew
-            would drop a run; or it was written by another number of ranks.
+            would drop a run; or it cannot be brought to this number of ranks.
     """
     if config.resume == "never":
         return None
@@ -85,8 +92,10 @@ def find_resume(
                 f"checkpoint {damaged.name} is damaged ({problem}): going on from {candidate.name} instead; it is kept "
                 f"as {damaged.with_name(DAMAGED + damaged.name)}"
             )
-        _check_ranks(candidate, manifest, ranks.world_size, field)
-        return Resume(candidate, manifest, list(passed))
+        resized = manifest.world_size != ranks.world_size and manifest.setup["zero_stage"] > 0
+        if resized:
+            check_convertible(manifest, candidate, field)
+        return Resume(candidate, manifest, list(passed), resized)
     if not passed:
         return None
     what = "; ".join(f"{path.name}: {problem}" for path, problem in passed.items())
@@ -115,14 +124,6 @@ def _inspect(checkpoint: Path, ranks: Ranks) -> tuple[Manifest | None, list[str]
         found = ranks.gather(damage(checkpoint, manifest, ranks.rank, ranks.world_size))
         problems = [problem for part in found for problem in part]
     return manifest, problems
-
-
-def _check_ranks(checkpoint: Path, manifest: Manifest, world_size: int, field: str) -> None:
-    if manifest.world_size != world_size:
-        raise ConfigError(
-            f"{field}.resume: {checkpoint} was written by {manifest.world_size} ranks and this run has {world_size}: "
-            f"start it with {manifest.world_size}"
-        )
 
 
 def describe_setup(trainer: Trainer) -> Setup:
@@ -164,12 +165,38 @@ def check_fits(trainer: Trainer, resume: Resume, field: str = "checkpoint") -> N
 
 
 def restore(trainer: Trainer, resume: Resume) -> None:
-    """Bring the engine, the position in the data, the random states and the callbacks back to the checkpoint."""
-    checkpoint = resume.path
-    trainer.engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
-    state = torch.load(checkpoint / trainer_file(trainer.ranks.rank), map_location="cpu", weights_only=True)
+    """Bring the engine, the position in the data, the random states and the callbacks back to the checkpoint.
+
+    On another number of ranks everything but the random states is the same on all of them; these are drawn anew.
+    """
+    checkpoint, ranks = resume.path, trainer.ranks
+    if resume.resized:
+        _load_resized(trainer, checkpoint)
+    else:
+        trainer.engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
+    same_ranks = resume.manifest.world_size == ranks.world_size
+    file = checkpoint / trainer_file(ranks.rank if same_ranks else 0)
+    state = torch.load(file, map_location="cpu", weights_only=True)
     trainer.load_state_dict(state["trainer"])
-    load_random_state(state["random"])
+    if same_ranks:
+        load_random_state(state["random"])
+    else:
+        seed = hashlib.sha256(state["random"]["torch"].numpy().tobytes() + f" rank {ranks.rank}".encode()).digest()
+        transformers.set_seed(int.from_bytes(seed[:4], "big"))
+
+
+def _load_resized(trainer: Trainer, checkpoint: Path) -> None:
+    ranks = trainer.ranks
+    folder = Path(ranks.broadcast(tempfile.mkdtemp(prefix=UNFINISHED, dir=checkpoint.parent) if ranks.is_main else ""))
+    try:
+        with ranks.agreement():
+            if ranks.is_main:
+                convert(checkpoint, folder / checkpoint.name)
+        load_universal(trainer.engine, folder / checkpoint.name)
+        ranks.barrier()
+    finally:
+        if ranks.is_main:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def trainer_file(rank: int) -> str:

@@ -9,17 +9,21 @@ from typing import Any
 
 import torch
 
-from presence_ds.cli import make_train_parser, read_recipe, resolved_recipe
+from presence_ds.commands.recipe_arguments import read_recipe, resolved_recipe
+from presence_ds.commands.train import make_parser
 from presence_ds.errors import PresenceError
 from presence_ds.trainer.callbacks.checkpoint import Checkpoints
+from presence_ds.trainer.callbacks.throughput import TIMINGS
 from presence_ds.trainer.checkpoint import CheckpointConfig, find_resume
 from presence_ds.trainer.checkpoint.manifest import _render
+from presence_ds.trainer.checkpoint.universal import convert
 from presence_ds.trainer.distributed import Ranks
 from presence_ds.trainer.run import train_on
 from presence_ds.trainer.run_lock import RunLock
+from presence_ds.trainer.trainer import Trainer
+from tests.engine.training import full_parameters
 from tests.trainer.conftest import read_metrics, read_scores
 
-TIMINGS = ("throughput(tokens/s)", "step_time(s)", "memory/peak(GiB)")
 _ranks: Ranks | None = None
 
 
@@ -32,7 +36,7 @@ def pool_ranks() -> Ranks:
 
 def train(*arguments: str) -> str | None:
     """``presence train ARGUMENTS`` on this rank; the message of the error that ended it, if any."""
-    parser = make_train_parser()
+    parser = make_parser()
     parsed = parser.parse_args(list(arguments))
     recipe, recipe_file = read_recipe(parser, parsed)
     try:
@@ -122,3 +126,37 @@ def _with_limit(on_step_end: Callable[..., None]) -> Callable[..., None]:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     return limited
+
+
+def restored(again: Path, *arguments: str) -> dict[str, Any]:
+    """What `train` has in memory before its first step, which DeepSpeed saves to the folder ``again``."""
+    seen: dict[str, Any] = {}
+
+    def look(trainer: Trainer) -> None:
+        engine, optimizer = trainer.engine, trainer.engine.basic_optimizer
+        engine.save_checkpoint(str(again.parent), tag=again.name)
+        seen["parameters"] = [tensor.tolist() for tensor in full_parameters(engine)]
+        seen["weight decay"] = [group["weight_decay"] for group in optimizer.param_groups]
+        seen["steps"] = {float(state["step"]) for state in optimizer.state.values()}
+        seen["shared steps"] = len({id(state["step"]) for state in optimizer.state.values()}) - len(optimizer.state)
+        seen["presence"] = engine.presence.state_dict()
+        seen["learning rate"] = engine.get_lr()[0]
+        seen["step"] = trainer.step
+
+    fit, Trainer.fit = Trainer.fit, look
+    try:
+        assert train(*arguments) is None
+    finally:
+        Trainer.fit = fit
+    return seen
+
+
+def whole_tensors(checkpoint: Path, work: Path) -> dict[str, Any]:
+    """Every parameter and moment of a checkpoint, put together by DeepSpeed's converter."""
+    convert(checkpoint, work / "universal")
+    found = {}
+    for file in sorted((work / "universal" / "zero").glob("*/*.pt")):
+        value = torch.load(file, weights_only=False)
+        tensor = value["param"] if isinstance(value, dict) else value
+        found[f"{file.parent.name}/{file.name}"] = (list(tensor.shape), tensor.flatten().tolist())
+    return found

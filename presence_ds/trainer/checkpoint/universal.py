@@ -1,0 +1,73 @@
+"""Loading a checkpoint on another number of ranks, through DeepSpeed's universal format.
+
+The conversion writes every parameter and its moments whole, into a folder beside the checkpoints that is removed after
+the load. `load_settings` has to be in the DeepSpeed configuration when the engine is made.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from presence_ds.errors import ConfigError
+from presence_ds.trainer.checkpoint.manifest import Manifest
+
+ADAMS = ("Adam", "AdamW", "FusedAdam", "DeepSpeedCPUAdam")  # the converter knows their two moments and nothing else
+OF_THE_RUN = ("params", "lr", "step")  # fields of a parameter group that move during a run
+
+
+def load_settings(deepspeed: dict[str, Any]) -> dict[str, Any]:
+    """The DeepSpeed configuration with which an engine loads a universal checkpoint."""
+    return {**deepspeed, "checkpoint": {**deepspeed.get("checkpoint", {}), "load_universal": True}}
+
+
+def check_convertible(manifest: Manifest, source: Path, field: str) -> None:
+    """Raise `ConfigError` if DeepSpeed cannot bring the checkpoint to another number of ranks."""
+    what = None
+    if manifest.setup["optimizer"] not in ADAMS:
+        what = f"optimizer {manifest.setup['optimizer']}"
+    elif manifest.setup["precision"] == "float16":
+        what = "precision fp16"
+    elif any(name.startswith("offloaded_tensors") for name in manifest.files):
+        what = "optimizer state offloaded to NVMe"
+    if what is not None:
+        raise ConfigError(
+            f"{field}.resume: {source} was written by {manifest.world_size} ranks, and with {what} it can only be "
+            f"loaded on as many: start the run with {manifest.world_size}"
+        )
+
+
+def convert(source: Path, target: Path) -> None:
+    """Write the checkpoint ``source`` in the universal format to ``target``; on one rank.
+
+    Raises:
+        ConfigError: DeepSpeed's converter failed.
+    """
+    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
+    command += ["--input_folder", str(source), "--output_folder", str(target)]
+    finished = subprocess.run(
+        [*command, "--num_extract_workers", "1", "--num_merge_workers", "1"], capture_output=True, text=True
+    )
+    if finished.returncode != 0:
+        reason = (finished.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ConfigError(f"{source} cannot be converted for another number of ranks: {reason}")
+
+
+def load_universal(engine: Any, folder: Path) -> None:
+    """`engine.load_checkpoint` of a converted checkpoint, and what DeepSpeed 0.19.8 gets wrong in it set right.
+
+    With ZeRO-3 it gives every parameter group the settings of the first, weight decay too, and all of them one tensor
+    to count their steps in, which then counts once for each.
+    """
+    optimizer = engine.basic_optimizer
+    settings = [
+        {name: value for name, value in group.items() if name not in OF_THE_RUN} for group in optimizer.param_groups
+    ]
+    engine.load_checkpoint(str(folder.parent), tag=folder.name)
+    for group, its_own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(its_own)
+    for state in optimizer.state.values():
+        if isinstance(state.get("step"), torch.Tensor):
+            state["step"] = state["step"].clone()
