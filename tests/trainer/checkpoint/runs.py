@@ -20,6 +20,7 @@ from presence_ds.trainer.checkpoint.universal import convert
 from presence_ds.trainer.distributed import Ranks
 from presence_ds.trainer.run import train_on
 from presence_ds.trainer.run_lock import RunLock
+from presence_ds.trainer.stop_signals import StopSignals
 from presence_ds.trainer.trainer import Trainer
 from tests.engine.training import full_parameters
 from tests.trainer.conftest import read_metrics, read_scores
@@ -40,8 +41,9 @@ def train(*arguments: str) -> str | None:
     parsed = parser.parse_args(list(arguments))
     recipe, recipe_file = read_recipe(parser, parsed)
     try:
-        with RunLock() as lock:
-            train_on(pool_ranks(), lock, recipe, recipe_file, resolved_recipe(parser, parsed, recipe, recipe_file))
+        resolved = resolved_recipe(parser, parsed, recipe, recipe_file)
+        with StopSignals(recipe.stop) as signals, RunLock() as lock:
+            train_on(pool_ranks(), lock, signals, recipe, recipe_file, resolved)
     except PresenceError as error:
         return str(error)
     return None
