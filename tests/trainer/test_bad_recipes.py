@@ -136,8 +136,15 @@ def test_the_recipe_these_cases_start_from_is_good(
 ) -> None:
     """Every case above fails for its own reason: untouched, the recipe gets as far as the launcher."""
     reached: list[list[str]] = []
-    monkeypatch.setattr("presence_ds.trainer.launcher.os.execv", lambda _, command: reached.append(command))
-    cli.main(["train", str(tiny_recipe), "--num_processes", "2"])
+
+    def note(command: list[str], processes: int, signals: list[int]) -> int:
+        reached.append(command)
+        return 7
+
+    monkeypatch.setattr("presence_ds.trainer.launcher.supervise", note)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["train", str(tiny_recipe), "--num_processes", "2"])
+    assert ended.value.code == 7
     (command,) = reached
     assert command[:3] == [sys.executable, "-m", "deepspeed.launcher.runner"]
     assert command[-5:] == ["--module", "presence_ds.train", str(tiny_recipe), "--num_processes", "2"]
