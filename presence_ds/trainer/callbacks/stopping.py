@@ -78,7 +78,7 @@ def write_stopped(directory: RunDirectory, why: str, message: str, status: int, 
     """Write stopped.json, by which a script tells whether and how to go on; on one rank.
 
     Args:
-        why: signal, stop_file, wall_clock, anomaly or hang.
+        why: signal, stop_file, wall_clock or anomaly.
         step: last optimizer step that was finished.
     """
     content = {"reason": why, "message": message, "status": status, "step": step, "unix_time": round(time.time(), 1)}
