@@ -1,0 +1,14 @@
+"""Readers of local files: each yields a file's documents and its bad rows, in order.
+
+Text and json are read here rather than through the loaders of ``datasets``, which stop at the first malformed row and
+do not say where a row stood; parquet and arrow through pyarrow, which gives every row before a fault.
+"""
+
+from presence_ds.data.readers.compression import DECOMPRESSORS
+from presence_ds.data.readers.json import read_json
+from presence_ds.data.readers.jsonl import read_jsonl
+from presence_ds.data.readers.lines import DEFAULT_MAX_BYTES
+from presence_ds.data.readers.table import read_table
+from presence_ds.data.readers.text import read_text
+
+__all__ = ["DECOMPRESSORS", "DEFAULT_MAX_BYTES", "read_json", "read_jsonl", "read_table", "read_text"]

@@ -1,0 +1,59 @@
+"""A JSON file of any shape."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from presence_ds.data.readers.compression import open_file
+from presence_ds.data.readers.fields import from_fields
+from presence_ds.data.readers.jsonl import read_jsonl
+from presence_ds.data.readers.lines import BYTE_ORDER_MARK, DEFAULT_MAX_BYTES
+from presence_ds.data.rows import BadRow, Document
+from presence_ds.errors import DataError
+
+
+def read_json(
+    path: Path, name: str, text_field: str, id_field: str | None, max_bytes: int = DEFAULT_MAX_BYTES
+) -> Iterator[Document | BadRow]:
+    """Read a JSON file: an array of objects, an object of arrays of one length (columns), or one object per line.
+
+    A file of the first two kinds is held in memory. Its ids are ``name:row``, counted from 1, unless ``id_field`` is
+    given; those of lines are as in `read_jsonl`.
+
+    Raises:
+        DataError: the file is of another kind.
+        UnreadableFile: it is not valid JSON.
+    """
+    with open_file(path) as stream:
+        first = _json_or_none(stream.readline(max_bytes + 1))
+    if isinstance(first, dict) and not _is_columns(first):
+        yield from read_jsonl(path, name, text_field, id_field, max_bytes)
+        return
+    with open_file(path, "a JSON file") as stream:
+        try:
+            content = json.loads(stream.read().removeprefix(BYTE_ORDER_MARK).decode())
+        except RecursionError as error:
+            raise ValueError(error) from None
+    if isinstance(content, dict) and _is_columns(content):
+        if len({len(column) for column in content.values()}) > 1:
+            raise DataError(f"{path} is an object of arrays of different lengths: they must have one length")
+        content = [dict(zip(content, row, strict=True)) for row in zip(*content.values(), strict=True)]
+    if not isinstance(content, list):
+        raise DataError(
+            f"{path} is one JSON value of type {type(content).__name__}: it must be an array of objects, an object of "
+            f"arrays, or one object per line"
+        )
+    for number, row in enumerate(content, start=1):
+        yield from_fields(row, f"{name}:{number}", f"{path} row {number}", text_field, id_field, max_bytes)
+
+
+def _json_or_none(raw: bytes) -> object:
+    try:
+        return json.loads(raw.removeprefix(BYTE_ORDER_MARK))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_columns(value: dict[str, Any]) -> bool:
+    return all(isinstance(column, list) for column in value.values())
