@@ -7,6 +7,7 @@ from presence_ds.data.loader import BatchStream, build_loader
 from presence_ds.data.mixture import mixture_weights
 from presence_ds.data.noise import NoiseConfig
 from presence_ds.data.prepare import prepare_corpus
+from presence_ds.data.prepared import fill_from_prepared
 from presence_ds.data.report import CorpusReport, SourceReport
 from presence_ds.data.sources import SourceConfig
 from presence_ds.data.tokenizer import TokenizerConfig, load_tokenizer
@@ -23,6 +24,7 @@ __all__ = [
     "TokenizerConfig",
     "build_evaluation_loader",
     "build_loader",
+    "fill_from_prepared",
     "load_tokenizer",
     "mixture_weights",
     "open_corpus",

@@ -9,20 +9,28 @@ from presence_ds.data.sources import SourceConfig
 from presence_ds.data.tokenizer import TokenizerConfig
 from presence_ds.errors import ConfigError
 
+DEFAULT_LENGTH = 1024
+
 
 @dataclass
 class DataConfig:
     """Sources, split, tokenizer and packing.
 
     Args:
-        sources: Training sources, each packed by itself, so that a sample belongs to one source.
+        sources: Training sources, each packed by itself, so that a sample belongs to one source. With prepared: the
+            names of its sources, all of them, each with no more than a weight; or left out, and every source counts
+            with its size.
+        prepared: Folder that presence prepare has written, relative to the working directory; it is only read. What
+            this section says of how samples are made has to be left out then, or be what the folder was made with.
+            None: the run makes samples of its sources, in its run directory.
         validation_sources: Sources of validation documents. None: a part of every training source is held out.
         validation_fraction: Share of the documents of each source held out for validation, between 0 and 1, chosen by
             a hash of the seed and the document's id. 0: no validation. Not used with validation_sources.
-        sequence_length: Tokens per sample.
+        sequence_length: Tokens per sample. None: 1024, or what prepared was made with.
         packing: How documents become samples. concat joins them, with EOS after each, and cuts every sequence_length
             tokens. best_fit keeps documents whole where they fit, several to a sample, with a little padding. document
             puts one document into a sample, and the rest of a longer one into further samples, with much padding.
+            None: concat, or what prepared was made with.
         tokenizer: The tokenizer.
         noise: Word-shuffled copies added to the training documents. None: no noise.
         max_bad_share: Share of a source's rows (malformed lines, rows without text, files that are not UTF-8), between
@@ -31,15 +39,16 @@ class DataConfig:
             keeps the rows before the fault, leaves out the rest of the file, and says so in the report.
         max_document_megabytes: A document (or a line of jsonl) of more UTF-8 than this (10^6 bytes) is a bad row, of
             which text and jsonl hold no more than that in memory.
-        seed: Seed of the split, of the noise, and of the order of samples.
+        seed: Seed of the split, of the noise, and of the order of samples; with prepared, of the order alone.
         num_workers: Processes per rank that load batches. 0: the training process loads them, which is cheap.
     """
 
-    sources: list[SourceConfig]
+    sources: list[SourceConfig] = field(default_factory=list)
+    prepared: str | None = None
     validation_sources: list[SourceConfig] | None = None
     validation_fraction: float = 0.01
-    sequence_length: int = 1024
-    packing: Literal["concat", "best_fit", "document"] = "concat"
+    sequence_length: int | None = None
+    packing: Literal["concat", "best_fit", "document"] | None = None
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     noise: NoiseConfig | None = None
     max_bad_share: float = 0.01
@@ -49,9 +58,17 @@ class DataConfig:
     num_workers: int = 0
 
     def validate(self, field: str = "data") -> None:
-        """Raise `ConfigError` naming the first field whose value cannot be used."""
+        """Fill in the defaults of what is None; `fill_from_prepared` has to come before.
+
+        Raises:
+            ConfigError: naming the first field whose value cannot be used.
+        """
+        if self.sequence_length is None:
+            self.sequence_length = DEFAULT_LENGTH
+        if self.packing is None:
+            self.packing = "concat"
         if not self.sources:
-            raise ConfigError(f"{field}.sources is empty: give at least one source")
+            raise ConfigError(f"{field}.sources is empty: give at least one source, or {field}.prepared")
         if self.validation_sources == []:
             raise ConfigError(f"{field}.validation_sources is empty: give a source, or null to hold out documents")
         for group in ("sources", "validation_sources"):

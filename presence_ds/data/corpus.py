@@ -1,5 +1,6 @@
 """A prepared corpus, memory-mapped."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, TypedDict
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -16,7 +18,7 @@ from presence_ds.data.report import CorpusReport
 from presence_ds.data.tokenizer import TokenizerConfig, load_tokenizer, padding_id
 from presence_ds.errors import DataError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "corpus.json"
 TOKENIZER_FOLDER = "tokenizer"
 TRAIN_FILE = "train.arrow"
@@ -113,11 +115,46 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
         manifest = json.loads((directory / MANIFEST).read_text())
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise DataError(f"{directory / MANIFEST} cannot be read ({error.strerror})") from None
     except ValueError as error:
         raise DataError(
             f"{directory / MANIFEST} is damaged ({error}): remove {directory} to prepare it again"
         ) from None
     return manifest if isinstance(manifest, dict) and "fingerprint" in manifest else None
+
+
+def manifest_digest(manifest: dict[str, Any]) -> str:
+    """Digest of everything else in a manifest."""
+    content = {name: value for name, value in manifest.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def corpus_files(directory: Path) -> dict[str, int]:
+    """Size in bytes of every file of a corpus but the manifest, by its path in ``directory``."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {path.relative_to(directory).as_posix(): path.stat().st_size for path in files}
+
+
+def check_corpus(directory: Path) -> dict[str, Any]:
+    """The manifest of a corpus whose every file is there in full size; contents are not looked at.
+
+    Raises:
+        DataError: there is no prepared corpus, or one of another format, or a file is missing or of another size.
+    """
+    manifest = read_manifest(directory)
+    if manifest is None:
+        raise DataError(f"{directory} holds no prepared corpus: presence prepare writes one")
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise DataError(f"{directory} was prepared by another version of this package: prepare it again")
+    if manifest.get("digest") != manifest_digest(manifest):
+        raise DataError(f"{directory / MANIFEST} is damaged (it does not have its digest): prepare the corpus again")
+    found = corpus_files(directory)
+    for name, size in manifest["files"].items():
+        if found.get(name) != size:
+            state = "is missing" if name not in found else f"has {found[name]} bytes of {size}"
+            raise DataError(f"{directory} is no whole corpus: {name} {state}; prepare it again")
+    return manifest
 
 
 def open_corpus(directory: Path | str, trust_remote_code: bool = False) -> Corpus:
@@ -128,23 +165,31 @@ def open_corpus(directory: Path | str, trust_remote_code: bool = False) -> Corpu
         trust_remote_code: Whether the tokenizer may run code of its own, as in `TokenizerConfig`.
 
     Raises:
-        DataError: there is no prepared corpus, or one of another format, or its tokenizer needs to be trusted.
+        DataError: there is no prepared corpus, or one of another format, or it is damaged, or its tokenizer needs to
+            be trusted.
     """
     directory = Path(directory)
-    manifest = read_manifest(directory)
-    if manifest is None:
-        raise DataError(f"{directory} holds no prepared corpus: prepare_corpus writes one")
-    if manifest["format_version"] != FORMAT_VERSION:
-        raise DataError(f"{directory} was prepared by another version of this package: prepare it again")
-    tokenizer = load_tokenizer(
-        TokenizerConfig(path=str(directory / TOKENIZER_FOLDER), trust_remote_code=trust_remote_code)
-    )
+    manifest = check_corpus(directory)
+    tokenizer = load_corpus_tokenizer(directory, trust_remote_code)
     config = manifest["config"]
     objective = Causal(config["sequence_length"], None if config["packing"] == "concat" else padding_id(tokenizer))
     return Corpus(
-        train=PackedDataset(datasets.Dataset.from_file(str(directory / TRAIN_FILE)), "train", objective),
-        validation=PackedDataset(datasets.Dataset.from_file(str(directory / VALIDATION_FILE)), "validation", objective),
+        train=PackedDataset(_map_rows(directory / TRAIN_FILE), "train", objective),
+        validation=PackedDataset(_map_rows(directory / VALIDATION_FILE), "validation", objective),
         source_names=manifest["source_names"],
         tokenizer=tokenizer,
         report=CorpusReport.from_json(manifest["report"]),
     )
+
+
+def load_corpus_tokenizer(directory: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer that the corpus in ``directory`` was made with."""
+    path = str(directory / TOKENIZER_FOLDER)
+    return load_tokenizer(TokenizerConfig(path=path, trust_remote_code=trust_remote_code))
+
+
+def _map_rows(path: Path) -> datasets.Dataset:
+    try:
+        return datasets.Dataset.from_file(str(path))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({' '.join(str(error).split())}): prepare the corpus again") from None

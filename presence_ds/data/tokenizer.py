@@ -11,6 +11,7 @@ from presence_ds.errors import ConfigError, DataError
 
 DEFAULT_EOS = "<|endoftext|>"
 NUM_BYTES = 256
+DEFAULT_VOCABULARY = 8192
 
 
 @dataclass
@@ -21,17 +22,20 @@ class TokenizerConfig:
         path: Folder of a transformers tokenizer, a tokenizer.json file, or a name on the Hugging Face hub. None: train
             a byte-level BPE on the training documents.
         vocab_size: Number of tokens of a trained tokenizer, bytes and EOS included; a small corpus may give fewer.
+            None: 8192, or what data.prepared was made with.
         eos_token: Token put after every document. None: the tokenizer's own; "<|endoftext|>" for a trained one.
         trust_remote_code: Run tokenizer code that comes with a hub name or a folder. Only for sources you trust.
     """
 
     path: str | None = None
-    vocab_size: int = 8192
+    vocab_size: int | None = None
     eos_token: str | None = None
     trust_remote_code: bool = False
 
     def validate(self, field: str) -> None:
-        """Raise `ConfigError` naming the field under ``field`` that cannot be used."""
+        """Fill in the default of vocab_size; raise `ConfigError` naming the field under ``field`` that is wrong."""
+        if self.vocab_size is None:
+            self.vocab_size = DEFAULT_VOCABULARY
         if self.path is None and self.vocab_size <= NUM_BYTES:
             raise ConfigError(
                 f"{field}.vocab_size is {self.vocab_size}: it must be above {NUM_BYTES}, the number of bytes"
@@ -70,6 +74,7 @@ def load_tokenizer(config: TokenizerConfig) -> PreTrainedTokenizerBase:
 
 def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE (every byte is a token, so any text can be encoded and decoded back exactly)."""
+    assert config.vocab_size is not None  # TokenizerConfig.validate
     eos = config.eos_token or DEFAULT_EOS
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

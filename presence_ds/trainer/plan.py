@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
+from presence_ds.data import fill_from_prepared
 from presence_ds.engine.checks import check_settings
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.deepspeed_config import merge_deepspeed_config, offloads_optimizer, read_deepspeed_json
@@ -23,6 +24,7 @@ class Plan:
         offloaded_to_cpu: whether ZeRO keeps the optimizer state on the CPU.
         model_config: the model's configuration, not yet fitted to the tokenizer.
         samples_per_step: samples of one optimizer step over all ranks and micro-steps.
+        sequence_length: tokens of a sample.
         precision: what the model computes in: bf16, fp16 or fp32.
     """
 
@@ -30,6 +32,7 @@ class Plan:
     offloaded_to_cpu: bool
     model_config: PretrainedConfig
     samples_per_step: int
+    sequence_length: int
     precision: str
 
     @property
@@ -41,11 +44,15 @@ class Plan:
 def make_plan(
     recipe: Recipe, recipe_file: Path | None, *, world_size: int, bf16_hardware: bool, runs_here: bool = True
 ) -> Plan:
-    """Validate the recipe and read the files that it names; ``runs_here``: whether this machine is to train it.
+    """Validate the recipe, fill in what it leaves open, and read the files that it names.
+
+    ``runs_here``: whether this machine is to train it.
 
     Raises:
         ConfigError: the first value that cannot be used, in one line naming its field.
+        DataError: ``data.prepared`` holds no intact corpus.
     """
+    fill_from_prepared(recipe.data)
     recipe.validate()
     training = recipe.training
     accumulation_steps = training.accumulation_steps(world_size)
@@ -56,6 +63,7 @@ def make_plan(
     section = read_deepspeed_json(find_beside_recipe(recipe.deepspeed, recipe_file, "deepspeed"))
     model_config = load_model_config(recipe.model)
     check_model_config(model_config, recipe.model)
+    assert recipe.data.sequence_length is not None  # DataConfig.validate
     check_sequence_length(model_config, recipe.data.sequence_length, "data.sequence_length")
     deepspeed = merge_deepspeed_config(
         section,
@@ -75,5 +83,6 @@ def make_plan(
         offloaded_to_cpu=offloads_optimizer(section),
         model_config=model_config,
         samples_per_step=training.micro_batch_size * accumulation_steps * world_size,
+        sequence_length=recipe.data.sequence_length,
         precision=precision,
     )

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 
 from presence_ds.data import load_tokenizer
+from presence_ds.data.corpus import load_corpus_tokenizer
+from presence_ds.data.prepared import prepared_folder
 from presence_ds.trainer.estimate.activations import micro_step_peak
 from presence_ds.trainer.estimate.flops import added_flops, count_flops, scoring_flops
 from presence_ds.trainer.estimate.states import ModelStates, model_states
@@ -64,7 +66,7 @@ def estimate(recipe: Recipe, recipe_file: Path | None, ranks: int) -> Estimate:
     _size_vocabulary(recipe, plan)
     dtype = DTYPES[plan.precision]
     model = build_empty_model(plan.model_config, recipe.model, dtype)
-    training, length = recipe.training, recipe.data.sequence_length
+    training, length = recipe.training, plan.sequence_length
     sizes = [parameter.numel() for parameter in model.parameters()]
     inputs = torch.empty(training.micro_batch_size, length, dtype=torch.int64, device="meta")
     plain = presence = None
@@ -104,7 +106,11 @@ def estimate(recipe: Recipe, recipe_file: Path | None, ranks: int) -> Estimate:
 
 
 def _size_vocabulary(recipe: Recipe, plan: Plan) -> None:
-    if recipe.data.tokenizer.path is not None:
+    if recipe.data.prepared is not None:
+        tokenizer = load_corpus_tokenizer(prepared_folder(recipe.data), recipe.data.tokenizer.trust_remote_code)
+        fit_vocabulary(plan.model_config, recipe.model, tokenizer)
+    elif recipe.data.tokenizer.path is not None:
         fit_vocabulary(plan.model_config, recipe.model, load_tokenizer(recipe.data.tokenizer))
     elif recipe.model.config is not None and "vocab_size" not in recipe.model.config:
+        assert recipe.data.tokenizer.vocab_size is not None  # TokenizerConfig.validate
         plan.model_config.vocab_size = round_vocabulary(recipe.data.tokenizer.vocab_size)
