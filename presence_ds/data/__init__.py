@@ -6,6 +6,7 @@ from presence_ds.data.evaluation import build_evaluation_loader
 from presence_ds.data.loader import BatchStream, build_loader
 from presence_ds.data.mixture import mixture_weights
 from presence_ds.data.noise import NoiseConfig
+from presence_ds.data.objective import Lengths, ObjectiveConfig
 from presence_ds.data.prepare import prepare_corpus
 from presence_ds.data.prepared import fill_from_prepared
 from presence_ds.data.report import CorpusReport, SourceReport
@@ -17,7 +18,9 @@ __all__ = [
     "Corpus",
     "CorpusReport",
     "DataConfig",
+    "Lengths",
     "NoiseConfig",
+    "ObjectiveConfig",
     "PackedDataset",
     "SourceConfig",
     "SourceReport",

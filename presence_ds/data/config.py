@@ -5,6 +5,7 @@ from typing import Literal
 
 from presence_ds.data.mixture import check_weights
 from presence_ds.data.noise import NoiseConfig
+from presence_ds.data.objective import Lengths, ObjectiveConfig
 from presence_ds.data.sources import SourceConfig
 from presence_ds.data.tokenizer import TokenizerConfig
 from presence_ds.errors import ConfigError
@@ -26,10 +27,13 @@ class DataConfig:
         validation_sources: Sources of validation documents. None: a part of every training source is held out.
         validation_fraction: Share of the documents of each source held out for validation, between 0 and 1, chosen by
             a hash of the seed and the document's id. 0: no validation. Not used with validation_sources.
-        sequence_length: Tokens per sample. None: 1024, or what prepared was made with.
+        objective: What the model learns to predict.
+        sequence_length: Tokens per sample; with objective span_corruption the inputs that are left of more tokens, EOS
+            included. None: 1024, or what prepared was made with.
         packing: How documents become samples. concat joins them, with EOS after each, and cuts every sequence_length
             tokens. best_fit keeps documents whole where they fit, several to a sample, with a little padding. document
             puts one document into a sample, and the rest of a longer one into further samples, with much padding.
+            Objective span_corruption works with concat, at the length from which sequence_length inputs are left.
             None: concat, or what prepared was made with.
         tokenizer: The tokenizer.
         noise: Word-shuffled copies added to the training documents. None: no noise.
@@ -39,7 +43,8 @@ class DataConfig:
             keeps the rows before the fault, leaves out the rest of the file, and says so in the report.
         max_document_megabytes: A document (or a line of jsonl) of more UTF-8 than this (10^6 bytes) is a bad row, of
             which text and jsonl hold no more than that in memory.
-        seed: Seed of the split, of the noise, and of the order of samples; with prepared, of the order alone.
+        seed: Seed of the split, of the noise, of the order of samples and of the spans that span_corruption cuts out;
+            with prepared, of the last two.
         num_workers: Processes per rank that load batches. 0: the training process loads them, which is cheap.
     """
 
@@ -47,6 +52,7 @@ class DataConfig:
     prepared: str | None = None
     validation_sources: list[SourceConfig] | None = None
     validation_fraction: float = 0.01
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     sequence_length: int | None = None
     packing: Literal["concat", "best_fit", "document"] | None = None
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
@@ -56,6 +62,12 @@ class DataConfig:
     max_document_megabytes: float = 64.0
     seed: int = 0
     num_workers: int = 0
+
+    @property
+    def lengths(self) -> Lengths:
+        """Tokens of a sample, once validated."""
+        assert self.sequence_length is not None
+        return self.objective.lengths(self.sequence_length)
 
     def validate(self, field: str = "data") -> None:
         """Fill in the defaults of what is None; `fill_from_prepared` has to come before.
@@ -99,7 +111,13 @@ class DataConfig:
             )
         if self.num_workers < 0:
             raise ConfigError(f"{field}.num_workers is {self.num_workers}: it must be 0 or more")
-        self.tokenizer.validate(f"{field}.tokenizer")
+        self.objective.validate(f"{field}.objective", self.sequence_length)
+        if self.packing != "concat" and not self.objective.is_causal:
+            raise ConfigError(
+                f"{field}.packing is {self.packing} with {field}.objective.kind {self.objective.kind}, which needs "
+                f"samples of one length: it must be concat"
+            )
+        self.tokenizer.validate(f"{field}.tokenizer", self.objective.num_sentinels(self.sequence_length))
         if self.noise is not None:
             self.noise.validate(f"{field}.noise")
             if self.noise.name in [source.name for source in [*self.sources, *(self.validation_sources or [])]]:

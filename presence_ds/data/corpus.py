@@ -13,9 +13,9 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from presence_ds.data.objective import Causal
+from presence_ds.data.objective import Objective, ObjectiveConfig, make_objective
 from presence_ds.data.report import CorpusReport
-from presence_ds.data.tokenizer import TokenizerConfig, load_tokenizer, padding_id
+from presence_ds.data.tokenizer import TokenizerConfig, load_tokenizer
 from presence_ds.errors import DataError
 
 FORMAT_VERSION = 3
@@ -32,7 +32,8 @@ class Sample(TypedDict, total=False):
 
     ``input_ids`` and ``labels`` are int64 [sequence_length] and equal (transformers models shift labels themselves) but
     for padding, where ``labels`` is −100; ``attention_mask``, int64 [sequence_length], is 0 there and 1 elsewhere, and
-    is absent in a corpus that has no padding. ``source_ids`` indexes `Corpus.source_names`; ``document_ids`` is the
+    is absent in a corpus that has no padding. With span corruption ``labels``, int64 [targets], are the decoder's
+    outputs. ``source_ids`` indexes `Corpus.source_names`; ``document_ids`` is the
     document the sample starts in, and ``offsets`` the position of its first token there, in tokens.
     """
 
@@ -45,9 +46,13 @@ class Sample(TypedDict, total=False):
 
 
 class PackedDataset(Dataset[Sample]):
-    """The samples of one part of a corpus, from ``rows`` of `sample_features`."""
+    """The samples of one part of a corpus, from ``rows`` of `sample_features`.
 
-    def __init__(self, rows: datasets.Dataset, part: str, objective: Causal) -> None:
+    Loaders read draws (`Order.draws`): draw i is row i % len, read for epoch i // len, in which the objective may make
+    something else of it. A single index is that of a row, as it is in epoch 0.
+    """
+
+    def __init__(self, rows: datasets.Dataset, part: str, objective: Objective) -> None:
         self.rows = rows
         self.part = part
         self.objective = objective
@@ -62,12 +67,12 @@ class PackedDataset(Dataset[Sample]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.__getitems__([index])[0]
+        return self.__getitems__([range(len(self))[index]])[0]
 
-    def __getitems__(self, indices: list[int]) -> list[Sample]:
+    def __getitems__(self, draws: list[int]) -> list[Sample]:
         """A batch at once, which torch's loader prefers where it exists: several times cheaper than row by row."""
-        rows = self._arrays[indices]
-        inputs = self.objective(rows)
+        rows = self._arrays[[draw % len(self) for draw in draws]]
+        inputs = self.objective(rows, np.array(draws, dtype=np.int64))
         samples: list[Sample] = []
         for index, (source_id, document_id, offset) in enumerate(zip(*(rows[name] for name in IDENTITY), strict=True)):
             sample: Any = {name: values[index] for name, values in inputs.items()}
@@ -157,12 +162,13 @@ def check_corpus(directory: Path) -> dict[str, Any]:
     return manifest
 
 
-def open_corpus(directory: Path | str, trust_remote_code: bool = False) -> Corpus:
+def open_corpus(directory: Path | str, trust_remote_code: bool = False, seed: int = 0) -> Corpus:
     """Open what `prepare_corpus` wrote; every rank may do so.
 
     Args:
         directory: Where it was written.
         trust_remote_code: Whether the tokenizer may run code of its own, as in `TokenizerConfig`.
+        seed: Seed of an objective that draws numbers.
 
     Raises:
         DataError: there is no prepared corpus, or one of another format, or it is damaged, or its tokenizer needs to
@@ -172,10 +178,21 @@ def open_corpus(directory: Path | str, trust_remote_code: bool = False) -> Corpu
     manifest = check_corpus(directory)
     tokenizer = load_corpus_tokenizer(directory, trust_remote_code)
     config = manifest["config"]
-    objective = Causal(config["sequence_length"], None if config["packing"] == "concat" else padding_id(tokenizer))
+
+    def part(name: str, file: str) -> PackedDataset:
+        objective = make_objective(
+            ObjectiveConfig(**config["objective"]),
+            config["sequence_length"],
+            config["packing"],
+            tokenizer,
+            seed,
+            name,
+        )
+        return PackedDataset(_map_rows(directory / file), name, objective)
+
     return Corpus(
-        train=PackedDataset(_map_rows(directory / TRAIN_FILE), "train", objective),
-        validation=PackedDataset(_map_rows(directory / VALIDATION_FILE), "validation", objective),
+        train=part("train", TRAIN_FILE),
+        validation=part("validation", VALIDATION_FILE),
         source_names=manifest["source_names"],
         tokenizer=tokenizer,
         report=CorpusReport.from_json(manifest["report"]),

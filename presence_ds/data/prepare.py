@@ -37,7 +37,7 @@ from presence_ds.data.report import CorpusReport, SourceReport
 from presence_ds.data.rows import Document
 from presence_ds.data.sources import SourceConfig, SourceFile, find_files, read_documents
 from presence_ds.data.storage import ArrowWriter, read_batches, replaced_when_complete
-from presence_ds.data.tokenizer import encode, load_tokenizer, train_tokenizer
+from presence_ds.data.tokenizer import encode, load_tokenizer, sentinel_ids, train_tokenizer
 from presence_ds.errors import DataError
 
 PACKINGS = {"concat": pack, "best_fit": best_fit, "document": one_document_per_sample}
@@ -91,7 +91,8 @@ class _Builder:
         assert config.sequence_length is not None  # DataConfig.validate
         assert config.packing is not None
         self.config = config
-        self.row_length = config.sequence_length
+        self.row_length = config.lengths.row
+        self.num_sentinels = config.objective.num_sentinels(config.sequence_length)
         self.packing = config.packing
         self.work = work
         self.progress = progress
@@ -99,7 +100,10 @@ class _Builder:
         self.num_read: Counter[tuple[str, str]] = Counter()  # documents by part and source, duplicates included
         self.validation_texts: set[bytes] = set()
         # Before anything is read, so that a tokenizer that cannot be loaded is not found out hours later.
-        self.loaded_tokenizer = None if config.tokenizer.path is None else load_tokenizer(config.tokenizer)
+        self.loaded_tokenizer = None
+        if config.tokenizer.path is not None:
+            self.loaded_tokenizer = load_tokenizer(config.tokenizer)
+            sentinel_ids(self.loaded_tokenizer, self.num_sentinels)
 
     def read(self, source: SourceConfig, files: list[SourceFile], part: str) -> None:
         """Write the documents of a source of ``part`` to disk; from a training source, validation may be held out."""
@@ -204,7 +208,7 @@ class _Builder:
                     yield from (document.text for document in batch)
                     self.progress.advance(task, len(batch))
 
-        tokenizer = train_tokenizer(self.config.tokenizer, texts())
+        tokenizer = train_tokenizer(self.config.tokenizer, texts(), self.num_sentinels)
         self.progress.update(task, completed=total)
         return tokenizer
 

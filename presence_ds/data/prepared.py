@@ -7,6 +7,7 @@ from typing import Any
 from presence_ds.data.config import DataConfig
 from presence_ds.data.corpus import check_corpus
 from presence_ds.data.noise import NoiseConfig
+from presence_ds.data.objective import ObjectiveConfig
 from presence_ds.data.sources import SourceConfig
 from presence_ds.data.tokenizer import TokenizerConfig
 from presence_ds.errors import ConfigError
@@ -47,6 +48,7 @@ def _parse(values: dict[str, Any]) -> DataConfig:
             "sources": [SourceConfig(**source) for source in values["sources"]],
             "validation_sources": None if validation is None else [SourceConfig(**source) for source in validation],
             "tokenizer": TokenizerConfig(**values["tokenizer"]),
+            "objective": ObjectiveConfig(**values["objective"]),
             "noise": None if values["noise"] is None else NoiseConfig(**values["noise"]),
         }
     )

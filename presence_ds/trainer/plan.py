@@ -6,11 +6,16 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from presence_ds.data import fill_from_prepared
+from presence_ds.data import Lengths, fill_from_prepared
 from presence_ds.engine.checks import check_settings
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.deepspeed_config import merge_deepspeed_config, offloads_optimizer, read_deepspeed_json
-from presence_ds.trainer.model import check_model_config, check_sequence_length, load_model_config
+from presence_ds.trainer.model import (
+    check_model_config,
+    check_objective,
+    check_sequence_length,
+    load_model_config,
+)
 from presence_ds.trainer.optimizer import KINDS
 from presence_ds.trainer.recipe import Recipe, find_beside_recipe
 
@@ -24,7 +29,7 @@ class Plan:
         offloaded_to_cpu: whether ZeRO keeps the optimizer state on the CPU.
         model_config: the model's configuration, not yet fitted to the tokenizer.
         samples_per_step: samples of one optimizer step over all ranks and micro-steps.
-        sequence_length: tokens of a sample.
+        lengths: tokens of a sample.
         precision: what the model computes in: bf16, fp16 or fp32.
     """
 
@@ -32,8 +37,13 @@ class Plan:
     offloaded_to_cpu: bool
     model_config: PretrainedConfig
     samples_per_step: int
-    sequence_length: int
+    lengths: Lengths
     precision: str
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of text in one optimizer step, padding included; each is in the inputs or in the targets once."""
+        return self.samples_per_step * self.lengths.row
 
     @property
     def zero_stage(self) -> int:
@@ -63,8 +73,9 @@ def make_plan(
     section = read_deepspeed_json(find_beside_recipe(recipe.deepspeed, recipe_file, "deepspeed"))
     model_config = load_model_config(recipe.model)
     check_model_config(model_config, recipe.model)
-    assert recipe.data.sequence_length is not None  # DataConfig.validate
-    check_sequence_length(model_config, recipe.data.sequence_length, "data.sequence_length")
+    check_objective(model_config, recipe.data.objective)
+    lengths = recipe.data.lengths
+    check_sequence_length(model_config, max(lengths.inputs, lengths.targets), "data.sequence_length")
     deepspeed = merge_deepspeed_config(
         section,
         micro_batch_size=training.micro_batch_size,
@@ -83,6 +94,6 @@ def make_plan(
         offloaded_to_cpu=offloads_optimizer(section),
         model_config=model_config,
         samples_per_step=training.micro_batch_size * accumulation_steps * world_size,
-        sequence_length=recipe.data.sequence_length,
+        lengths=lengths,
         precision=precision,
     )
