@@ -46,6 +46,7 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
             raise ConfigError(f"num_processes is {parsed.num_processes}: it must be at least 1")
         processes = local_processes(parsed.num_processes)
         make_plan(recipe, recipe_file, world_size=processes, bf16_hardware=hardware_has_bf16())
-        for source in [*recipe.data.sources, *(recipe.data.validation_sources or [])]:
-            find_files(source)
+        if recipe.data.prepared is None:
+            for source in [*recipe.data.sources, *(recipe.data.validation_sources or [])]:
+                find_files(source)
         launch(arguments, parsed.num_processes, recipe.stop.signal_numbers)

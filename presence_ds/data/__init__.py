@@ -6,7 +6,9 @@ from presence_ds.data.evaluation import build_evaluation_loader
 from presence_ds.data.loader import BatchStream, build_loader
 from presence_ds.data.mixture import mixture_weights
 from presence_ds.data.noise import NoiseConfig
+from presence_ds.data.objective import Lengths, ObjectiveConfig
 from presence_ds.data.prepare import prepare_corpus
+from presence_ds.data.prepared import fill_from_prepared
 from presence_ds.data.report import CorpusReport, SourceReport
 from presence_ds.data.sources import SourceConfig
 from presence_ds.data.tokenizer import TokenizerConfig, load_tokenizer
@@ -16,13 +18,16 @@ __all__ = [
     "Corpus",
     "CorpusReport",
     "DataConfig",
+    "Lengths",
     "NoiseConfig",
+    "ObjectiveConfig",
     "PackedDataset",
     "SourceConfig",
     "SourceReport",
     "TokenizerConfig",
     "build_evaluation_loader",
     "build_loader",
+    "fill_from_prepared",
     "load_tokenizer",
     "mixture_weights",
     "open_corpus",

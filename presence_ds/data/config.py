@@ -5,9 +5,12 @@ from typing import Literal
 
 from presence_ds.data.mixture import check_weights
 from presence_ds.data.noise import NoiseConfig
+from presence_ds.data.objective import Lengths, ObjectiveConfig
 from presence_ds.data.sources import SourceConfig
 from presence_ds.data.tokenizer import TokenizerConfig
 from presence_ds.errors import ConfigError
+
+DEFAULT_LENGTH = 1024
 
 
 @dataclass
@@ -15,14 +18,23 @@ class DataConfig:
     """Sources, split, tokenizer and packing.
 
     Args:
-        sources: Training sources, each packed by itself, so that a sample belongs to one source.
+        sources: Training sources, each packed by itself, so that a sample belongs to one source. With prepared: the
+            names of its sources, all of them, each with no more than a weight; or left out, and every source counts
+            with its size.
+        prepared: Folder that presence prepare has written, relative to the working directory; it is only read. What
+            this section says of how samples are made has to be left out then, or be what the folder was made with.
+            None: the run makes samples of its sources, in its run directory.
         validation_sources: Sources of validation documents. None: a part of every training source is held out.
         validation_fraction: Share of the documents of each source held out for validation, between 0 and 1, chosen by
             a hash of the seed and the document's id. 0: no validation. Not used with validation_sources.
-        sequence_length: Tokens per sample.
+        objective: What the model learns to predict.
+        sequence_length: Tokens per sample; with objective span_corruption the inputs that are left of more tokens, EOS
+            included. None: 1024, or what prepared was made with.
         packing: How documents become samples. concat joins them, with EOS after each, and cuts every sequence_length
             tokens. best_fit keeps documents whole where they fit, several to a sample, with a little padding. document
             puts one document into a sample, and the rest of a longer one into further samples, with much padding.
+            Objective span_corruption works with concat, at the length from which sequence_length inputs are left.
+            None: concat, or what prepared was made with.
         tokenizer: The tokenizer.
         noise: Word-shuffled copies added to the training documents. None: no noise.
         max_bad_share: Share of a source's rows (malformed lines, rows without text, files that are not UTF-8), between
@@ -32,15 +44,18 @@ class DataConfig:
             bytes), and says so in the report. skip decompresses text and JSON twice, to compare checksums first.
         max_document_megabytes: A document (or a line of jsonl) of more UTF-8 than this (10^6 bytes) is a bad row, of
             which text and jsonl hold no more than that in memory.
-        seed: Seed of the split, of the noise, and of the order of samples.
+        seed: Seed of the split, of the noise, of the order of samples and of the spans that span_corruption cuts out;
+            with prepared, of the last two.
         num_workers: Processes per rank that load batches. 0: the training process loads them, which is cheap.
     """
 
-    sources: list[SourceConfig]
+    sources: list[SourceConfig] = field(default_factory=list)
+    prepared: str | None = None
     validation_sources: list[SourceConfig] | None = None
     validation_fraction: float = 0.01
-    sequence_length: int = 1024
-    packing: Literal["concat", "best_fit", "document"] = "concat"
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    sequence_length: int | None = None
+    packing: Literal["concat", "best_fit", "document"] | None = None
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     noise: NoiseConfig | None = None
     max_bad_share: float = 0.01
@@ -49,10 +64,24 @@ class DataConfig:
     seed: int = 0
     num_workers: int = 0
 
+    @property
+    def lengths(self) -> Lengths:
+        """Tokens of a sample, once validated."""
+        assert self.sequence_length is not None
+        return self.objective.lengths(self.sequence_length)
+
     def validate(self, field: str = "data") -> None:
-        """Raise `ConfigError` naming the first field whose value cannot be used."""
+        """Fill in the defaults of what is None; `fill_from_prepared` has to come before.
+
+        Raises:
+            ConfigError: naming the first field whose value cannot be used.
+        """
+        if self.sequence_length is None:
+            self.sequence_length = DEFAULT_LENGTH
+        if self.packing is None:
+            self.packing = "concat"
         if not self.sources:
-            raise ConfigError(f"{field}.sources is empty: give at least one source")
+            raise ConfigError(f"{field}.sources is empty: give at least one source, or {field}.prepared")
         if self.validation_sources == []:
             raise ConfigError(f"{field}.validation_sources is empty: give a source, or null to hold out documents")
         for group in ("sources", "validation_sources"):
@@ -83,7 +112,13 @@ class DataConfig:
             )
         if self.num_workers < 0:
             raise ConfigError(f"{field}.num_workers is {self.num_workers}: it must be 0 or more")
-        self.tokenizer.validate(f"{field}.tokenizer")
+        self.objective.validate(f"{field}.objective", self.sequence_length)
+        if self.packing != "concat" and not self.objective.is_causal:
+            raise ConfigError(
+                f"{field}.packing is {self.packing} with {field}.objective.kind {self.objective.kind}, which needs "
+                f"samples of one length: it must be concat"
+            )
+        self.tokenizer.validate(f"{field}.tokenizer", self.objective.num_sentinels(self.sequence_length))
         if self.noise is not None:
             self.noise.validate(f"{field}.noise")
             if self.noise.name in [source.name for source in [*self.sources, *(self.validation_sources or [])]]:

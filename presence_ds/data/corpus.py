@@ -1,5 +1,6 @@
 """A prepared corpus, memory-mapped."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,16 +8,17 @@ from typing import Any, TypedDict
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from presence_ds.data.objective import Causal
+from presence_ds.data.objective import Objective, ObjectiveConfig, make_objective
 from presence_ds.data.report import CorpusReport
-from presence_ds.data.tokenizer import TokenizerConfig, load_tokenizer, padding_id
+from presence_ds.data.tokenizer import TokenizerConfig, load_tokenizer
 from presence_ds.errors import DataError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "corpus.json"
 TOKENIZER_FOLDER = "tokenizer"
 TRAIN_FILE = "train.arrow"
@@ -30,7 +32,8 @@ class Sample(TypedDict, total=False):
 
     ``input_ids`` and ``labels`` are int64 [sequence_length] and equal (transformers models shift labels themselves) but
     for padding, where ``labels`` is −100; ``attention_mask``, int64 [sequence_length], is 0 there and 1 elsewhere, and
-    is absent in a corpus that has no padding. ``source_ids`` indexes `Corpus.source_names`; ``document_ids`` is the
+    is absent in a corpus that has no padding. With span corruption ``labels``, int64 [targets], are the decoder's
+    outputs. ``source_ids`` indexes `Corpus.source_names`; ``document_ids`` is the
     document the sample starts in, and ``offsets`` the position of its first token there, in tokens.
     """
 
@@ -43,9 +46,13 @@ class Sample(TypedDict, total=False):
 
 
 class PackedDataset(Dataset[Sample]):
-    """The samples of one part of a corpus, from ``rows`` of `sample_features`."""
+    """The samples of one part of a corpus, from ``rows`` of `sample_features`.
 
-    def __init__(self, rows: datasets.Dataset, part: str, objective: Causal) -> None:
+    Loaders read draws (`Order.draws`): draw i is row i % len, read for epoch i // len, in which the objective may make
+    something else of it. A single index is that of a row, as it is in epoch 0.
+    """
+
+    def __init__(self, rows: datasets.Dataset, part: str, objective: Objective) -> None:
         self.rows = rows
         self.part = part
         self.objective = objective
@@ -60,12 +67,12 @@ class PackedDataset(Dataset[Sample]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.__getitems__([index])[0]
+        return self.__getitems__([range(len(self))[index]])[0]
 
-    def __getitems__(self, indices: list[int]) -> list[Sample]:
+    def __getitems__(self, draws: list[int]) -> list[Sample]:
         """A batch at once, which torch's loader prefers where it exists: several times cheaper than row by row."""
-        rows = self._arrays[indices]
-        inputs = self.objective(rows)
+        rows = self._arrays[[draw % len(self) for draw in draws]]
+        inputs = self.objective(rows, np.array(draws, dtype=np.int64))
         samples: list[Sample] = []
         for index, (source_id, document_id, offset) in enumerate(zip(*(rows[name] for name in IDENTITY), strict=True)):
             sample: Any = {name: values[index] for name, values in inputs.items()}
@@ -113,6 +120,8 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
         manifest = json.loads((directory / MANIFEST).read_text())
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise DataError(f"{directory / MANIFEST} cannot be read ({error.strerror})") from None
     except ValueError as error:
         raise DataError(
             f"{directory / MANIFEST} is damaged ({error}): remove {directory} to prepare it again"
@@ -120,31 +129,84 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
     return manifest if isinstance(manifest, dict) and "fingerprint" in manifest else None
 
 
-def open_corpus(directory: Path | str, trust_remote_code: bool = False) -> Corpus:
+def manifest_digest(manifest: dict[str, Any]) -> str:
+    """Digest of everything else in a manifest."""
+    content = {name: value for name, value in manifest.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def corpus_files(directory: Path) -> dict[str, int]:
+    """Size in bytes of every file of a corpus but the manifest, by its path in ``directory``."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {path.relative_to(directory).as_posix(): path.stat().st_size for path in files}
+
+
+def check_corpus(directory: Path) -> dict[str, Any]:
+    """The manifest of a corpus whose every file is there in full size; contents are not looked at.
+
+    Raises:
+        DataError: there is no prepared corpus, or one of another format, or a file is missing or of another size.
+    """
+    manifest = read_manifest(directory)
+    if manifest is None:
+        raise DataError(f"{directory} holds no prepared corpus: presence prepare writes one")
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise DataError(f"{directory} was prepared by another version of this package: prepare it again")
+    if manifest.get("digest") != manifest_digest(manifest):
+        raise DataError(f"{directory / MANIFEST} is damaged (it does not have its digest): prepare the corpus again")
+    found = corpus_files(directory)
+    for name, size in manifest["files"].items():
+        if found.get(name) != size:
+            state = "is missing" if name not in found else f"has {found[name]} bytes of {size}"
+            raise DataError(f"{directory} is no whole corpus: {name} {state}; prepare it again")
+    return manifest
+
+
+def open_corpus(directory: Path | str, trust_remote_code: bool = False, seed: int = 0) -> Corpus:
     """Open what `prepare_corpus` wrote; every rank may do so.
 
     Args:
         directory: Where it was written.
         trust_remote_code: Whether the tokenizer may run code of its own, as in `TokenizerConfig`.
+        seed: Seed of an objective that draws numbers.
 
     Raises:
-        DataError: there is no prepared corpus, or one of another format, or its tokenizer needs to be trusted.
+        DataError: there is no prepared corpus, or one of another format, or it is damaged, or its tokenizer needs to
+            be trusted.
     """
     directory = Path(directory)
-    manifest = read_manifest(directory)
-    if manifest is None:
-        raise DataError(f"{directory} holds no prepared corpus: prepare_corpus writes one")
-    if manifest["format_version"] != FORMAT_VERSION:
-        raise DataError(f"{directory} was prepared by another version of this package: prepare it again")
-    tokenizer = load_tokenizer(
-        TokenizerConfig(path=str(directory / TOKENIZER_FOLDER), trust_remote_code=trust_remote_code)
-    )
+    manifest = check_corpus(directory)
+    tokenizer = load_corpus_tokenizer(directory, trust_remote_code)
     config = manifest["config"]
-    objective = Causal(config["sequence_length"], None if config["packing"] == "concat" else padding_id(tokenizer))
+
+    def part(name: str, file: str) -> PackedDataset:
+        objective = make_objective(
+            ObjectiveConfig(**config["objective"]),
+            config["sequence_length"],
+            config["packing"],
+            tokenizer,
+            seed,
+            name,
+        )
+        return PackedDataset(_map_rows(directory / file), name, objective)
+
     return Corpus(
-        train=PackedDataset(datasets.Dataset.from_file(str(directory / TRAIN_FILE)), "train", objective),
-        validation=PackedDataset(datasets.Dataset.from_file(str(directory / VALIDATION_FILE)), "validation", objective),
+        train=part("train", TRAIN_FILE),
+        validation=part("validation", VALIDATION_FILE),
         source_names=manifest["source_names"],
         tokenizer=tokenizer,
         report=CorpusReport.from_json(manifest["report"]),
     )
+
+
+def load_corpus_tokenizer(directory: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer that the corpus in ``directory`` was made with."""
+    path = str(directory / TOKENIZER_FOLDER)
+    return load_tokenizer(TokenizerConfig(path=path, trust_remote_code=trust_remote_code))
+
+
+def _map_rows(path: Path) -> datasets.Dataset:
+    try:
+        return datasets.Dataset.from_file(str(path))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({' '.join(str(error).split())}): prepare the corpus again") from None

@@ -30,7 +30,7 @@ class _Once(Sampler[list[int]]):
             first = (step * self._world_size + self._rank) * self._micro_batch_size
             positions = np.arange(first, min(first + self._micro_batch_size, self._order.num_samples))
             padding = [PADDING] * (self._micro_batch_size - len(positions))
-            yield self._order.rows(positions).tolist() + padding
+            yield self._order.draws(positions).tolist() + padding
 
 
 class _Padded(Dataset[Sample]):

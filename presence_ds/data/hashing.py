@@ -2,6 +2,9 @@
 
 import hashlib
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 def stable_hash(seed: int, purpose: str, key: str) -> int:
     """64 bits from ``seed``, what they are for, and a document id: the same on every machine and Python version."""
@@ -16,3 +19,10 @@ def unit_hash(seed: int, purpose: str, key: str) -> float:
 def text_hash(text: str) -> bytes:
     """16 bytes that identify a text, to find exact duplicates."""
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of SplitMix64: every bit of the result depends on every bit of ``values``."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

@@ -43,8 +43,8 @@ class RankSampler(Sampler[list[int]]):
         own = self.rank * self.micro_batch_size + np.arange(self.micro_batch_size)
         steps = np.arange(max(1, LOOK_AHEAD // self.micro_batch_size))[:, None] * self.step
         while True:
-            rows = self.order.rows((self.position + steps + own).ravel()).reshape(-1, self.micro_batch_size)
-            for batch in rows.tolist():
+            draws = self.order.draws((self.position + steps + own).ravel()).reshape(-1, self.micro_batch_size)
+            for batch in draws.tolist():
                 self.position += self.step
                 yield batch
 
@@ -72,8 +72,8 @@ def build_loader(
     """Build this rank's endless loader of full micro-batches.
 
     Over the ranks each sample comes once per epoch; epochs follow each other without a gap, also inside a batch.
-    Batches are dicts of ``input_ids`` and ``labels`` (int64 [micro_batch_size, sequence_length]), ``attention_mask``
-    alike where samples have padding, ``source_ids`` and ``offsets`` (int64 [micro_batch_size]) and ``document_ids`` (a
+    Batches are dicts of ``input_ids`` and ``labels`` (int64 [micro_batch_size, positions]), ``attention_mask`` as the
+    former where samples have padding, ``source_ids`` and ``offsets`` (int64 [micro_batch_size]) and ``document_ids`` (a
     list of str).
 
     Args:

@@ -92,8 +92,8 @@ class MixedOrder:
         self.block = max(MIN_BLOCK, math.ceil(1 / min(shares)))
         self._sources = lru_cache(maxsize=max(2, MAX_BLOCK // self.block))(self._make_sources)
 
-    def rows(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        rows = np.empty_like(positions)
+    def draws(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        draws = np.empty_like(positions)
         blocks, within = np.divmod(positions, self.block)
         for block in np.unique(blocks).tolist():
             of_block = np.flatnonzero(blocks == block)
@@ -101,8 +101,11 @@ class MixedOrder:
             sources, ordinals = sources[within[of_block]], ordinals[within[of_block]]
             for index in np.unique(sources).tolist():
                 of_source = sources == index
-                rows[of_block[of_source]] = _row(self._runs[index], self._orders[index].rows(ordinals[of_source]))
-        return rows
+                order = self._orders[index]
+                epochs, numbers = np.divmod(order.draws(ordinals[of_source]), order.num_samples)
+                rows = _row(self._runs[index], numbers)
+                draws[of_block[of_source]] = rows + epochs * self.num_samples
+        return draws
 
     def epochs(self, position: int) -> dict[str, float]:
         block, within = divmod(position, self.block)

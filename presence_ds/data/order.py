@@ -18,8 +18,8 @@ class Order(Protocol):
 
     num_samples: int
 
-    def rows(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The rows at these positions, both int64 [n]."""
+    def draws(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows at these positions, plus ``num_samples`` for each time that a row has come before; int64 [n]."""
 
     def epochs(self, position: int) -> dict[str, float]:
         """How often each part of the corpus that has epochs of its own is through after ``position`` samples."""
@@ -46,13 +46,13 @@ class ShuffledOrder:
     def _make_permutation(self, epoch: int) -> Permutation:
         return Permutation(self.num_samples, self.seed, "order", f"{self.name}\0{epoch}")
 
-    def rows(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    def draws(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         epochs, within = np.divmod(positions, self.num_samples)
-        rows = np.empty_like(positions)
+        draws = np.empty_like(positions)
         for epoch in np.unique(epochs).tolist():
             of_epoch = epochs == epoch
-            rows[of_epoch] = self._permutation(epoch)(within[of_epoch])
-        return rows
+            draws[of_epoch] = self._permutation(epoch)(within[of_epoch]) + epoch * self.num_samples
+        return draws
 
     def epochs(self, position: int) -> dict[str, float]:
         return {self.name: position / self.num_samples}

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from presence_ds.data.hashing import stable_hash
+from presence_ds.data.hashing import mix, stable_hash
 
 ROUNDS = 16  # with 8, the permutations of five elements were visibly not all as likely
 WORD = 32  # bits of a round's hash that are used
@@ -48,13 +48,6 @@ class Permutation:
 
 def _shifted(half: NDArray[np.uint64], other: NDArray[np.uint64], key: np.uint64, size: int) -> NDArray[np.uint64]:
     """``half``, below ``size``, plus a hash of the other half, modulo ``size``."""
-    word = _mix(other + key) >> np.uint64(WORD)
+    word = mix(other + key) >> np.uint64(WORD)
     shifted = half + (word * np.uint64(size) >> np.uint64(WORD))  # the product scales the word to below size
     return np.where(shifted >= size, shifted - np.uint64(size), shifted)
-
-
-def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64: every bit of the result depends on every bit of ``values``."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

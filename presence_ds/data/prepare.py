@@ -24,6 +24,8 @@ from presence_ds.data.corpus import (
     TOKENIZER_FOLDER,
     TRAIN_FILE,
     VALIDATION_FILE,
+    corpus_files,
+    manifest_digest,
     read_manifest,
     sample_features,
 )
@@ -35,18 +37,18 @@ from presence_ds.data.report import CorpusReport, SourceReport
 from presence_ds.data.rows import Document
 from presence_ds.data.sources import SourceConfig, SourceFile, find_files, read_documents
 from presence_ds.data.storage import ArrowWriter, read_batches, replaced_when_complete
-from presence_ds.data.tokenizer import encode, load_tokenizer, train_tokenizer
+from presence_ds.data.tokenizer import encode, load_tokenizer, sentinel_ids, train_tokenizer
 from presence_ds.errors import DataError
 
 PACKINGS = {"concat": pack, "best_fit": best_fit, "document": one_document_per_sample}
 DOCUMENT_SCHEMA = pa.schema({"id": pa.string(), "text": pa.large_string()})
 
 
-def prepare_corpus(config: DataConfig, directory: Path | str) -> None:
+def prepare_corpus(config: DataConfig, directory: Path | str, *, overwrite: bool = True) -> None:
     """Read, split, tokenize and pack a corpus into ``directory``; call it on one rank, then `open_corpus` on all.
 
     A corpus that is already there, prepared with the same configuration from the same files (path, size and time of
-    change), is kept as it is; one prepared otherwise is replaced once the new one is complete.
+    change), is kept as it is; one prepared otherwise is replaced once the new one is complete, if ``overwrite``.
 
     Raises:
         ConfigError: a value of the configuration cannot be used.
@@ -59,6 +61,8 @@ def prepare_corpus(config: DataConfig, directory: Path | str) -> None:
     fingerprint = _fingerprint(config, [*files.values(), *validation_files.values()])
     if _is_prepared(directory, fingerprint):
         return
+    if not overwrite and read_manifest(directory) is not None:
+        raise DataError(f"{directory} holds a corpus that was made otherwise: name a new folder, or give --overwrite")
     with replaced_when_complete(directory) as work, _progress() as progress:
         started = time.monotonic()
         builder = _Builder(config, work, progress)
@@ -74,7 +78,9 @@ def prepare_corpus(config: DataConfig, directory: Path | str) -> None:
             "source_names": names,
             "report": report.to_json(),
             "config": asdict(config),
+            "files": corpus_files(work),
         }
+        manifest["digest"] = manifest_digest(manifest)
         (work / MANIFEST).write_text(json.dumps(manifest, indent=2))
 
 
@@ -82,14 +88,22 @@ class _Builder:
     """One preparation: reads sources into documents on disk, then packs those into samples."""
 
     def __init__(self, config: DataConfig, work: Path, progress: Progress) -> None:
+        assert config.sequence_length is not None  # DataConfig.validate
+        assert config.packing is not None
         self.config = config
+        self.row_length = config.lengths.row
+        self.num_sentinels = config.objective.num_sentinels(config.sequence_length)
+        self.packing = config.packing
         self.work = work
         self.progress = progress
         self.reports: dict[str, dict[str, SourceReport]] = {"train": {}, "validation": {}}
         self.num_read: Counter[tuple[str, str]] = Counter()  # documents by part and source, duplicates included
         self.validation_texts: set[bytes] = set()
         # Before anything is read, so that a tokenizer that cannot be loaded is not found out hours later.
-        self.loaded_tokenizer = None if config.tokenizer.path is None else load_tokenizer(config.tokenizer)
+        self.loaded_tokenizer = None
+        if config.tokenizer.path is not None:
+            self.loaded_tokenizer = load_tokenizer(config.tokenizer)
+            sentinel_ids(self.loaded_tokenizer, self.num_sentinels)
 
     def read(self, source: SourceConfig, files: list[SourceFile], part: str) -> None:
         """Write the documents of a source of ``part`` to disk; from a training source, validation may be held out."""
@@ -129,7 +143,7 @@ class _Builder:
         names = list(dict.fromkeys([*train_names, *noise_names, *self.reports["validation"]]))
         tokenizer = self.loaded_tokenizer or self._train_tokenizer()
         tokenizer.save_pretrained(self.work / TOKENIZER_FOLDER)
-        schema = sample_features(self.config.sequence_length, self.config.packing).arrow_schema
+        schema = sample_features(self.row_length, self.packing).arrow_schema
         with ArrowWriter(self.work / TRAIN_FILE, schema) as writer:
             for name in train_names:
                 documents = self._training_documents(name, self.reports["train"][name])
@@ -143,7 +157,7 @@ class _Builder:
                 documents = self._documents_in("validation", name)
                 self._pack(documents, tokenizer, writer, "validation", name, names.index(name))
         report = CorpusReport(
-            sequence_length=self.config.sequence_length,
+            sequence_length=self.row_length,
             vocab_size=len(tokenizer),
             train=self.reports["train"],
             validation=self.reports["validation"],
@@ -194,7 +208,7 @@ class _Builder:
                     yield from (document.text for document in batch)
                     self.progress.advance(task, len(batch))
 
-        tokenizer = train_tokenizer(self.config.tokenizer, texts())
+        tokenizer = train_tokenizer(self.config.tokenizer, texts(), self.num_sentinels)
         self.progress.update(task, completed=total)
         return tokenizer
 
@@ -220,8 +234,8 @@ class _Builder:
                     yield document.id, tokens
                 self.progress.advance(task, len(batch))
 
-        length, placed = self.config.sequence_length, 0
-        for sample in PACKINGS[self.config.packing](tokenized(), length, tokenizer.eos_token_id):
+        length, placed = self.row_length, 0
+        for sample in PACKINGS[self.packing](tokenized(), length, tokenizer.eos_token_id):
             pieces = ([piece._asdict() for piece in sample.pieces],) if sample.pieces else ()
             row = (sample.input_ids, source_id, sample.document_id, sample.offset, *pieces)
             writer.write(row, sample.input_ids.nbytes)
@@ -252,7 +266,7 @@ class _Builder:
 def _fingerprint(config: DataConfig, groups: list[list[SourceFile]]) -> str:
     """Digest of everything that decides what the corpus holds."""
     settings = asdict(config)
-    del settings["num_workers"]
+    del settings["num_workers"], settings["prepared"]
     for source in [*settings["sources"], *(settings["validation_sources"] or [])]:
         del source["weight"]
     paths = [file.path for files in groups for file in files]

@@ -17,7 +17,7 @@ class SourceReport:
         documents: Documents tokenized.
         characters: Their characters.
         tokens: Their tokens, one EOS per document included.
-        samples: Packed samples of sequence_length positions.
+        samples: Packed samples.
         dropped_tokens: Tokens in no sample: with concat the end that did not fill one, otherwise single tokens that
             would have been alone in one.
         padding: Positions of the samples without a token.
@@ -41,7 +41,7 @@ class CorpusReport:
     """The whole corpus.
 
     Args:
-        sequence_length: Positions per sample.
+        sequence_length: Tokens per stored sample, which is longer than data.sequence_length with span corruption.
         vocab_size: Tokens in the tokenizer.
         train: Training part by source name.
         validation: Validation part by source name.

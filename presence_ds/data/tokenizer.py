@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -11,6 +12,10 @@ from presence_ds.errors import ConfigError, DataError
 
 DEFAULT_EOS = "<|endoftext|>"
 NUM_BYTES = 256
+DEFAULT_VOCABULARY = 8192
+PADDING = "<pad>"
+SENTINEL = "<extra_id_{}>"
+MIN_SENTINELS = 100  # as many as T5 and mT5 have
 
 
 @dataclass
@@ -20,21 +25,30 @@ class TokenizerConfig:
     Args:
         path: Folder of a transformers tokenizer, a tokenizer.json file, or a name on the Hugging Face hub. None: train
             a byte-level BPE on the training documents.
-        vocab_size: Number of tokens of a trained tokenizer, bytes and EOS included; a small corpus may give fewer.
+        vocab_size: Number of tokens of a trained tokenizer, bytes and special tokens included; a small corpus may give
+            fewer.
+            None: 8192, or what data.prepared was made with.
         eos_token: Token put after every document. None: the tokenizer's own; "<|endoftext|>" for a trained one.
         trust_remote_code: Run tokenizer code that comes with a hub name or a folder. Only for sources you trust.
     """
 
     path: str | None = None
-    vocab_size: int = 8192
+    vocab_size: int | None = None
     eos_token: str | None = None
     trust_remote_code: bool = False
 
-    def validate(self, field: str) -> None:
-        """Raise `ConfigError` naming the field under ``field`` that cannot be used."""
-        if self.path is None and self.vocab_size <= NUM_BYTES:
+    def validate(self, field: str, num_sentinels: int) -> None:
+        """Fill in the default of vocab_size; raise `ConfigError` naming the field under ``field`` that is wrong.
+
+        ``num_sentinels``: as for `train_tokenizer`.
+        """
+        if self.vocab_size is None:
+            self.vocab_size = DEFAULT_VOCABULARY
+        least = NUM_BYTES + len(special_tokens("EOS", num_sentinels))
+        if self.path is None and self.vocab_size < least:
             raise ConfigError(
-                f"{field}.vocab_size is {self.vocab_size}: it must be above {NUM_BYTES}, the number of bytes"
+                f"{field}.vocab_size is {self.vocab_size}: it must be at least {least}, {NUM_BYTES} bytes and "
+                f"{least - NUM_BYTES} special tokens"
             )
         if self.path == "" or self.eos_token == "":
             raise ConfigError(f"{field}.{'path' if self.path == '' else 'eos_token'} is empty: give a value or null")
@@ -68,21 +82,36 @@ def load_tokenizer(config: TokenizerConfig) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE (every byte is a token, so any text can be encoded and decoded back exactly)."""
+def special_tokens(eos: str, num_sentinels: int) -> list[str]:
+    """The special tokens of a trained tokenizer, by their id: EOS, and with sentinels padding and those in order."""
+    if num_sentinels == 0:
+        return [eos]
+    return [eos, PADDING, *(SENTINEL.format(index) for index in range(max(num_sentinels, MIN_SENTINELS)))]
+
+
+def train_tokenizer(config: TokenizerConfig, texts: Iterable[str], num_sentinels: int = 0) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE (every byte is a token, so any text can be encoded and decoded back exactly).
+
+    With ``num_sentinels`` above 0 it has so many, and no fewer than T5's, and a padding token.
+    """
+    assert config.vocab_size is not None  # TokenizerConfig.validate
     eos = config.eos_token or DEFAULT_EOS
+    special = special_tokens(eos, num_sentinels)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocab_size,
-        special_tokens=[eos],
+        special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     # A document follows the EOS of another one, so EOS is also what a text begins after.
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos, bos_token=eos)
+    names: dict[str, Any] = {"eos_token": eos, "bos_token": eos}
+    if num_sentinels > 0:
+        names |= {"pad_token": PADDING, "additional_special_tokens": special[2:]}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
@@ -102,3 +131,23 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[in
 def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token that fills samples up; where a tokenizer has none of its own, EOS, which the mask and labels hide."""
     return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+
+def sentinel_ids(tokenizer: PreTrainedTokenizerBase, count: int) -> list[int]:
+    """Ids of <extra_id_0>, <extra_id_1>, ..., ``count`` of them; mT5's vocabulary writes them as words of their own.
+
+    Raises:
+        DataError: the tokenizer has fewer.
+    """
+    vocabulary = tokenizer.get_vocab()
+    ids = []
+    for name in (SENTINEL.format(index) for index in range(count)):
+        found = vocabulary.get(name, vocabulary.get("\u2581" + name))
+        if found is None:
+            raise DataError(
+                f"the tokenizer has no {name}, and span corruption needs {count} sentinels, up to "
+                f"{SENTINEL.format(count - 1)}: name another in data.tokenizer.path, shorten data.sequence_length, or "
+                f"raise data.objective.mean_span_length"
+            )
+        ids.append(found)
+    return ids

@@ -22,6 +22,8 @@ from presence_ds.trainer.checkpoint.manifest import (
     read_manifest,
 )
 from presence_ds.trainer.checkpoint_weights import MODEL_FILES, read_weights
+from presence_ds.trainer.model import keep_tying
+from presence_ds.trainer.run_directory import RunDirectory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -107,8 +109,8 @@ def find_checkpoint(source: Path) -> Path:
 
 def find_tokenizer(checkpoint: Path) -> Path | None:
     """The tokenizer of the run directory that ``checkpoint`` lies in; None if it lies in none."""
-    tokenizer = checkpoint.absolute().parent.parent / "corpus" / TOKENIZER_FOLDER
-    return tokenizer if tokenizer.is_dir() else None
+    run = RunDirectory(checkpoint.absolute().parent.parent)
+    return next((folder for folder in (run.tokenizer, run.corpus / TOKENIZER_FOLDER) if folder.is_dir()), None)
 
 
 def build(
@@ -128,7 +130,8 @@ def build(
             f"checkpoint is {checkpoint}: it does not say that it is of a model class of transformers "
             f"{transformers.__version__} ({description.get('class', 'no class')}), so that nothing can be exported"
         )
-    config = kind.config_class.from_dict(json.loads(description["config"]))
+    fields = json.loads(description["config"])
+    config = keep_tying(kind.config_class.from_dict(fields), fields)
     with torch.device("meta"):
         model = kind(config).to(dtype)
     wanted = model.state_dict()

@@ -1,28 +1,39 @@
 """The model to train: from a `transformers` configuration, or from a checkpoint."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
+from presence_ds.data import ObjectiveConfig
+from presence_ds.data.tokenizer import padding_id
 from presence_ds.errors import ConfigError
 
 VOCABULARY_MULTIPLE = 64  # matrix sides that accelerators like
+DECODER_START = "decoder_start_token_id"  # T5 has it without listing it
 LEGACY_FIELDS = {"rope_theta", "rope_scaling"}  # transformers moves them into rope_parameters
 
 
 @dataclass
 class ModelConfig:
-    """A causal language model of `transformers`. Give config or path, not both.
+    """A causal or encoder-decoder language model of `transformers`. Give config or path, not both.
 
     Args:
-        config: A `transformers` configuration: model_type (llama, gpt2, ...) and that type's own fields. The model
+        config: A `transformers` configuration: model_type (llama, gpt2, mt5, ...) and that type's own fields. The model
             starts from random weights. vocab_size may be left out: it is then the tokenizer's size, rounded up to a
-            multiple of 64; the special token ids are the tokenizer's unless given.
+            multiple of 64; the special token ids are the tokenizer's unless given, and a decoder starts with padding.
         path: A local directory, or a name on the Hugging Face hub.
         from_scratch: With path: take the configuration only and start from random weights.
         trust_remote_code: Let Python code that comes with the model run on this machine.
@@ -68,13 +79,22 @@ def load_model_config(model: ModelConfig, field: str = "model") -> PretrainedCon
         )
     config_class = CONFIG_MAPPING[model_type]
     known = set(config_class().to_dict()) | set(config_class.attribute_map) | LEGACY_FIELDS
+    if config_class().is_encoder_decoder:
+        known.add(DECODER_START)
     for name in fields:
         if name not in known:
             raise ConfigError(f"{field}.config.{name} is not a field of {config_class.__name__}")
     try:
-        return config_class(**fields)
+        return keep_tying(config_class(**fields), fields)
     except (StrictDataclassError, TypeError, ValueError) as error:
         raise ConfigError(f"{field}.config: {' '.join(str(error).split())}") from None
+
+
+def keep_tying(config: PretrainedConfig, fields: Mapping[str, Any]) -> PretrainedConfig:
+    """``config``, made of ``fields``, with their tie_word_embeddings: transformers 5 ties T5 and its kin regardless."""
+    if "tie_word_embeddings" in fields:
+        config.tie_word_embeddings = fields["tie_word_embeddings"]
+    return config
 
 
 def check_model_config(config: PretrainedConfig, model: ModelConfig, field: str = "model") -> None:
@@ -86,9 +106,22 @@ def check_model_config(config: PretrainedConfig, model: ModelConfig, field: str 
         return
     try:
         with torch.device("meta"):
-            AutoModelForCausalLM.from_config(copy.deepcopy(config))
+            model_class(config).from_config(copy.deepcopy(config))
     except Exception as error:  # whatever sizes that do not fit lead to
         raise ConfigError(f"{field}.config describes no model that can be built: {first_line(error)}") from None
+
+
+def check_objective(config: PretrainedConfig, objective: ObjectiveConfig, field: str = "data.objective") -> None:
+    """Raise `ConfigError` if models of this kind are not trained with ``objective``."""
+    if objective.is_causal and config.is_encoder_decoder:
+        raise ConfigError(
+            f"{field}.kind is causal, and {config.model_type} is an encoder-decoder model: it must be span_corruption"
+        )
+    if not objective.is_causal and not config.is_encoder_decoder:
+        raise ConfigError(
+            f"{field}.kind is {objective.kind}, and {config.model_type} is no encoder-decoder model: it must be "
+            f"causal, or the model one such as t5 or mt5"
+        )
 
 
 def check_sequence_length(config: PretrainedConfig, sequence_length: int, field: str) -> None:
@@ -115,11 +148,26 @@ def fit_vocabulary(config: PretrainedConfig, model: ModelConfig, tokenizer: PreT
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             if name not in given:
                 setattr(config, name, getattr(tokenizer, name))
+    if config.is_encoder_decoder:
+        _fit_decoder(config, given, tokenizer)
     if len(tokenizer) > config.vocab_size:
         raise ConfigError(
             f"model vocab_size is {config.vocab_size}, smaller than the tokenizer's {len(tokenizer)} tokens: "
             f"it must be at least {len(tokenizer)}"
         )
+
+
+def _fit_decoder(config: PretrainedConfig, given: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
+    """What an encoder-decoder model needs to make the decoder's inputs out of labels."""
+    if config.pad_token_id is None:
+        config.pad_token_id = padding_id(tokenizer)
+    if getattr(config, DECODER_START, None) is None or (given and DECODER_START not in given):
+        config.decoder_start_token_id = config.pad_token_id
+
+
+def model_class(config: PretrainedConfig) -> Any:
+    """The class of `transformers` that builds the model."""
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
 def build_model(config: PretrainedConfig, model: ModelConfig) -> torch.nn.Module:
@@ -132,11 +180,11 @@ def build_model(config: PretrainedConfig, model: ModelConfig) -> torch.nn.Module
         options["attn_implementation"] = model.attention
     try:
         if model.path is not None and not model.from_scratch:
-            built = AutoModelForCausalLM.from_pretrained(
+            built = model_class(config).from_pretrained(
                 model.path, config=config, dtype=torch.float32, use_safetensors=True, **options
             )
         else:
-            built = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **options)
+            built = model_class(config).from_config(config, dtype=torch.float32, **options)
         if model.activation_checkpointing:
             built.gradient_checkpointing_enable({"use_reentrant": False})
         return built
@@ -150,7 +198,7 @@ def build_empty_model(config: PretrainedConfig, model: ModelConfig, dtype: torch
     options = {} if attention is None else {"attn_implementation": attention}
     try:
         with torch.device("meta"):
-            built = AutoModelForCausalLM.from_config(
+            built = model_class(config).from_config(
                 config, dtype=dtype, trust_remote_code=model.trust_remote_code, **options
             )
     except (OSError, ValueError, ImportError) as error:

@@ -7,11 +7,17 @@ from typing import Any
 from deepspeed.accelerator import get_accelerator
 from transformers import PretrainedConfig
 
+from presence_ds.data import Lengths, fill_from_prepared
 from presence_ds.engine.checks import check_settings
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.attention import check_attention
 from presence_ds.trainer.deepspeed_config import merge_deepspeed_config, offloads_optimizer, read_deepspeed_json
-from presence_ds.trainer.model import check_model_config, check_sequence_length, load_model_config
+from presence_ds.trainer.model import (
+    check_model_config,
+    check_objective,
+    check_sequence_length,
+    load_model_config,
+)
 from presence_ds.trainer.optimizer import KINDS
 from presence_ds.trainer.recipe import Recipe, find_beside_recipe
 
@@ -25,6 +31,7 @@ class Plan:
         offloaded_to_cpu: whether ZeRO keeps the optimizer state on the CPU.
         model_config: the model's configuration, not yet fitted to the tokenizer.
         samples_per_step: samples of one optimizer step over all ranks and micro-steps.
+        lengths: tokens of a sample.
         precision: what the model computes in: bf16, fp16 or fp32.
     """
 
@@ -32,7 +39,13 @@ class Plan:
     offloaded_to_cpu: bool
     model_config: PretrainedConfig
     samples_per_step: int
+    lengths: Lengths
     precision: str
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of text in one optimizer step, padding included; each is in the inputs or in the targets once."""
+        return self.samples_per_step * self.lengths.row
 
     @property
     def zero_stage(self) -> int:
@@ -43,11 +56,15 @@ class Plan:
 def make_plan(
     recipe: Recipe, recipe_file: Path | None, *, world_size: int, bf16_hardware: bool, runs_here: bool = True
 ) -> Plan:
-    """Validate the recipe and read the files that it names; ``runs_here``: whether this machine is to train it.
+    """Validate the recipe, fill in what it leaves open, and read the files that it names.
+
+    ``runs_here``: whether this machine is to train it.
 
     Raises:
         ConfigError: the first value that cannot be used, in one line naming its field.
+        DataError: ``data.prepared`` holds no intact corpus.
     """
+    fill_from_prepared(recipe.data)
     recipe.validate()
     training = recipe.training
     accumulation_steps = training.accumulation_steps(world_size)
@@ -58,9 +75,11 @@ def make_plan(
     section = read_deepspeed_json(find_beside_recipe(recipe.deepspeed, recipe_file, "deepspeed"))
     model_config = load_model_config(recipe.model)
     check_model_config(model_config, recipe.model)
+    check_objective(model_config, recipe.data.objective)
     device = get_accelerator().device_name() if runs_here else None
     check_attention(model_config, recipe.model, device=device, precision=precision)
-    check_sequence_length(model_config, recipe.data.sequence_length, "data.sequence_length")
+    lengths = recipe.data.lengths
+    check_sequence_length(model_config, max(lengths.inputs, lengths.targets), "data.sequence_length")
     deepspeed = merge_deepspeed_config(
         section,
         micro_batch_size=training.micro_batch_size,
@@ -79,5 +98,6 @@ def make_plan(
         offloaded_to_cpu=offloads_optimizer(section),
         model_config=model_config,
         samples_per_step=training.micro_batch_size * accumulation_steps * world_size,
+        lengths=lengths,
         precision=precision,
     )

@@ -23,6 +23,8 @@ from presence_ds.data import (
     open_corpus,
     prepare_corpus,
 )
+from presence_ds.data.corpus import TOKENIZER_FOLDER
+from presence_ds.data.prepared import prepared_folder
 from presence_ds.data.token_bytes import token_bytes
 from presence_ds.engine import PresenceConfig
 from presence_ds.reweighting.schedule import ScheduleConfig, TemperatureSchedule
@@ -106,7 +108,7 @@ def train_on(
         make_callbacks(recipe, resolved, corpus, directory, ranks, signals, console, throughput),
         total_steps=recipe.training.steps,
         log_every_steps=recipe.logging.every_steps,
-        tokens_per_step=plan.samples_per_step * recipe.data.sequence_length,
+        tokens_per_step=plan.tokens_per_step,
         source_names=corpus.source_names,
     )
     if resume is not None:
@@ -155,12 +157,15 @@ def warn(ranks: Ranks, text: str) -> None:
 
 
 def load_corpus(recipe: Recipe, directory: RunDirectory, ranks: Ranks) -> Corpus:
-    """The corpus, prepared on rank 0 unless that is done."""
+    """The corpus: ``data.prepared``, or one that is prepared on rank 0 unless that is done."""
+    folder = directory.corpus if recipe.data.prepared is None else prepared_folder(recipe.data)
     with ranks.agreement():
-        if ranks.is_main:
-            prepare_corpus(recipe.data, directory.corpus)
+        if ranks.is_main and recipe.data.prepared is None:
+            prepare_corpus(recipe.data, folder)
     with ranks.agreement():
-        corpus = open_corpus(directory.corpus, trust_remote_code=recipe.data.tokenizer.trust_remote_code)
+        corpus = open_corpus(folder, trust_remote_code=recipe.data.tokenizer.trust_remote_code, seed=recipe.data.seed)
+        if ranks.is_main and recipe.data.prepared is not None:
+            directory.keep_tokenizer(folder / TOKENIZER_FOLDER)
     return corpus
 
 
@@ -207,7 +212,8 @@ def make_callbacks(
     evaluation = None
     if len(corpus.validation) > 0:
         validation = evaluation_loader(corpus.validation, recipe, ranks)
-        callbacks["evaluation"] = evaluation = Evaluation(recipe.evaluation, validation, token_bytes(corpus.tokenizer))
+        sizes = token_bytes(corpus.tokenizer) if recipe.data.objective.is_causal else None
+        callbacks["evaluation"] = evaluation = Evaluation(recipe.evaluation, validation, sizes)
     if ranks.is_main:
         callbacks["metrics_file"] = MetricsFile(directory.metrics)
         callbacks["console"] = Console(console)
@@ -226,7 +232,7 @@ def make_callbacks(
 
 def make_throughput(recipe: Recipe, plan: Plan, model: torch.nn.Module, ranks: Ranks) -> Throughput:
     """The clock, told what the model computes and what all devices could."""
-    flops = count_flops(model, plan.model_config, recipe.data.sequence_length)
+    flops = count_flops(model, plan.model_config, plan.lengths)
     tflops = recipe.logging.peak_tflops or known_peak_tflops(device_name(), plan.precision)
     return Throughput(
         model_flops_per_token=None if flops is None else flops.model,

@@ -3,7 +3,7 @@
 RUN_DIR/
   recipe.yaml       the recipe as resolved, overrides included; `presence train RUN_DIR/recipe.yaml` repeats it
   deepspeed.json    what DeepSpeed was given
-  corpus/           tokenizer, packed tokens, report
+  corpus/           tokenizer, packed tokens, report; with data.prepared, tokenizer/ instead
   metrics.jsonl     one JSON object per logged step
   scores/           loss, self-influence and weight of every sample (parquet)
   checkpoints/      step_*/ and the pointer `latest` (`presence_ds.trainer.checkpoint`)
@@ -32,6 +32,7 @@ class RunDirectory:
         self.recipe = self.path / "recipe.yaml"
         self.deepspeed = self.path / "deepspeed.json"
         self.corpus = self.path / "corpus"
+        self.tokenizer = self.path / "tokenizer"
         self.metrics = self.path / "metrics.jsonl"
         self.scores = self.path / "scores"
         self.checkpoints = self.path / "checkpoints"
@@ -74,6 +75,14 @@ class RunDirectory:
                     f"run_dir is {self.path}: it holds a run that has finished its {finished} steps; name a new "
                     f"directory, or raise training.steps to go on"
                 )
+
+    def keep_tokenizer(self, folder: Path) -> None:
+        """Copy the tokenizer of a shared corpus, so that the run can be exported without that. On rank 0 only."""
+        if not self.tokenizer.is_dir():
+            copy = _temporary(self.tokenizer)
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(folder, copy)
+            os.replace(copy, self.tokenizer)
 
     def discard_after(self, step: int, damaged: Sequence[Path] = ()) -> None:
         """Drop what was written after optimizer step ``step``, so that a resumed run writes it once. Rank 0 only.

@@ -11,7 +11,8 @@ from presence_ds.errors import Stopped
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.distributed import Ranks
 
-# input_ids, labels and, in a corpus with padding, attention_mask: int64 [B, T]; source_ids, offsets: int64 [B];
+# input_ids, labels and, in a corpus with padding, attention_mask: int64 [B, T], labels of an encoder-decoder model of
+# another T; source_ids, offsets: int64 [B];
 # document_ids: B strings
 Batch = dict[str, Any]
 Metrics = dict[str, Any]  # one line of metrics.jsonl

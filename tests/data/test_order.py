@@ -144,7 +144,7 @@ def test_a_mixture_has_its_proportions_at_any_point() -> None:
     order = MixedOrder(packed([500, 100, 10]), NAMES, weights, seed=1)
     counts: Counter[str] = Counter()
     for block in range(50):
-        rows = order.rows(np.arange(block * order.block, (block + 1) * order.block))
+        rows = order.draws(np.arange(block * order.block, (block + 1) * order.block)) % 610
         counts.update({"web": (rows < 500).sum(), "books": ((rows >= 500) & (rows < 600)).sum()})
         counts["code"] += (rows >= 600).sum()
         for name, weight in weights.items():
@@ -158,7 +158,8 @@ def test_any_position_of_a_mixture_is_reached_directly(weights: list[float], pos
     sizes = [7, 11, 5][: len(weights)]
     order = MixedOrder(packed(sizes), NAMES, dict(zip(NAMES, weights, strict=False)), seed)
     before, after = order.epochs(position), order.epochs(position + 500)
-    sources = np.repeat(np.arange(len(sizes)), sizes)[order.rows(np.arange(position, position + 500))]
+    rows = order.draws(np.arange(position, position + 500)) % sum(sizes)
+    sources = np.repeat(np.arange(len(sizes)), sizes)[rows]
     for source, name in enumerate(list(before)):
         assert round((after[name] - before[name]) * sizes[source]) == (sources == source).sum()
     assert round(sum(epochs * size for epochs, size in zip(before.values(), sizes, strict=True))) == position
@@ -168,9 +169,19 @@ def test_epochs_of_a_source_go_on_from_block_to_block() -> None:
     """Far more samples than a block has, over sources whose epochs end anywhere in it."""
     sizes = [700, 90, 13]
     order = MixedOrder(packed(sizes), NAMES, {"web": 0.6, "books": 0.3, "code": 0.1}, seed=2)
-    rows = order.rows(np.arange(6 * order.block + 100))
+    draws = order.draws(np.arange(6 * order.block + 100)).tolist()
     names = [f"{source}:{number}" for source, size in enumerate(sizes) for number in range(size)]
-    assert_every_epoch_is_whole([names[row] for row in rows], sizes, mixed=True)
+    assert_every_epoch_is_whole([names[draw % 803] for draw in draws], sizes, mixed=True)
+    assert_draws_count_the_epochs(draws, 803)
+
+
+def assert_draws_count_the_epochs(draws: list[int], size: int) -> None:
+    """No draw comes twice, and the n-th time that a row comes it counts n epochs."""
+    times: Counter[int] = Counter()
+    for draw in draws:
+        epoch, row = divmod(draw, size)
+        assert epoch == times[row]
+        times[row] += 1
 
 
 def test_a_source_may_lie_in_several_stretches() -> None:
@@ -191,11 +202,13 @@ def test_epochs_are_counted() -> None:
 
 
 def test_epochs_differ_and_sources_are_shuffled_differently() -> None:
-    rows = ShuffledOrder(1000, seed=0).rows(np.arange(3000)).reshape(3, 1000)
+    draws = ShuffledOrder(1000, seed=0).draws(np.arange(3000))
+    assert_draws_count_the_epochs(draws.tolist(), 1000)
+    rows = draws.reshape(3, 1000) % 1000
     assert (np.sort(rows) == np.arange(1000)).all()
     assert max((rows[0] == rows[1]).mean(), (rows[1] == rows[2]).mean()) < 0.02
-    assert (rows[0] == ShuffledOrder(1000, seed=1).rows(np.arange(1000))).mean() < 0.02
-    assert (rows[0] == ShuffledOrder(1000, seed=0, name="web").rows(np.arange(1000))).mean() < 0.02
+    assert (rows[0] == ShuffledOrder(1000, seed=1).draws(np.arange(1000))).mean() < 0.02
+    assert (rows[0] == ShuffledOrder(1000, seed=0, name="web").draws(np.arange(1000))).mean() < 0.02
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_shipped_recipe_makes_a_plan(path: Path) -> None:
     assert plan.precision == "bf16"
     assert recipe_file == path
     assert plan.samples_per_step == plan.deepspeed["train_batch_size"]
-    assert plan.deepspeed["gradient_clipping"] == recipe.training.gradient_clipping
+    assert plan.deepspeed["gradient_clipping"] == (recipe.training.gradient_clipping or 0.0)
     assert recipe.presence.schedule.training_steps == recipe.training.steps
 
 

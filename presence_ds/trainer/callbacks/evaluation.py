@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from presence_ds.engine.batch import logits_of
+from presence_ds.engine.batch import is_encoder_decoder, logits_of
 from presence_ds.errors import ConfigError
 from presence_ds.influence import SampleLoss
 from presence_ds.influence.loss import IGNORED
@@ -45,16 +45,15 @@ class Evaluation(Callback):
     """Adds figures of the validation split, over all ranks, to the metrics of the steps it runs at.
 
     ``validation/loss`` (nats per target token), ``validation/perplexity`` (its exponential) and
-    ``validation/bits_per_byte`` (of the targets' text as UTF-8); the same of every source as ``validation/NAME/loss``
-    and so on. A source of which ``max_batches`` leaves nothing has none.
+    ``validation/bits_per_byte`` (of the targets' text as UTF-8; None without ``token_bytes``); the same of every source
+    as ``validation/NAME/loss`` and so on. A source of which ``max_batches`` leaves nothing has none.
     """
 
-    def __init__(self, config: EvaluationConfig, loader: Iterable[Batch], token_bytes: torch.Tensor) -> None:
-        """``token_bytes`` [vocabulary] int64 is the size of every token's text."""
+    def __init__(self, config: EvaluationConfig, loader: Iterable[Batch], token_bytes: torch.Tensor | None) -> None:
+        """``token_bytes`` [vocabulary] int64 is the size of every token's text; None: the targets are no whole text."""
         self._config = config
         self._loader = loader
         self._token_bytes = token_bytes
-        self._loss = SampleLoss("sum")
         self.last: dict[str, float | None] = {}  # the figures of the last evaluation
 
     def state_dict(self) -> dict[str, Any]:
@@ -72,14 +71,18 @@ class Evaluation(Callback):
     @torch.no_grad()
     def _evaluate(self, trainer: Trainer) -> dict[str, float | None]:
         engine, names = trainer.engine, trainer.source_names
+        shifted = is_encoder_decoder(engine.module)
+        loss = SampleLoss("sum", shifted=shifted)
         engine.eval()
         sums = torch.zeros(3, len(names), dtype=torch.float64)  # loss, targets and bytes of every source
         for batch in islice(self._loader, self._config.max_batches):
             inputs = trainer.model_inputs(batch)
-            losses = self._loss(logits_of(engine(**inputs)), inputs["labels"])
-            targets = batch["labels"][:, 1:].cpu()
+            losses = loss(logits_of(engine(**inputs)), inputs["labels"])
+            targets = batch["labels"][:, 0 if shifted else 1 :].cpu()
             kept = targets != IGNORED
-            sizes = self._token_bytes[targets.where(kept, 0)] * kept
+            sizes = torch.zeros_like(targets)
+            if self._token_bytes is not None:
+                sizes = self._token_bytes[targets.where(kept, 0)] * kept
             figures = torch.stack([losses.double().cpu(), kept.sum(1).double(), sizes.sum(1).double()])
             sums.index_add_(1, batch["source_ids"].cpu(), figures)
         engine.train()

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from presence_ds.engine import PresenceConfig
+from presence_ds.engine.batch import is_encoder_decoder
 from presence_ds.engine.one_pass import weight_gradient_loss
 from presence_ds.engine.scorer import Scorer
 from presence_ds.engine.weighted_pass import sample_losses, weighted_mean_loss
@@ -94,13 +95,16 @@ def fused_attention() -> Iterator[None]:
         F.scaled_dot_product_attention = original
 
 
-def micro_step_peak(model: nn.Module, config: PresenceConfig | None, inputs: Tensor) -> tuple[int, int]:
+def micro_step_peak(
+    model: nn.Module, config: PresenceConfig | None, inputs: Tensor, labels: Tensor | None = None
+) -> tuple[int, int]:
     """Bytes that one forward and backward of ``inputs`` ([B, T] int64) has at most beside parameters and gradients.
 
     A gradient of a parameter counts until it is complete, when ZeRO takes it up.
 
     Args:
         config: the method; None: plain training with the same loss.
+        labels: int64 [B, T], of an encoder-decoder model of another T. None: ``inputs``.
 
     Returns:
         That peak, and the bytes of the projection matrices, which stay.
@@ -109,7 +113,7 @@ def micro_step_peak(model: nn.Module, config: PresenceConfig | None, inputs: Ten
     hooks = [p.register_post_accumulate_grad_hook(_drop_gradient) for p in model.parameters() if p.requires_grad]
     try:
         with fused_attention(), Allocations(device) as allocations:
-            step = _step(model, config, inputs)
+            step = _step(model, config, {"input_ids": inputs, "labels": inputs if labels is None else labels})
             kept = allocations.now
             step()
             return allocations.peak - kept, kept
@@ -118,9 +122,10 @@ def micro_step_peak(model: nn.Module, config: PresenceConfig | None, inputs: Ten
             hook.remove()
 
 
-def _step(model: nn.Module, config: PresenceConfig | None, inputs: Tensor) -> Callable[[], None]:
-    loss = SampleLoss("token_mean" if config is None else config.loss_normalizer)
-    batch = {"input_ids": inputs, "labels": inputs}
+def _step(model: nn.Module, config: PresenceConfig | None, batch: dict[str, Tensor]) -> Callable[[], None]:
+    inputs = batch["input_ids"]
+    normalizer = "token_mean" if config is None else config.loss_normalizer
+    loss = SampleLoss(normalizer, shifted=is_encoder_decoder(model))
     weights = torch.ones(len(inputs), dtype=torch.float64)
 
     def ordinary() -> None:

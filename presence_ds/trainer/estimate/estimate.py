@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 
 from presence_ds.data import load_tokenizer
+from presence_ds.data.corpus import load_corpus_tokenizer
+from presence_ds.data.prepared import prepared_folder
 from presence_ds.trainer.estimate.activations import micro_step_peak
 from presence_ds.trainer.estimate.flops import added_flops, count_flops, scoring_flops
 from presence_ds.trainer.estimate.states import ModelStates, model_states
@@ -32,7 +34,7 @@ class Estimate:
         presence: most that the recipe's micro-step has beyond that, and the projection matrices; below 0 where the
             recipe's strategy has less.
         model_flops: of plain training, per token; None if it is not counted.
-        added_flops: what PRESENCE adds to them.
+        added_flops: what PRESENCE adds to them; None, too, for encoder-decoder models.
     """
 
     ranks: int
@@ -64,17 +66,21 @@ def estimate(recipe: Recipe, recipe_file: Path | None, ranks: int) -> Estimate:
     _size_vocabulary(recipe, plan)
     dtype = DTYPES[plan.precision]
     model = build_empty_model(plan.model_config, recipe.model, dtype)
-    training, length = recipe.training, recipe.data.sequence_length
+    training, lengths = recipe.training, plan.lengths
     sizes = [parameter.numel() for parameter in model.parameters()]
-    inputs = torch.empty(training.micro_batch_size, length, dtype=torch.int64, device="meta")
+    inputs, labels = (
+        torch.empty(training.micro_batch_size, length, dtype=torch.int64, device="meta")
+        for length in (lengths.inputs, lengths.targets)
+    )
     plain = presence = None
     with suppress(RuntimeError):  # of operations that the meta device cannot run
-        plain, _ = micro_step_peak(model, None, inputs)
-        presence = sum(micro_step_peak(model, recipe.presence, inputs)) - plain
-    flops = count_flops(model, plan.model_config, length)
+        plain, _ = micro_step_peak(model, None, inputs, labels)
+        presence = sum(micro_step_peak(model, recipe.presence, inputs, labels)) - plain
+    flops = count_flops(model, plan.model_config, lengths)
     added = None
-    if flops is not None:
-        positions = length if recipe.presence.granularity == "sample" else length * training.micro_batch_size
+    if flops is not None and not plan.model_config.is_encoder_decoder:
+        samples = 1 if recipe.presence.granularity == "sample" else training.micro_batch_size
+        positions = lengths.inputs * samples
         scoring = scoring_flops(model, recipe.presence, positions)
         added = added_flops(flops, recipe.presence, scoring, checkpointing=recipe.model.activation_checkpointing)
     return Estimate(
@@ -82,7 +88,7 @@ def estimate(recipe: Recipe, recipe_file: Path | None, ranks: int) -> Estimate:
         parameters=sum(sizes),
         precision=plan.precision,
         stage=plan.zero_stage,
-        tokens_per_step=plan.samples_per_step * length,
+        tokens_per_step=plan.tokens_per_step,
         steps=training.steps,
         states=[
             model_states(
@@ -104,7 +110,15 @@ def estimate(recipe: Recipe, recipe_file: Path | None, ranks: int) -> Estimate:
 
 
 def _size_vocabulary(recipe: Recipe, plan: Plan) -> None:
+    if recipe.data.prepared is not None:
+        tokenizer = load_corpus_tokenizer(prepared_folder(recipe.data), recipe.data.tokenizer.trust_remote_code)
+        fit_vocabulary(plan.model_config, recipe.model, tokenizer)
+        return
     if recipe.data.tokenizer.path is not None:
         fit_vocabulary(plan.model_config, recipe.model, load_tokenizer(recipe.data.tokenizer))
-    elif recipe.model.config is not None and "vocab_size" not in recipe.model.config:
+        return
+    if recipe.model.config is not None and "vocab_size" not in recipe.model.config:
+        assert recipe.data.tokenizer.vocab_size is not None  # TokenizerConfig.validate
         plan.model_config.vocab_size = round_vocabulary(recipe.data.tokenizer.vocab_size)
+    if plan.model_config.is_encoder_decoder:
+        plan.model_config.pad_token_id = plan.model_config.decoder_start_token_id = 0  # whichever they will be

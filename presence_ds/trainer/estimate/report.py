@@ -25,10 +25,11 @@ def _facts(estimate: Estimate) -> dict[str, str]:
         "tokens": f"{tokens:,} in {estimate.steps:,} steps",
         "scoring adds": "not counted for this kind of model",
     }
-    if estimate.model_flops is not None and estimate.added_flops is not None:
+    if estimate.model_flops is not None:
         facts["FLOPs of the model"] = (
             f"{estimate.model_flops:.3g} per token, {estimate.model_flops * tokens:.3g} in all"
         )
+    if estimate.model_flops is not None and estimate.added_flops is not None:
         facts["scoring adds"] = f"{estimate.added_flops / estimate.model_flops:.1%} to them"
     return facts
 

@@ -5,14 +5,17 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import MixtralConfig, MixtralForCausalLM, PretrainedConfig
 
+from presence_ds.data import ObjectiveConfig
 from presence_ds.engine import PresenceConfig
 from presence_ds.engine.one_pass import weight_gradient_loss
 from presence_ds.engine.scorer import Scorer
 from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
 from presence_ds.trainer.estimate.flops import added_flops, count_flops, scoring_flops
+from tests.families.models import FAMILIES
 from tests.models import KINDS, tiny_model, tokens
 
 BATCH, LENGTH = 3, 24
+CAUSAL = ObjectiveConfig().lengths(LENGTH)
 DIMENSIONS = {"k below every side": 8, "k above some sides": 40}
 
 
@@ -28,7 +31,7 @@ def test_forward_and_backward(kind: str, tied: bool) -> None:
     """Eager attention, whose two products show. GPT-2 adds biases to its products, which count alike."""
     model = tiny_model(kind, tied=tied)
     model.set_attn_implementation("eager")
-    flops = count_flops(model, model.config, LENGTH)
+    flops = count_flops(model, model.config, CAUSAL)
     assert flops is not None
     ids = tokens(BATCH, LENGTH)
     assert counted(lambda: model(input_ids=ids)) == flops.forward * BATCH * LENGTH
@@ -55,7 +58,7 @@ def test_what_one_pass_adds(kind: str, estimator: str, tied: bool, layers: str) 
         weight_gradient_loss(scored, torch.ones(BATCH, dtype=torch.float64)).backward()
 
     step()  # looks for strays, once
-    flops = count_flops(model, model.config, LENGTH)
+    flops = count_flops(model, model.config, CAUSAL)
     assert flops is not None
     scoring = scoring_flops(model, config, LENGTH)
     added = added_flops(flops, config, scoring, checkpointing=False)
@@ -68,13 +71,28 @@ def test_what_two_pass_adds() -> None:
     influence = SelfInfluence(select_parameters(model, "all"), 8, 0)
     scorer = Scorer(model, influence, SampleLoss(), strategy="one_pass")
     ids = tokens(BATCH, LENGTH)
-    flops = count_flops(model, model.config, LENGTH)
+    flops = count_flops(model, model.config, CAUSAL)
     assert flops is not None
     config = PresenceConfig(projection_dim=8, strategy="two_pass")
     batch = {"input_ids": ids, "labels": ids}
     scorer.score(model.forward, (), batch)
     added = added_flops(flops, config, scoring_flops(model, config, LENGTH), checkpointing=False)
     assert counted(lambda: scorer.score(model.forward, (), batch)) == pytest.approx(added * BATCH * LENGTH, rel=0.01)
+
+
+@pytest.mark.parametrize("kind", ["t5", "mt5", "umt5", "bart"])
+def test_encoder_decoder(kind: str) -> None:
+    """Two lengths: what the encoder and the keys and values of cross-attention see, and what the rest sees."""
+    lengths = ObjectiveConfig("span_corruption").lengths(LENGTH)
+    model = FAMILIES[kind].build(tied=False, dtype=torch.float32)
+    model.set_attn_implementation("eager")
+    inputs, labels = (torch.full((BATCH, length), 3) for length in (lengths.inputs, lengths.targets))
+    flops = count_flops(model, model.config, lengths)
+    assert flops is not None
+    batch = {"input_ids": inputs, "decoder_input_ids": labels}
+    assert counted(lambda: model(**batch)) == pytest.approx(flops.forward * BATCH * lengths.row)
+    total = counted(lambda: model(**batch, labels=labels).loss.backward())
+    assert total == pytest.approx(flops.model * BATCH * lengths.row)
 
 
 def test_experts_are_not_counted() -> None:
@@ -88,4 +106,4 @@ def test_experts_are_not_counted() -> None:
         num_local_experts=4,
     )
     with torch.device("meta"):
-        assert count_flops(MixtralForCausalLM(config), config, LENGTH) is None
+        assert count_flops(MixtralForCausalLM(config), config, CAUSAL) is None

@@ -1,0 +1,39 @@
+"""``presence prepare RECIPE.yaml OUTPUT [--data.field value ...]``."""
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from presence_ds.commands.recipe_arguments import make_recipe_parser, read_recipe
+from presence_ds.errors import ConfigError
+
+HELP = "Tokenize and pack the text of a recipe into a folder that several runs share through data.prepared."
+
+
+def make_parser() -> ArgumentParser:
+    """The fields of `Recipe`, of which data alone is read, and where to."""
+    parser = make_recipe_parser(f"{HELP} Needs no GPU, reads nothing of the recipe but data, and starts no ranks.")
+    parser.add_argument(
+        "output", type=Path, help="Folder to make. A corpus made with the same data section is left as it is."
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="Replace a corpus in the folder that was made with another."
+    )
+    return parser
+
+
+def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None:
+    """Prepare, and show what was read, kept, dropped and skipped."""
+    from presence_ds.data import open_corpus, prepare_corpus
+
+    recipe, _ = read_recipe(parser, parsed)
+    if recipe.data.prepared is not None:
+        raise ConfigError(
+            f"data.prepared is {recipe.data.prepared}: leave it out to prepare a corpus from data.sources"
+        )
+    prepare_corpus(recipe.data, parsed.output, overwrite=parsed.overwrite)
+    corpus = open_corpus(parsed.output, trust_remote_code=recipe.data.tokenizer.trust_remote_code)
+    console = Console()
+    console.print(corpus.report.table())
+    console.print(f"corpus: {parsed.output.absolute()}", highlight=False, soft_wrap=True)
