@@ -22,7 +22,6 @@ from presence_ds.trainer.checkpoint.manifest import (
     read_manifest,
 )
 from presence_ds.trainer.checkpoint_weights import MODEL_FILES, read_weights
-from presence_ds.trainer.model import keep_tying
 from presence_ds.trainer.run_directory import RunDirectory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -130,8 +129,7 @@ def build(
             f"checkpoint is {checkpoint}: it does not say that it is of a model class of transformers "
             f"{transformers.__version__} ({description.get('class', 'no class')}), so that nothing can be exported"
         )
-    fields = json.loads(description["config"])
-    config = keep_tying(kind.config_class.from_dict(fields), fields)
+    config = kind.config_class.from_dict(json.loads(description["config"]))
     with torch.device("meta"):
         model = kind(config).to(dtype)
     wanted = model.state_dict()

@@ -1,7 +1,6 @@
 """The model to train: from a `transformers` configuration, or from a checkpoint."""
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,16 +84,9 @@ def load_model_config(model: ModelConfig, field: str = "model") -> PretrainedCon
         if name not in known:
             raise ConfigError(f"{field}.config.{name} is not a field of {config_class.__name__}")
     try:
-        return keep_tying(config_class(**fields), fields)
+        return config_class(**fields)
     except (StrictDataclassError, TypeError, ValueError) as error:
         raise ConfigError(f"{field}.config: {' '.join(str(error).split())}") from None
-
-
-def keep_tying(config: PretrainedConfig, fields: Mapping[str, Any]) -> PretrainedConfig:
-    """``config``, made of ``fields``, with their tie_word_embeddings: transformers 5 ties T5 and its kin regardless."""
-    if "tie_word_embeddings" in fields:
-        config.tie_word_embeddings = fields["tie_word_embeddings"]
-    return config
 
 
 def check_model_config(config: PretrainedConfig, model: ModelConfig, field: str = "model") -> None:

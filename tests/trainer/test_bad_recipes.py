@@ -187,7 +187,7 @@ def test_the_recipe_these_cases_start_from_is_good(
         ("training: {steps: 3}\n---\ndata: {}", "bad.yaml is not YAML: but found another document"),
         ("{1: 2}", "the recipe has a field 1: names of fields are text"),
         ("\0", "bad.yaml is not YAML: unacceptable character #x0000"),
-        ("training: {steps: 3}", "data.sources"),
+        ("training: {steps: 3}", "model.config and model.path"),
     ],
 )
 def test_bad_yaml(content: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
