@@ -28,7 +28,8 @@ class DataConfig:
         max_bad_share: Share of a source's rows (malformed lines, rows without text, files that are not UTF-8), between
             0 and 1, that may be skipped; above it the run stops.
         on_bad_file: What to do with a file that is damaged, cut short or otherwise unreadable: stop, or skip, which
-            keeps the rows before the fault, leaves out the rest of the file, and says so in the report.
+            keeps the rows before the fault, leaves out the rest of the file (all of a compressed file with changed
+            bytes), and says so in the report. skip decompresses text and JSON twice, to compare checksums first.
         max_document_megabytes: A document (or a line of jsonl) of more UTF-8 than this (10^6 bytes) is a bad row, of
             which text and jsonl hold no more than that in memory.
         seed: Seed of the split, of the noise, and of the order of samples.

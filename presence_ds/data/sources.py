@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Literal
 
 from presence_ds.data import python_packages
-from presence_ds.data.readers import DECOMPRESSORS, DEFAULT_MAX_BYTES, read_json, read_jsonl, read_table, read_text
+from presence_ds.data.readers import (
+    DECOMPRESSORS,
+    DEFAULT_MAX_BYTES,
+    check_unchanged,
+    read_json,
+    read_jsonl,
+    read_table,
+    read_text,
+)
 from presence_ds.data.rows import BadRow, Document, UnreadableFile
 from presence_ds.errors import ConfigError, DataError
 
@@ -19,6 +27,7 @@ ENDINGS = {
     "parquet": (".parquet", ".pq"),
     "arrow": (".arrow",),
 }
+TABLES = ("parquet", "arrow")  # decompressed, and so checked, before a row is read
 MAX_EXAMPLES = 5  # bad rows kept word for word; the others are only counted
 EARLY_STOP_ROWS = 1000  # stop reading when not one of this many first rows can be used
 
@@ -43,6 +52,8 @@ class SourceConfig:
             line or row.
         content: What python_packages takes: the docstrings of each module, or its code without the docstrings.
         max_megabytes: Stop reading this source after so much text (10^6 bytes of UTF-8). None: read all of it.
+        min_megabytes: Stop the run if this source has less text than that (10^6 bytes of UTF-8), say because files are
+            missing. None: no minimum.
         weight: Share of the training samples that come from this source, relative to the weights of the other sources;
             for all training sources or for none. A source is read again, in another order, when it is through, however
             far the others are. None: every source counts with its size, and all are through at once.
@@ -56,6 +67,7 @@ class SourceConfig:
     id_field: str | None = None
     content: Literal["docstrings", "code"] = "docstrings"
     max_megabytes: float | None = None
+    min_megabytes: float | None = None
     weight: float | None = None
 
     def validate(self, field: str) -> None:
@@ -69,6 +81,15 @@ class SourceConfig:
         if self.max_megabytes is not None and not self.max_megabytes > 0:
             raise ConfigError(
                 f"{field}.max_megabytes is {self.max_megabytes}: it must be above 0, or null for no limit"
+            )
+        if self.min_megabytes is not None and not 0 < self.min_megabytes < float("inf"):
+            raise ConfigError(
+                f"{field}.min_megabytes is {self.min_megabytes}: it must be above 0 and finite, or null for no minimum"
+            )
+        if self.min_megabytes is not None and self.min_megabytes > (self.max_megabytes or float("inf")):
+            raise ConfigError(
+                f"{field}.min_megabytes is {self.min_megabytes:g}, above max_megabytes {self.max_megabytes:g}, where "
+                f"reading stops: it must be at most that"
             )
 
 
@@ -171,11 +192,11 @@ def read_documents(
     """Read a source up to its size limit, counting bad rows, among them texts over ``max_bytes``, into ``skipped``.
 
     Raises:
-        DataError: more than ``max_bad_share`` of the rows (between 0 and 1) cannot be used, or no row can; or a file
-            cannot be read to its end and ``on_bad_file`` is stop.
+        DataError: more than ``max_bad_share`` of the rows (between 0 and 1) cannot be used, or no row can; a file
+            cannot be read to its end and ``on_bad_file`` is stop; or the source is smaller than its minimum.
     """
-    limit = None if source.max_megabytes is None else source.max_megabytes * 1e6
-    rows = 0
+    limit = float("inf") if source.max_megabytes is None else source.max_megabytes * 1e6
+    rows = size = 0
     for row in _rows(source, files, skipped, on_bad_file, max_bytes):
         rows += 1
         if isinstance(row, BadRow):
@@ -186,12 +207,16 @@ def read_documents(
                 break
             continue
         yield row
-        if limit is not None:
-            limit -= len(row.text.encode())
-            if limit <= 0:
-                break
+        size += len(row.text.encode())
+        if size >= limit:
+            break
     if skipped.rows == rows or skipped.rows > max_bad_share * rows:
         _raise_too_many(source, files, rows, max_bad_share, skipped)
+    if source.min_megabytes is not None and size < source.min_megabytes * 1e6:
+        raise DataError(
+            f'source "{source.name}" has {size / 1e6:g} megabytes of text, less than its min_megabytes '
+            f"{source.min_megabytes:g}: are files missing or cut short?"
+        )
 
 
 def _raise_too_many(
@@ -220,6 +245,8 @@ def _rows(
     for file in files:
         good = 0
         try:
+            if on_bad_file == "skip" and file.format not in TABLES:  # with stop, a fault that shows late ends all
+                check_unchanged(file.path)
             for row in _read(source, file, max_bytes):
                 good += isinstance(row, Document)
                 yield row

@@ -4,6 +4,7 @@ Text and json are read here rather than through the loaders of ``datasets``, whi
 do not say where a row stood; parquet and arrow through pyarrow, which gives every row before a fault.
 """
 
+from presence_ds.data.readers.checksums import check_unchanged
 from presence_ds.data.readers.compression import DECOMPRESSORS
 from presence_ds.data.readers.json import read_json
 from presence_ds.data.readers.jsonl import read_jsonl
@@ -11,4 +12,12 @@ from presence_ds.data.readers.lines import DEFAULT_MAX_BYTES
 from presence_ds.data.readers.table import read_table
 from presence_ds.data.readers.text import read_text
 
-__all__ = ["DECOMPRESSORS", "DEFAULT_MAX_BYTES", "read_json", "read_jsonl", "read_table", "read_text"]
+__all__ = [
+    "DECOMPRESSORS",
+    "DEFAULT_MAX_BYTES",
+    "check_unchanged",
+    "read_json",
+    "read_jsonl",
+    "read_table",
+    "read_text",
+]

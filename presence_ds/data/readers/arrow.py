@@ -6,14 +6,35 @@ from pathlib import Path
 import pyarrow as pa
 
 ARROW_FILE_MAGIC = b"ARROW1"
+END_MARK_BYTES = (8, 4)  # of a stream; 4 is what writers before version 0.15 left
 
 
 def arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Batches of the file; of streams written one after another, all of them.
+
+    Raises:
+        EOFError: a stream ends without its end mark.
+    """
     with pa.memory_map(str(path)) as source:
         if source.read(len(ARROW_FILE_MAGIC)) == ARROW_FILE_MAGIC:
             with pa.ipc.open_file(source) as table:
                 yield from (table.get_batch(index) for index in range(table.num_record_batches))
-        else:
-            source.seek(0)
-            with pa.ipc.open_stream(source) as stream:
-                yield from stream
+            return
+        source.seek(0)
+        yield from _stream(source)
+        while source.tell() < source.size():
+            yield from _stream(source)
+
+
+def _stream(source: pa.NativeFile) -> Iterator[pa.RecordBatch]:
+    """Batches of the stream that begins here. To pyarrow the end of the file is as good as an end mark."""
+    with pa.ipc.open_stream(source) as stream:
+        while True:
+            position = source.tell()
+            try:
+                batch = stream.read_next_batch()
+            except StopIteration:
+                break
+            yield batch
+    if source.tell() - position not in END_MARK_BYTES:
+        raise EOFError("it ends without an end-of-stream mark, so it was cut short or its writer was not closed")

@@ -1,7 +1,7 @@
 """Files compressed as a whole, and what reading a file may raise."""
 
 import bz2
-import gzip
+import io
 import lzma
 import shutil
 import sys
@@ -9,6 +9,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,23 +21,87 @@ else:
 from presence_ds.data.rows import UnreadableFile
 
 CHUNK_BYTES = 1 << 20
-# Each of these reads members that were written one after another, and raises on a member that is cut short. What fsspec
-# infers for .zst depends on what is installed, and one of its choices ends silently in both cases.
-DECOMPRESSORS: dict[str, Callable[..., Any]] = {
-    ".gz": gzip.open,
-    ".bz2": bz2.open,
-    ".xz": lzma.open,
-    ".zst": zstd.open,
+PACKED_BYTES = 1 << 15  # read at a time: what follows a member is copied once for every member in it
+
+
+class GzipDecompressor:
+    """One gzip member, with the methods that the decompressors of the other formats have."""
+
+    def __init__(self) -> None:
+        self._zlib = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        self.needs_input = True
+
+    @property
+    def eof(self) -> bool:
+        return self._zlib.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._zlib.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        content = self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
+        self.needs_input = len(content) < max_length
+        return content
+
+
+DECOMPRESSORS: dict[str, Callable[[], Any]] = {
+    ".gz": GzipDecompressor,
+    ".bz2": bz2.BZ2Decompressor,
+    ".xz": partial(lzma.LZMADecompressor, lzma.FORMAT_XZ),  # zeros would pass for an empty file of the format before it
+    ".zst": zstd.ZstdDecompressor,
 }
 # pyarrow's errors are among the first three.
 READ_ERRORS = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zstd.ZstdError)
 
 
+class Members(io.RawIOBase):
+    """The content of a compressed file whose members may have been written one after another.
+
+    `bz2.open` and `lzma.open` take what follows a member and is not another for padding: a fault in the head of a later
+    one would end the file in silence. Here it raises, as does a member that is cut short.
+
+    Attributes:
+        member_bytes: decompressed size of the last member so far.
+    """
+
+    def __init__(self, packed: IO[bytes], new_decompressor: Callable[[], Any]) -> None:
+        self.member_bytes = 0
+        self._packed, self._new_decompressor = packed, new_decompressor
+        self._member = new_decompressor()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a part of ``buffer``; its size, 0 at the end.
+
+        Raises:
+            EOFError: the last member is cut short.
+        """
+        while True:
+            if self._member.eof:
+                chunk = self._member.unused_data or self._packed.read(PACKED_BYTES)
+                if not chunk:
+                    return 0
+                self._member, self.member_bytes = self._new_decompressor(), 0
+            else:
+                chunk = self._packed.read(PACKED_BYTES) if self._member.needs_input else b""
+                if not chunk and self._member.needs_input:
+                    raise EOFError("it ends in the middle of its compressed data")
+            content = self._member.decompress(chunk, len(buffer))
+            self.member_bytes += len(content)
+            if content:
+                buffer[: len(content)] = content
+                return len(content)
+
+
 @contextmanager
 def open_file(path: Path, kind: str = "a file") -> Iterator[IO[bytes]]:
     """Open for reading, decompressing by the ending."""
-    with one_line(path, kind), DECOMPRESSORS.get(path.suffix.lower(), open)(path, "rb") as stream:
-        yield stream
+    with one_line(path, kind), path.open("rb") as stream:
+        new_decompressor = DECOMPRESSORS.get(path.suffix.lower())
+        yield stream if new_decompressor is None else io.BufferedReader(Members(stream, new_decompressor), PACKED_BYTES)
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import pyarrow as pa
 
 from presence_ds.data.readers.arrow import arrow_batches
 from presence_ds.data.readers.compression import one_line, uncompressed
@@ -10,6 +12,9 @@ from presence_ds.data.readers.fields import from_fields
 from presence_ds.data.readers.parquet import parquet_batches
 from presence_ds.data.rows import BadRow, Document
 from presence_ds.errors import DataError
+
+NOT_UTF8 = object()
+BINARY = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
 
 
 def read_table(
@@ -28,7 +33,39 @@ def read_table(
             if missing := [column for column in columns if column not in batch.schema.names]:
                 raise DataError(f'{path} has no column "{missing[0]}": its columns are {", ".join(batch.schema.names)}')
             selected = batch.select(columns)
-            selected.validate(full=True)
-            for row in selected.to_pylist():
+            for row in zip(*(_values(column) for column in selected.columns), strict=True):
                 number += 1
-                yield from_fields(row, f"{name}:{number}", f"{path} row {number}", text_field, id_field, max_bytes)
+                location = f"{path} row {number}"
+                if NOT_UTF8 in row:
+                    yield BadRow(location, f'field "{columns[row.index(NOT_UTF8)]}" is not valid UTF-8')
+                    continue
+                fields = dict(zip(columns, row, strict=True))
+                yield from_fields(fields, f"{name}:{number}", location, text_field, id_field, max_bytes)
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """A column's values, with `NOT_UTF8` in the place of a string that is none; pyarrow refuses the whole column."""
+    try:
+        column.validate(full=True)
+        return column.to_pylist()
+    except pa.ArrowInvalid:
+        raw = _as_binary(column)
+        if raw is None:
+            raise
+        raw.validate(full=True)
+    return [None if value is None else _decoded(value) for value in raw.to_pylist()]
+
+
+def _as_binary(column: pa.Array) -> pa.Array | None:
+    """A column of strings as one of bytes, nothing of it copied or looked at; None for a column of another type."""
+    if pa.types.is_dictionary(column.type):
+        values = _as_binary(column.dictionary)
+        return None if values is None else pa.DictionaryArray.from_arrays(column.indices, values)
+    return column.cast(BINARY[column.type]) if column.type in BINARY else None
+
+
+def _decoded(value: bytes) -> Any:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return NOT_UTF8
