@@ -26,7 +26,8 @@ class ModelConfig:
         path: A local directory, or a name on the Hugging Face hub.
         from_scratch: With path: take the configuration only and start from random weights.
         trust_remote_code: Let Python code that comes with the model run on this machine.
-        attention: Attention implementation (eager, sdpa, flash_attention_2, ...). null: what `transformers` chooses.
+        attention: Attention implementation: eager, sdpa, or on a GPU flash_attention_2 (needs package flash-attn, and
+            bf16 or fp16), flex_attention and what else `transformers` knows. null: what `transformers` chooses.
         activation_checkpointing: Compute the activations of every block again in the backward pass instead of keeping
             them; needs presence.strategy two_pass.
     """

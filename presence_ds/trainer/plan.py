@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deepspeed.accelerator import get_accelerator
 from transformers import PretrainedConfig
 
 from presence_ds.engine.checks import check_settings
 from presence_ds.errors import ConfigError
+from presence_ds.trainer.attention import check_attention
 from presence_ds.trainer.deepspeed_config import merge_deepspeed_config, offloads_optimizer, read_deepspeed_json
 from presence_ds.trainer.model import check_model_config, check_sequence_length, load_model_config
 from presence_ds.trainer.optimizer import KINDS
@@ -56,6 +58,8 @@ def make_plan(
     section = read_deepspeed_json(find_beside_recipe(recipe.deepspeed, recipe_file, "deepspeed"))
     model_config = load_model_config(recipe.model)
     check_model_config(model_config, recipe.model)
+    device = get_accelerator().device_name() if runs_here else None
+    check_attention(model_config, recipe.model, device=device, precision=precision)
     check_sequence_length(model_config, recipe.data.sequence_length, "data.sequence_length")
     deepspeed = merge_deepspeed_config(
         section,

@@ -99,6 +99,19 @@ CASES = {
         "fp16.enabled is true",
     ),
     "checkpointing with one_pass": (["--model.activation_checkpointing", "true"], "use two_pass"),
+    "attention misspelt": (
+        ["--model.attention", "spda"],
+        'model.attention is "spda": it must be one of eager, flash_attention_2, ',
+    ),
+    "attention that only generates": (["--model.attention", "paged|eager"], 'model.attention is "paged|eager": it'),
+    "flash attention without a GPU": (
+        ["--model.attention", "flash_attention_2"],
+        'model.attention is "flash_attention_2", which computes gradients on an accelerator only, and there is none',
+    ),
+    "attention without gradients on the CPU": (
+        ["--model.attention", "flex_attention"],
+        'model.attention is "flex_attention", which computes gradients on an accelerator only',
+    ),
     "log every 0 steps": (["--logging.every_steps", "0"], "logging.every_steps is 0"),
     "no process": (["--num_processes", "0"], "num_processes is 0"),
     "unknown model type": (["--model.config.model_type", "lama"], 'model.config.model_type is "lama"'),

@@ -6,7 +6,10 @@ from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFa
 
 from presence_ds.data import TokenizerConfig
 from presence_ds.data.tokenizer import train_tokenizer
+from presence_ds.engine.scorer import Scorer
 from presence_ds.errors import ConfigError
+from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
+from presence_ds.trainer.attention import check_attention
 from presence_ds.trainer.model import ModelConfig, build_model, fit_vocabulary, load_model_config
 
 SMALL = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 8}
@@ -43,9 +46,52 @@ def test_local_checkpoint_is_read_or_started_from_scratch(tmp_path: Path) -> Non
         assert built.dtype == torch.float32
 
 
-def test_attention_implementation_is_used_or_refused() -> None:
-    model = ModelConfig(config={**SMALL, "vocab_size": 40}, attention="eager")
-    assert build_model(load_model_config(model), model).config._attn_implementation == "eager"
-    model.attention = "no_such_attention"
-    with pytest.raises(ConfigError, match="model: "):
-        build_model(load_model_config(model), model)
+def test_attention_implementation_is_used() -> None:
+    for attention in ("eager", "sdpa"):
+        model = ModelConfig(config={**SMALL, "vocab_size": 40}, attention=attention)
+        assert build_model(load_model_config(model), model).config._attn_implementation == attention
+
+
+@pytest.mark.parametrize(
+    ("attention", "device", "precision", "message"),
+    [
+        ("flash_attention_2", "cuda", "fp32", "computes in bf16 or fp16, and training.precision comes to fp32"),
+        ("flash_attention_2", "cuda", "bf16", "the package for FlashAttention2 doesn't seem to be installed"),
+        ("someone/kernel", "cuda", "bf16", 'model.attention is "someone/kernel": '),
+        ("flash_atention_2", None, "bf16", "it must be one of eager, "),
+    ],
+)
+def test_attention_that_is_not_available_is_refused(
+    attention: str, device: str | None, precision: str, message: str
+) -> None:
+    model = ModelConfig(config={**SMALL, "vocab_size": 40}, attention=attention)
+    with pytest.raises(ConfigError, match=message) as caught:
+        check_attention(load_model_config(model), model, device=device, precision=precision)
+    assert "\n" not in str(caught.value)
+    if device is None:
+        model.attention = "flash_attention_2"
+        check_attention(load_model_config(model), model, device=None, precision=precision)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "qwen3"])
+def test_eager_and_sdpa_give_the_same_self_influence(model_type: str) -> None:
+    ids = torch.randint(97, (4, 24), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, 15:] = mask[2, :4] = 0
+    labels = ids.masked_fill(mask == 0, -100)
+    labels[2, 4] = -100  # predicted where nothing is attended to, which the two do not agree on
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 97}
+    if model_type != "gpt2":
+        sizes |= {"num_key_value_heads": 2, "intermediate_size": 48, "head_dim": 8}
+    found = {}
+    for attention in ("eager", "sdpa"):
+        model = ModelConfig(config={"model_type": model_type, **sizes}, attention=attention)
+        torch.manual_seed(0)
+        built = build_model(load_model_config(model), model).eval()  # no dropout
+        scorer = Scorer(built, SelfInfluence(select_parameters(built, "all"), None, 0), SampleLoss())
+        found[attention] = scorer.score(built.forward, (), dict(batch))
+    torch.testing.assert_close(found["sdpa"].scores, found["eager"].scores, rtol=1e-4, atol=0.0)
+    torch.testing.assert_close(found["sdpa"].losses, found["eager"].losses, rtol=1e-5, atol=0.0)
+    assert (found["sdpa"].scores > 0).all()
+    assert found["sdpa"].scores.unique().numel() == 4
