@@ -9,11 +9,7 @@ little, a ratio of paired steps means more. Memory is measured in processes that
 
 import json
 import os
-import socket
 import statistics
-import subprocess
-import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +20,9 @@ from jsonargparse import auto_cli
 
 from benchmarks.document import table, write_section
 from benchmarks.matrix import cpu_matrix, gpu_matrix
+from benchmarks.ranks import run_module
 from benchmarks.setting import Setting
 from benchmarks.variants import BASELINES, VARIANTS
-
-ROOT = Path(__file__).parent.parent
-TIMEOUT_S = 1800
 
 
 def measure(setting: Setting, variants: list[str] = list(VARIANTS), memory: bool = True) -> dict[str, Any]:  # noqa: B006
@@ -107,35 +101,8 @@ def run_ranks(setting: Setting, variants: list[str]) -> dict[str, Any]:
     """
     if setting.stage == 3 and (refused := [name for name in variants if name in BASELINES]):
         raise ValueError(f"variant {refused[0]} needs whole parameters, setting.stage is 3: use 1 or 2")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(setting.ranks)}
-    environment = os.environ | setting.environment() | rendezvous
-    with tempfile.TemporaryDirectory() as folder:
-        result, log = Path(folder, "result.json"), Path(folder, "log")
-        command = [sys.executable, "-m", "benchmarks.worker", "--setting", json.dumps(setting.as_dict())]
-        command += ["--variants", json.dumps(variants), "--result", str(result)]
-        with log.open("w") as stream:
-            ranks = [
-                subprocess.Popen(
-                    command,
-                    env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                    cwd=ROOT,
-                    stdout=stream,
-                    stderr=stream,
-                )
-                for rank in range(setting.ranks)
-            ]
-            try:
-                failed = [process.wait(TIMEOUT_S) for process in ranks]
-            finally:
-                for process in ranks:
-                    process.kill()
-        if any(failed):
-            raise RuntimeError(f"{' '.join(command)} failed:\n{log.read_text()[-3000:]}")
-        found: dict[str, Any] = json.loads(result.read_text())
-        return found
+    options = {"setting": setting.as_dict(), "variants": variants}
+    return run_module("benchmarks.worker", options, setting.ranks, setting.environment())
 
 
 def report(rows: list[dict[str, Any]]) -> str:

@@ -46,16 +46,19 @@ class Setting:
     def model(self) -> LlamaForCausalLM:
         """The model, seeded, so that every variant and rank begins alike."""
         torch.manual_seed(0)
-        config = LlamaConfig(
-            hidden_size=self.hidden_size,
-            intermediate_size=-(-self.hidden_size * 8 // 3 // 64) * 64,
-            num_hidden_layers=self.layers,
-            num_attention_heads=max(1, self.hidden_size // 64),
-            vocab_size=self.vocabulary,
-            max_position_embeddings=self.sequence_length,
-            use_cache=False,
-        )
-        return LlamaForCausalLM(config)
+        return LlamaForCausalLM(LlamaConfig(**self.llama()))
+
+    def llama(self) -> dict[str, Any]:
+        """Fields of the model's configuration."""
+        return {
+            "hidden_size": self.hidden_size,
+            "intermediate_size": -(-self.hidden_size * 8 // 3 // 64) * 64,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": max(1, self.hidden_size // 64),
+            "vocab_size": self.vocabulary,
+            "max_position_embeddings": self.sequence_length,
+            "use_cache": False,
+        }
 
     def deepspeed(self, model: torch.nn.Module) -> dict[str, Any]:
         """What `deepspeed.initialize` takes."""

@@ -77,8 +77,9 @@ def train_on(
     recipe: Recipe,
     recipe_file: Path | None,
     resolved: dict[str, Any],
+    more_callbacks: dict[str, Callback] | None = None,
 ) -> None:
-    """`train` with the ranks connected; takes ``lock`` for the run directory."""
+    """`train` with the ranks connected; takes ``lock`` for the run directory. ``more_callbacks`` are called last."""
     console = RichConsole(quiet=not ranks.is_main)
     if not ranks.is_main:
         transformers.logging.set_verbosity_error()  # rank 0 says it
@@ -101,11 +102,12 @@ def train_on(
     )
     transformers.set_seed(recipe.training.seed + 1 + ranks.rank)  # dropout differs between ranks
 
+    callbacks = make_callbacks(recipe, resolved, corpus, directory, ranks, signals, console, throughput)
     trainer = Trainer(
         engine,
         training_batches(corpus, recipe, ranks),
         ranks,
-        make_callbacks(recipe, resolved, corpus, directory, ranks, signals, console, throughput),
+        callbacks | (more_callbacks or {}),
         total_steps=recipe.training.steps,
         log_every_steps=recipe.logging.every_steps,
         tokens_per_step=plan.tokens_per_step,

@@ -5,9 +5,10 @@
 Two ranks, ZeRO 1 to 3 in turn. SIGKILL strikes one rank, or all at once as when a machine goes down, or now and then
 the launcher, whose ranks live on until they too are killed, while the run directory must be refused to another run. A
 share of the kills is aimed at saves, by watching for the folder of an unfinished checkpoint; the others fall at any
-time, start and resumption included. Ranks are forked from a process that has everything imported, and go through the
-same entry point; a launcher's are started by `presence train`. Prints what was struck and ends with the count; exit
-status 1 and the log of the ranks if a resume fails or anything a run leaves differs.
+time, start and resumption included. Every start saves in the background or not, at random. Ranks are forked from a
+process that has everything imported, and go through the same entry point; a launcher's are started by `presence
+train`. Prints what was struck and ends with the count; exit status 1 and the log of the ranks if a resume fails or
+anything a run leaves differs.
 """
 
 import argparse
@@ -126,7 +127,8 @@ class Soak:
 
     def _arguments(self, run_dir: Path, stage: int) -> list[str]:
         zero = ["--deepspeed", str(ROOT / "ds_configs" / f"zero{stage}.json")]
-        return [str(self._recipe), *OPTIONS, *zero, "--run_dir", str(run_dir)]
+        background = ["--checkpoint.asynchronous", self.rng.choice(["true", "false"])]
+        return [str(self._recipe), *OPTIONS, *zero, *background, "--run_dir", str(run_dir)]
 
     def _start(self, run_dir: Path, stage: int) -> list[BaseProcess]:
         port = free_port()

@@ -11,7 +11,7 @@ from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.checkpoint import CheckpointConfig, Saver
 
 if TYPE_CHECKING:
-    from presence_ds.trainer.trainer import Trainer
+    from presence_ds.trainer.trainer import Metrics, Trainer
 
 
 class Checkpoints(Callback):
@@ -25,31 +25,50 @@ class Checkpoints(Callback):
         self._config = config
         self._saver = Saver(config, folder)
         self._warn = warn
-        self._saved_step: int | None = None
+        self._busy_ranks: Callable[[], int] | None = None
         self._problem: str | None = None
 
+    def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
+        if self._saver.unfinished_step is not None:  # the answer is on its way while the step is written down
+            self._busy_ranks = trainer.ranks.largest(int(self._saver.busy))
+
     def on_step_end(self, trainer: Trainer) -> None:
+        answer, self._busy_ranks = self._busy_ranks, None
+        if answer is not None and not answer():
+            self._complete(trainer)
         every = self._config.every_steps
         at_end = trainer.stopping or (trainer.is_last_step and self._config.at_end)
         if at_end or (every is not None and trainer.step % every == 0):
-            self.save(trainer, required=trainer.stopping)
+            self._complete(trainer)
+            trainer.notify("on_checkpoint")
+            reason = self._saver.begin(trainer)
+            if reason is not None:
+                self._failed(trainer.step, reason, required=trainer.stopping)
+        if not self._config.asynchronous or trainer.stopping or trainer.is_last_step:
+            self._complete(trainer, required=trainer.stopping)
         if trainer.is_last_step and self._problem is not None:
             raise CheckpointError(self._problem)
 
-    def save(self, trainer: Trainer, *, required: bool) -> None:
-        """Save now, on every rank; nothing to do if this step is saved already.
+    def on_stop(self, trainer: Trainer) -> None:
+        self._complete(trainer)
 
-        Raises:
-            CheckpointError: it is ``required`` and could not be written.
-        """
-        if self._saved_step == trainer.step:
+    def close(self) -> None:
+        self._saver.abandon()
+
+    def _complete(self, trainer: Trainer, *, required: bool = False) -> None:
+        """Wait for the checkpoint that is being written, if there is one, on every rank."""
+        step = self._saver.unfinished_step
+        if step is None:
             return
-        trainer.notify("on_checkpoint")
-        reason = self._saver.save(trainer)
+        reason = self._saver.complete(trainer.ranks)
         if reason is None:
-            self._saved_step, self._problem = trainer.step, None
-            return
-        self._problem = f"no checkpoint of step {trainer.step} could be written: {reason}"
+            self._problem = None
+        else:
+            self._failed(step, reason, required=required)
+
+    def _failed(self, step: int, reason: str, *, required: bool) -> None:
+        """Raises `CheckpointError` if the checkpoint was ``required``."""
+        self._problem = f"no checkpoint of step {step} could be written: {reason}"
         if required:
             raise CheckpointError(self._problem)
         self._warn(f"{self._problem}; training goes on, and the next checkpoint is tried when it is due")

@@ -12,6 +12,9 @@ class CheckpointConfig:
     Args:
         every_steps: Optimizer steps between two checkpoints. null: only the one at the end.
         at_end: Save after the last step.
+        asynchronous: Go on training while a checkpoint is written. Every rank copies its part to host memory, which it
+            keeps for the next one, and a thread writes it; the checkpoint appears some steps later. One at a time: the
+            next one, the end of the run and a stop wait for it.
         keep: Newest checkpoints kept; older ones are deleted once a new one is complete. null: all.
         keep_every: Checkpoints of steps that this divides are never deleted. null: no such exception.
         resume: auto goes on from the newest intact checkpoint in run_dir, and starts anew where there is none; never
@@ -21,6 +24,7 @@ class CheckpointConfig:
 
     every_steps: int | None = 1000
     at_end: bool = True
+    asynchronous: bool = False
     keep: int | None = 2
     keep_every: int | None = None
     resume: str = "auto"

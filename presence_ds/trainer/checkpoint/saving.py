@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import presence_ds
+from presence_ds.trainer.checkpoint.background import BackgroundWriter
 from presence_ds.trainer.checkpoint.config import CheckpointConfig
 from presence_ds.trainer.checkpoint.manifest import (
     FileRecord,
@@ -23,29 +24,58 @@ from presence_ds.trainer.checkpoint.random_state import random_state
 from presence_ds.trainer.checkpoint.resuming import describe_setup, parameter_shapes, trainer_file
 from presence_ds.trainer.checkpoint.space import lack_of_space
 from presence_ds.trainer.checkpoint.writer import CheckpointWriter, Written, attach_writer
+from presence_ds.trainer.distributed import Ranks
 from presence_ds.trainer.run_directory import UNFINISHED, write_atomically
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Trainer
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A checkpoint that is being written.
+
+    Attributes:
+        unfinished: the folder it is written to.
+        final: the folder it becomes.
+        manifest: all but the files.
+    """
+
+    unfinished: Path
+    final: Path
+    manifest: Manifest
+
+
 class Saver:
-    """Writes checkpoints of one run into ``folder``."""
+    """Writes checkpoints of one run into ``folder``, one at a time."""
 
     def __init__(self, config: CheckpointConfig, folder: Path) -> None:
         self._config = config
         self._folder = folder
         self._writer: CheckpointWriter | None = None
+        self._begun: Begun | None = None
 
-    def save(self, trainer: Trainer) -> str | None:
-        """Write the state after the trainer's current step; on every rank.
+    @property
+    def unfinished_step(self) -> int | None:
+        """The optimizer step whose checkpoint is begun and not complete; None without one."""
+        return None if self._begun is None else self._begun.manifest.step
+
+    @property
+    def busy(self) -> bool:
+        """Whether this rank is still writing what is begun, so that `complete` would have to wait."""
+        return self._writer is not None and self._writer.busy
+
+    def begin(self, trainer: Trainer) -> str | None:
+        """Begin to write the state after the trainer's current step; on every rank, with none unfinished.
+
+        When it returns, the trainer may go on.
 
         Returns:
-            None when the checkpoint is on the disk and pointed to; otherwise, the same on every rank, why there is
-            none. What was there before is untouched then.
+            None, or, the same on every rank, why nothing is begun.
         """
         if self._writer is None:
-            self._writer = attach_writer(trainer.engine)
+            self._writer = BackgroundWriter() if self._config.asynchronous else CheckpointWriter()
+            attach_writer(trainer.engine, self._writer)
         ranks = trainer.ranks
         final = self._folder / f"step_{trainer.step:08d}"
         unfinished = final.with_name(UNFINISHED + final.name)
@@ -62,7 +92,7 @@ class Saver:
         trainer.engine.save_checkpoint(str(self._folder), tag=unfinished.name, save_latest=False)
         state = {"trainer": trainer.state_dict(), "random": random_state()}
         self._writer.save(state, unfinished / trainer_file(ranks.rank))
-        written = ranks.gather(self._writer.finish())
+        self._writer.start()
         manifest = Manifest(
             step=trainer.step,
             world_size=ranks.world_size,
@@ -71,12 +101,31 @@ class Saver:
             files={},
             versions={"presence_ds": presence_ds.__version__, "deepspeed": version("deepspeed")},
         )
+        self._begun = Begun(unfinished, final, manifest)
+        return None
+
+    def complete(self, ranks: Ranks) -> str | None:
+        """Wait until what is begun is written, and make it the newest checkpoint; on every rank.
+
+        Returns:
+            None when the checkpoint is on the disk and pointed to; otherwise, the same on every rank, why there is
+            none. What was there before is untouched then.
+        """
+        if self._writer is None or self._begun is None:
+            return None
+        written = ranks.gather(self._writer.finish())
+        begun, self._begun = self._begun, None
         problem = None
         if ranks.is_main:
-            problem = commit(unfinished, final, manifest, written)
+            problem = commit(begun, written)
             if problem is None:
                 self._delete_old()
         return ranks.broadcast(problem)
+
+    def abandon(self) -> None:
+        """Write no more of what is begun; it stays unfinished, and the next run removes it."""
+        if self._writer is not None:
+            self._writer.abandon()
 
     def _delete_old(self) -> None:
         if self._config.keep is None:
@@ -87,24 +136,23 @@ class Saver:
                 delete(old)
 
 
-def commit(unfinished: Path, final: Path, manifest: Manifest, written: list[Written]) -> str | None:
-    """Make a checkpoint that every rank has written durable and visible, then point ``latest`` to it.
+def commit(begun: Begun, written: list[Written]) -> str | None:
+    """Make a checkpoint durable and visible, then point ``latest`` to it.
 
     Args:
-        unfinished: the folder the ranks wrote to.
-        final: the folder it becomes.
-        manifest: all but the files.
+        begun: the checkpoint, of which every rank has written its part.
         written: what each rank wrote.
 
     Returns:
         None, or why there is no checkpoint; nothing is left of it then.
     """
+    unfinished, final = begun.unfinished, begun.final
     try:
         for rank, part in enumerate(written):
             if part.error is not None:
                 raise OSError(f"{part.error} (rank {rank})")
-        manifest.files.update(_files(unfinished, written))
-        write_manifest(unfinished, manifest)
+        begun.manifest.files.update(_files(unfinished, written))
+        write_manifest(unfinished, begun.manifest)
         sync([unfinished, *(folder for folder in unfinished.rglob("*") if folder.is_dir())])
         os.replace(unfinished, final)
         sync([final.parent])

@@ -44,9 +44,20 @@ class CheckpointWriter(TorchCheckpointEngine):
         self._folder = folder
         self._written = Written()
 
+    def start(self) -> None:
+        """Everything is saved: write it. Here it has been written already."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether `finish` would have to wait."""
+        return False
+
     def finish(self) -> Written:
-        """What was written since `begin`."""
+        """What was written since `begin`, all of it on the disk."""
         return self._written
+
+    def abandon(self) -> None:
+        """Leave the checkpoint as it is, unfinished."""
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
         """DeepSpeed's call for a folder to write to."""
@@ -59,24 +70,28 @@ class CheckpointWriter(TorchCheckpointEngine):
         """DeepSpeed's call for one file. After a failure the remaining files are not begun."""
         if self._written.error is not None:
             return
-        file = _HashingFile(Path(path))
+        file = HashingFile(Path(path))
         torch.save(state_dict, file)  # type: ignore[arg-type]  # it calls write and flush
+        self._close(file)
+
+    def _close(self, file: "HashingFile") -> None:
         try:
             record = file.close()
         except OSError as error:
             self._failed(error)
         else:
-            self._written.files[str(Path(path).relative_to(self._folder))] = record
+            self._written.files[str(file.path.relative_to(self._folder))] = record
 
     def _failed(self, error: OSError) -> None:
         self._written.error = self._written.error or f"{error.strerror}: {error.filename or self._folder}"
 
 
-class _HashingFile:
+class HashingFile:
     """A file for torch.save, whose C++ writer must not see an exception: the first one is raised by `close`."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        """Open ``path`` for writing."""
+        self.path = path
         self._digest = hashlib.sha256()
         self._size = 0
         self._error: OSError | None = None
@@ -86,6 +101,7 @@ class _HashingFile:
             self._error = error
 
     def write(self, data: Any) -> int:
+        """Write bytes, unless writing has failed before."""
         if self._error is None:
             try:
                 self._file.write(data)
@@ -96,9 +112,10 @@ class _HashingFile:
         return len(data)
 
     def flush(self) -> None:
-        pass
+        """Left to `close`."""
 
     def close(self) -> FileRecord:
+        """Sync the file to the disk; size and checksum of it. Raises the first `OSError` there was."""
         if self._error is None:
             try:
                 with self._file:
@@ -107,11 +124,11 @@ class _HashingFile:
                 return FileRecord(self._size, self._digest.hexdigest())
             except OSError as error:
                 self._error = error
-        raise OSError(self._error.errno, self._error.strerror, str(self._path))
+        raise OSError(self._error.errno, self._error.strerror, str(self.path))
 
 
-def attach_writer(engine: Any) -> CheckpointWriter:
-    """Have ``engine`` write its checkpoints through a `CheckpointWriter`.
+def attach_writer(engine: Any, writer: CheckpointWriter) -> None:
+    """Have ``engine`` write its checkpoints through ``writer``.
 
     `engine.checkpoint_engine` is DeepSpeed's place for such a thing. What it writes beside it (private), the scripts
     that turn a checkpoint into plain weights, is put there once, and need not be.
@@ -137,5 +154,4 @@ def attach_writer(engine: Any) -> CheckpointWriter:
                 copy_scripts(folder)
 
     engine._copy_recovery_script = copy_once
-    engine.checkpoint_engine = writer = CheckpointWriter()
-    return writer
+    engine.checkpoint_engine = writer

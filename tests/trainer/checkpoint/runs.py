@@ -3,6 +3,8 @@
 import hashlib
 import json
 import resource
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,13 @@ import torch
 from presence_ds.commands.recipe_arguments import read_recipe, resolved_recipe
 from presence_ds.commands.train import make_parser
 from presence_ds.errors import PresenceError
+from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.checkpoint import Checkpoints
 from presence_ds.trainer.callbacks.throughput import TIMINGS
 from presence_ds.trainer.checkpoint import CheckpointConfig, find_resume
 from presence_ds.trainer.checkpoint.manifest import _render
 from presence_ds.trainer.checkpoint.universal import convert
+from presence_ds.trainer.checkpoint.writer import HashingFile
 from presence_ds.trainer.distributed import Ranks
 from presence_ds.trainer.run import train_on
 from presence_ds.trainer.run_lock import RunLock
@@ -35,7 +39,7 @@ def pool_ranks() -> Ranks:
     return _ranks
 
 
-def train(*arguments: str) -> str | None:
+def train(*arguments: str, more_callbacks: dict[str, Callback] | None = None) -> str | None:
     """``presence train ARGUMENTS`` on this rank; the message of the error that ended it, if any."""
     parser = make_parser()
     parsed = parser.parse_args(list(arguments))
@@ -43,7 +47,7 @@ def train(*arguments: str) -> str | None:
     try:
         resolved = resolved_recipe(parser, parsed, recipe, recipe_file)
         with StopSignals(recipe.stop) as signals, RunLock() as lock:
-            train_on(pool_ranks(), lock, signals, recipe, recipe_file, resolved)
+            train_on(pool_ranks(), lock, signals, recipe, recipe_file, resolved, more_callbacks)
     except PresenceError as error:
         return str(error)
     return None
@@ -124,10 +128,66 @@ def _with_limit(on_step_end: Callable[..., None]) -> Callable[..., None]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
         try:
             on_step_end(self, trainer)
+            while self._saver.busy:
+                time.sleep(0.01)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     return limited
+
+
+class SlowDisk(Callback):
+    """A disk that takes two optimizer steps for a checkpoint, and a look at the run after one of them.
+
+    Attributes:
+        seen: by step, the names in ``checkpoints`` after it.
+    """
+
+    def __init__(self, run_dir: Path, copy: Path, copied_step: int) -> None:
+        """``run_dir`` is copied to ``copy`` after step ``copied_step``: what a kill would leave then."""
+        self.run_dir, self.copy, self.copied_step = run_dir, copy, copied_step
+        self.step = self.last_step = 0
+        self.seen: dict[int, list[str]] = {}
+
+    def on_train_start(self, trainer: Any) -> None:
+        self.last_step = trainer.total_steps
+
+    def on_step(self, trainer: Any, metrics: Any) -> None:
+        self.step = trainer.step
+
+    def on_step_end(self, trainer: Any) -> None:
+        names = sorted(path.name for path in (self.run_dir / "checkpoints").iterdir())
+        self.seen[trainer.step] = [name for name in names if name == "latest" or "step_" in name]
+        if trainer.step == self.copied_step:
+            trainer.ranks.barrier()
+            if trainer.ranks.is_main:
+                shutil.copytree(self.run_dir, self.copy)
+            trainer.ranks.barrier()
+
+    def wait(self) -> None:
+        """What opening a file takes."""
+        until, end = min(self.step + 2, self.last_step), time.monotonic() + 60
+        while self.step < until:
+            assert time.monotonic() < end, "training waits for the disk"
+            time.sleep(0.01)
+
+
+def train_with_slow_disk(run_dir: Path, copy: Path, copied_step: int, *arguments: str) -> dict[int, list[str]]:
+    """Train with asynchronous checkpoints onto a `SlowDisk`; what it has seen on this rank."""
+    disk = SlowDisk(run_dir, copy, copied_step)
+    opened = HashingFile.__init__
+
+    def slow(self: HashingFile, path: Path) -> None:
+        if path.name.startswith("trainer_rank"):  # the last file of each rank
+            disk.wait()
+        opened(self, path)
+
+    HashingFile.__init__ = slow
+    try:
+        assert train(*arguments, "--run_dir", str(run_dir), more_callbacks={"disk": disk}) is None
+    finally:
+        HashingFile.__init__ = opened
+    return disk.seen
 
 
 def restored(again: Path, *arguments: str) -> dict[str, Any]:

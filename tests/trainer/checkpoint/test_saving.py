@@ -26,15 +26,15 @@ def test_the_newest_are_kept_and_every_mth_forever(train: Train, tmp_path: Path)
     assert (tmp_path / "other" / "checkpoints" / "latest").read_text() == "step_00000006"
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize(("stage", "asynchronous"), [(2, "false"), (3, "false"), (2, "true")])
 def test_a_rank_that_cannot_write_costs_a_checkpoint_and_no_more(
-    two_ranks: Ranks, train: Train, whole: Callable[..., Path], tmp_path: Path, stage: int
+    two_ranks: Ranks, train: Train, whole: Callable[..., Path], tmp_path: Path, stage: int, asynchronous: str
 ) -> None:
     """The kernel refuses rank 1 more than 20 kB per file at step 4: the run goes on and is the undisturbed one."""
     run_dir = tmp_path / "run"
     two_ranks.run(runs.refuse_large_files, 4)
     try:
-        assert train(run_dir, stage=stage) is None
+        assert train(run_dir, "--checkpoint.asynchronous", asynchronous, stage=stage) is None
     finally:
         two_ranks.run(runs.refuse_large_files, None)
     assert steps(run_dir) == [1, 2, 3, 5, 6]
@@ -43,13 +43,14 @@ def test_a_rank_that_cannot_write_costs_a_checkpoint_and_no_more(
     assert runs.left_by(run_dir) == expected
 
 
+@pytest.mark.parametrize("asynchronous", ["false", "true"])
 def test_a_run_without_its_last_checkpoint_ends_with_an_error_and_can_go_on(
-    two_ranks: Ranks, train: Train, whole: Callable[..., Path], tmp_path: Path
+    two_ranks: Ranks, train: Train, whole: Callable[..., Path], tmp_path: Path, asynchronous: str
 ) -> None:
     run_dir = tmp_path / "run"
     two_ranks.run(runs.refuse_large_files, 6)
     try:
-        error = train(run_dir)
+        error = train(run_dir, "--checkpoint.asynchronous", asynchronous)
     finally:
         two_ranks.run(runs.refuse_large_files, None)
     assert error is not None

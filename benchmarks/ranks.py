@@ -1,0 +1,55 @@
+"""Runs a module of the benchmarks on every rank, and brings back what rank 0 found."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+TIMEOUT_S = 3600
+
+
+def run_module(module: str, options: dict[str, Any], ranks: int, environment: dict[str, str]) -> dict[str, Any]:
+    """Run ``python -m MODULE --NAME VALUE ... --result FILE`` on every rank; what rank 0 wrote to the file, from JSON.
+
+    Args:
+        module: a command line with jsonargparse.
+        options: by name, plain values.
+        environment: variables of the processes, beside those of this one.
+
+    Raises:
+        RuntimeError: a rank failed; the message ends with its output.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+    with tempfile.TemporaryDirectory() as folder:
+        result, log = Path(folder, "result.json"), Path(folder, "log")
+        command = [sys.executable, "-m", module, "--result", str(result)]
+        for name, value in options.items():
+            command += [f"--{name}", json.dumps(value)]
+        with log.open("w") as stream:
+            processes = [
+                subprocess.Popen(
+                    command,
+                    env=os.environ | environment | rendezvous | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                    cwd=ROOT,
+                    stdout=stream,
+                    stderr=stream,
+                )
+                for rank in range(ranks)
+            ]
+            try:
+                failed = [process.wait(TIMEOUT_S) for process in processes]
+            finally:
+                for process in processes:
+                    process.kill()
+        if any(failed):
+            raise RuntimeError(f"{' '.join(command)} failed:\n{log.read_text()[-3000:]}")
+        found: dict[str, Any] = json.loads(result.read_text())
+        return found

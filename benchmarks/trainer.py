@@ -1,0 +1,125 @@
+"""Throughput of the trainer relative to `transformers.Trainer` under the same DeepSpeed configuration.
+
+    python -m benchmarks.trainer measure [--setting.ranks 2 ...]
+    python -m benchmarks.trainer matrix --results trainer.jsonl [--document docs/benchmarks.md]
+
+Every trainer is the real one, with its own loop, logging and files, in a thread of one process per rank; they take
+turns of a few steps. Absolute times on a shared machine mean little, ratios of paired turns mean more.
+"""
+
+import json
+import statistics
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import auto_cli
+
+from benchmarks.document import table, write_section
+from benchmarks.ranks import run_module
+from benchmarks.trainers import BASELINE, TRAINERS, TrainerSetting
+from presence_ds.trainer.precision import hardware_has_bf16
+
+
+def measure(setting: TrainerSetting, trainers: list[str] = list(TRAINERS)) -> dict[str, Any]:  # noqa: B006
+    """Measure one setting.
+
+    Args:
+        setting: What to train, and how long.
+        trainers: Which of `benchmarks.trainers.TRAINERS`; "transformers.Trainer" must be among them.
+
+    Returns:
+        The setting, and by trainer: ``tokens_per_second``, median over the turns; ``ratio``, the median over paired
+        turns of its throughput to transformers.Trainer's, and ``quartiles`` of that; ``losses`` by logged step.
+
+    Raises:
+        RuntimeError: a rank failed; the message ends with its output.
+    """
+    options = {"setting": setting.as_dict(), "trainers": trainers}
+    ran = run_module("benchmarks.trainers.worker", options, setting.ranks, setting.environment())
+    tokens = setting.turn_steps * setting.tokens_per_step
+    found = {}
+    for name, seconds in ran["seconds"].items():
+        paired = [theirs / ours for ours, theirs in zip(seconds, ran["seconds"][BASELINE], strict=True)]
+        low, _, high = statistics.quantiles(paired, n=4) if len(paired) > 1 else paired * 3
+        found[name] = {
+            "tokens_per_second": round(tokens / statistics.median(seconds), 1),
+            "ratio": round(statistics.median(paired), 3),
+            "quartiles": [round(low, 3), round(high, 3)],
+            "losses": ran["losses"][name],
+        }
+    return {"setting": setting.as_dict(), "parameters": ran["parameters"], "trainers": found}
+
+
+def settings() -> list[TrainerSetting]:
+    """A small model (5 M parameters) and a larger one (42 M), on one rank and on two; one thread to a rank."""
+    precision: Literal["bf16", "float32"] = "bf16" if hardware_has_bf16() else "float32"
+    small = TrainerSetting(
+        hidden_size=256,
+        layers=5,
+        vocabulary=4096,
+        sequence_length=128,
+        batch_size=8,
+        precision=precision,
+        threads=1,
+        keep_freed=True,
+        steps=60,
+        turn_steps=3,
+        warmup=3,
+    )
+    large = replace(
+        small, hidden_size=512, layers=8, vocabulary=16384, sequence_length=512, batch_size=2, steps=12, turn_steps=1
+    )
+    return [
+        small,
+        replace(small, keep_freed=False),
+        replace(small, ranks=2),
+        replace(small, ranks=2, stage=3),
+        large,
+        replace(large, ranks=2),
+    ]
+
+
+def matrix(results: Path, document: Path | None = None) -> None:
+    """Measure several settings, one after another, and make a table of them.
+
+    Args:
+        results: JSON lines; every measured setting is added to it, and settings that are there are not measured again.
+        document: Markdown file to put the table into. null: print it.
+    """
+    known = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    rows = []
+    for setting in settings():
+        row = next((row for row in known if row["setting"] == setting.as_dict()), None)
+        if row is None:
+            row = measure(setting)
+            with results.open("a") as stream:
+                stream.write(json.dumps(row) + "\n")
+        rows.append(row)
+    write_section(document, "trainer", report(rows))
+
+
+def report(rows: list[dict[str, Any]]) -> str:
+    """A table in markdown, a row for every setting."""
+    names = [name for name in TRAINERS if name != BASELINE]
+    header = ["model", "precision", "T", "samples per rank", "ZeRO", "ranks", "allocator", f"{BASELINE}, tokens/s"]
+    lines = []
+    for row in rows:
+        s = row["setting"]
+        shown = (s["precision"], s["sequence_length"], s["batch_size"], s["stage"], s["ranks"])
+        line = [f"{row['parameters'] / 1e6:.0f} M", *map(str, shown), "keeps" if s["keep_freed"] else "default"]
+        line.append(f"{row['trainers'][BASELINE]['tokens_per_second']:,.0f}")
+        for name in names:
+            found = row["trainers"].get(name)
+            low, high = found["quartiles"] if found else (0, 0)
+            line.append(f"{found['ratio']:.2f} ({low:.2f}–{high:.2f})" if found else "–")
+        lines.append(line)
+    return (
+        f"Tokens per second relative to {BASELINE}, above 1 is faster: median (quartiles) of paired turns\n\n"
+        f"{table([*header, *names], lines)}"
+    )
+
+
+if __name__ == "__main__":
+    if found := auto_cli([measure, matrix], as_positional=False):
+        print(json.dumps(found, indent=2))
