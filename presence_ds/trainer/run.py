@@ -26,6 +26,7 @@ from presence_ds.data import (
 from presence_ds.data.token_bytes import token_bytes
 from presence_ds.engine import PresenceConfig
 from presence_ds.reweighting.schedule import ScheduleConfig, TemperatureSchedule
+from presence_ds.trainer.callbacks.anomalies import Anomalies
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.checkpoint import Checkpoints
 from presence_ds.trainer.callbacks.console import Console, print_setup, print_summary
@@ -204,6 +205,8 @@ def make_callbacks(
     if recipe.logging.score_records:
         callbacks["score_records"] = ScoreRecords(directory.scores, ranks.rank, corpus.source_names)
     callbacks["throughput"] = throughput
+    anomalies = Anomalies(recipe.anomalies, directory.checkpoints, partial(warn, ranks))
+    callbacks["anomalies"] = anomalies
     evaluation = None
     if len(corpus.validation) > 0:
         validation = evaluation_loader(corpus.validation, recipe, ranks)
@@ -218,9 +221,9 @@ def make_callbacks(
         stream = BatchStream(build_loader(trusted, **loader_options(recipe, ranks)))
         callbacks["reference"] = ReferenceStream(recipe.reference.every_steps, stream)
     show = partial(print_summary, console)
-    callbacks["stage_summary"] = StageSummary(directory.summary, evaluation, throughput, show)
+    callbacks["stage_summary"] = StageSummary(directory.summary, evaluation, throughput, anomalies, show)
     callbacks["stopping"] = Stopping(recipe.stop, directory, signals)
-    callbacks["checkpoints"] = Checkpoints(recipe.checkpoint, directory.checkpoints, partial(warn, ranks))
+    callbacks["checkpoints"] = Checkpoints(recipe.checkpoint, directory.checkpoints, anomalies, partial(warn, ranks))
     return callbacks
 
 

@@ -59,6 +59,11 @@ class Trainer:
         """Whether the run ends after this step, although it is not the last one, and is to go on later."""
         return self.stop is not None
 
+    @property
+    def has_dynamic_loss_scale(self) -> bool:
+        """Whether steps are skipped until a loss scale is found at which fp16 does not overflow."""
+        return bool(self.engine.fp16_enabled() and self.engine.dynamic_loss_scale())
+
     def notify(self, hook: str, *arguments: Any) -> None:
         """Call one hook of every callback, in order."""
         for callback in self._callbacks.values():
@@ -127,7 +132,6 @@ class Trainer:
         metrics["learning_rate"] = learning_rate
         norm = self.engine.get_global_grad_norm()
         metrics["gradient_norm"] = None if norm is None else float(norm)  # DeepSpeed has none at ZeRO stage 0
-        metrics["skipped_steps"] = self.engine.skipped_steps
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
