@@ -42,6 +42,7 @@ from presence_ds.trainer.checkpoint import Resume, check_fits, find_resume, load
 from presence_ds.trainer.device import device_name, known_peak_tflops
 from presence_ds.trainer.distributed import Ranks
 from presence_ds.trainer.estimate.flops import count_flops
+from presence_ds.trainer.hang_watch import HangWatch, collective_timeout
 from presence_ds.trainer.learning_rate import build_lr_scheduler
 from presence_ds.trainer.model import build_model, fit_vocabulary
 from presence_ds.trainer.optimizer import build_optimizer
@@ -65,7 +66,8 @@ def train(recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) ->
         PresenceError: bad input, before any step is taken and the same on every rank.
         Stopped: the run has ended early, on every rank alike.
     """
-    with StopSignals(recipe.stop) as signals, Ranks(signals) as ranks, RunLock() as lock:
+    timeout = collective_timeout(recipe.stop.hang_seconds)
+    with StopSignals(recipe.stop) as signals, Ranks(signals, timeout) as ranks, RunLock() as lock:
         train_on(ranks, lock, signals, recipe, recipe_file, resolved)
 
 
@@ -105,6 +107,7 @@ def train_on(
         training_batches(corpus, recipe, ranks),
         ranks,
         make_callbacks(recipe, resolved, corpus, directory, ranks, signals, console, throughput),
+        HangWatch(ranks, directory, recipe.stop.hang_seconds),
         total_steps=recipe.training.steps,
         log_every_steps=recipe.logging.every_steps,
         tokens_per_step=plan.samples_per_step * recipe.data.sequence_length,

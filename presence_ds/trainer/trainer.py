@@ -10,6 +10,7 @@ from presence_ds.engine import PresenceEngine
 from presence_ds.errors import Stopped
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.distributed import Ranks
+from presence_ds.trainer.hang_watch import HangWatch
 
 # input_ids, labels and, in a corpus with padding, attention_mask: int64 [B, T]; source_ids, offsets: int64 [B];
 # document_ids: B strings
@@ -26,6 +27,7 @@ class Trainer:
         batches: BatchStream,
         ranks: Ranks,
         callbacks: dict[str, Callback],
+        watch: HangWatch,
         *,
         total_steps: int,
         log_every_steps: int,
@@ -34,6 +36,7 @@ class Trainer:
     ) -> None:
         self.engine = engine
         self.ranks = ranks
+        self.watch = watch
         self.total_steps = total_steps
         self.tokens_per_step = tokens_per_step
         self.source_names = source_names
@@ -66,6 +69,7 @@ class Trainer:
 
     def notify(self, hook: str, *arguments: Any) -> None:
         """Call one hook of every callback, in order."""
+        self.watch.progress(self.step)
         for callback in self._callbacks.values():
             getattr(callback, hook)(self, *arguments)
 
@@ -75,12 +79,14 @@ class Trainer:
         Raises:
             Stopped: on every rank, that the run has ended early.
         """
+        self.watch.start()
         try:
             self._run()
         except Stopped as stopped:
             self.stop = stopped
             self.notify("on_stop")
         finally:
+            self.watch.stop()
             for callback in self._callbacks.values():
                 callback.close()
         if self.stop is not None:

@@ -52,8 +52,9 @@ class Checkpoints(Callback):
         """
         if self._saved_step == trainer.step:
             return
-        trainer.notify("on_checkpoint")
-        reason = self._saver.save(trainer)
+        with trainer.watch.long():
+            trainer.notify("on_checkpoint")
+            reason = self._saver.save(trainer)
         if reason is None:
             self._saved_step, self._problem = trainer.step, None
             return

@@ -75,6 +75,7 @@ class Evaluation(Callback):
         engine.eval()
         sums = torch.zeros(3, len(names), dtype=torch.float64)  # loss, targets and bytes of every source
         for batch in islice(self._loader, self._config.max_batches):
+            trainer.watch.progress(trainer.step)
             inputs = trainer.model_inputs(batch)
             losses = self._loss(logits_of(engine(**inputs)), inputs["labels"])
             targets = batch["labels"][:, 1:].cpu()
