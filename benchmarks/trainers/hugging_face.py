@@ -70,7 +70,7 @@ def transformers_trainer(
     )
     sampler: RankSampler = loader.batch_sampler
     samples = setting.total_steps * setting.tokens_per_step // setting.sequence_length
-    rows = sampler.order.rows(torch.arange(samples).numpy()).tolist()
+    rows = (sampler.order.draws(torch.arange(samples).numpy()) % len(corpus.train)).tolist()
     arguments = transformers.TrainingArguments(
         str(run.folder),
         deepspeed=plan.deepspeed,

@@ -14,6 +14,7 @@ from presence_ds.engine.zero import (
     dividing_gradients,
     is_managed,
     loss_scale,
+    loss_scale_exhausted_is_nonfinite,
     restore_partition,
     smallest_loss_scale,
 )
@@ -135,6 +136,7 @@ class PresenceEngine(DeepSpeedEngine):
         Raises:
             ConfigError: the boundary was stated after fewer micro-steps than gradient_accumulation_steps, and the
                 engine's optimizer cannot make up for it.
+            NonFiniteError: with fp16, on every rank alike, the gradient overflows at the smallest loss scale.
         """
         if not self.is_gradient_accumulation_boundary():
             return super().step(*args, **kwargs)
@@ -147,7 +149,7 @@ class PresenceEngine(DeepSpeedEngine):
                     f"and {type(self.optimizer).__name__} cannot rescale gradients: give every step {planned}"
                 )
             divisor *= self._micro_steps / planned
-        with dividing_gradients(self, divisor):
+        with dividing_gradients(self, divisor), loss_scale_exhausted_is_nonfinite():
             super().step(*args, **kwargs)
         if not self.was_step_applied():
             self.presence.undo_step()

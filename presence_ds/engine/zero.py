@@ -15,6 +15,7 @@ from deepspeed.utils import get_z3_leaf_modules
 from torch import Tensor, nn
 
 from presence_ds.capture import full_shape
+from presence_ds.errors import NonFiniteError
 
 
 def is_managed(parameter: Tensor) -> bool:
@@ -70,6 +71,20 @@ def smallest_loss_scale(engine: Any) -> float:
     """The loss scale below which dynamic scaling does not go; the scale itself where it is fixed (private)."""
     scaler = getattr(engine.optimizer, "loss_scaler", None)
     return float(getattr(scaler, "min_scale", loss_scale(engine)))
+
+
+@contextmanager
+def loss_scale_exhausted_is_nonfinite() -> Iterator[None]:
+    """Give the error of DeepSpeed's dynamic loss scaling at its end a type (private: its words)."""
+    try:
+        yield
+    except Exception as error:
+        if "loss scale already at minimum" not in str(error):
+            raise
+        raise NonFiniteError(
+            "a gradient is not finite at the smallest loss scale; nothing was updated (look at the data and the "
+            "learning rate, or use bf16)"
+        ) from None
 
 
 def can_divide_gradients(engine: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import TypeVar
 import deepspeed
 import torch
 import torch.distributed as dist
+from deepspeed.constants import default_pg_timeout
 
 from presence_ds.errors import PresenceError
 from presence_ds.trainer.extensions import clear_stale_locks
@@ -39,12 +40,17 @@ def cores_per_rank(ranks: int) -> int:
 class Ranks:
     """The process group of a run and, beside it, a gloo group with a long timeout for control messages."""
 
-    def __init__(self, signals: StopSignals | None = None) -> None:
-        """With ``signals``, what runs under `agreement` before `set_up` can be stopped by them at any time."""
+    def __init__(self, signals: StopSignals | None = None, timeout: timedelta | None = None) -> None:
+        """Connect the ranks.
+
+        Args:
+            signals: what runs under `agreement` before `set_up` can be stopped by them at any time.
+            timeout: how long a collective may take at least, if that is longer than DeepSpeed's own default.
+        """
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(cores_per_rank(int(os.environ.get("LOCAL_SIZE", "1"))))
         clear_stale_locks(int(os.environ.get("LOCAL_RANK", "0")))
-        deepspeed.init_distributed()
+        deepspeed.init_distributed(timeout=max(default_pg_timeout, timeout or default_pg_timeout))
         self.rank: int = dist.get_rank()
         self.world_size: int = dist.get_world_size()
         self._control = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)

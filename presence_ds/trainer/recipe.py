@@ -10,6 +10,7 @@ from typing import Literal
 from presence_ds.data import DataConfig
 from presence_ds.engine.config import PresenceConfig
 from presence_ds.errors import ConfigError
+from presence_ds.trainer.callbacks.anomalies import AnomaliesConfig
 from presence_ds.trainer.callbacks.evaluation import EvaluationConfig
 from presence_ds.trainer.callbacks.reference import ReferenceConfig
 from presence_ds.trainer.callbacks.wandb_run import WandbConfig
@@ -121,6 +122,7 @@ class Recipe:
         evaluation: Loss on the validation split.
         checkpoint: Saving and resuming.
         stop: Ending the run early.
+        anomalies: Steps that went wrong, and how many of them end the run.
         logging: Metrics and score records.
         wandb: Weights & Biases.
     """
@@ -137,6 +139,7 @@ class Recipe:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     stop: StopConfig = field(default_factory=StopConfig)
+    anomalies: AnomaliesConfig = field(default_factory=AnomaliesConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
@@ -173,6 +176,7 @@ class Recipe:
         self.evaluation.validate("evaluation")
         self.checkpoint.validate("checkpoint")
         self.stop.validate("stop")
+        self.anomalies.validate("anomalies")
         self.logging.validate("logging")
 
 

@@ -28,6 +28,7 @@ from presence_ds.data.prepared import prepared_folder
 from presence_ds.data.token_bytes import token_bytes
 from presence_ds.engine import PresenceConfig
 from presence_ds.reweighting.schedule import ScheduleConfig, TemperatureSchedule
+from presence_ds.trainer.callbacks.anomalies import Anomalies
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.checkpoint import Checkpoints
 from presence_ds.trainer.callbacks.console import Console, print_setup, print_summary
@@ -43,6 +44,7 @@ from presence_ds.trainer.checkpoint import Resume, check_fits, find_resume, load
 from presence_ds.trainer.device import device_name, known_peak_tflops
 from presence_ds.trainer.distributed import Ranks
 from presence_ds.trainer.estimate.flops import count_flops
+from presence_ds.trainer.hang_watch import HangWatch, collective_timeout
 from presence_ds.trainer.learning_rate import build_lr_scheduler
 from presence_ds.trainer.model import build_model, fit_vocabulary
 from presence_ds.trainer.optimizer import build_optimizer
@@ -66,7 +68,8 @@ def train(recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) ->
         PresenceError: bad input, before any step is taken and the same on every rank.
         Stopped: the run has ended early, on every rank alike.
     """
-    with StopSignals(recipe.stop) as signals, Ranks(signals) as ranks, RunLock() as lock:
+    timeout = collective_timeout(recipe.stop.hang_seconds)
+    with StopSignals(recipe.stop) as signals, Ranks(signals, timeout) as ranks, RunLock() as lock:
         train_on(ranks, lock, signals, recipe, recipe_file, resolved)
 
 
@@ -108,6 +111,7 @@ def train_on(
         training_batches(corpus, recipe, ranks),
         ranks,
         callbacks | (more_callbacks or {}),
+        HangWatch(ranks, directory, recipe.stop.hang_seconds),
         total_steps=recipe.training.steps,
         log_every_steps=recipe.logging.every_steps,
         tokens_per_step=plan.tokens_per_step,
@@ -211,6 +215,8 @@ def make_callbacks(
     if recipe.logging.score_records:
         callbacks["score_records"] = ScoreRecords(directory.scores, ranks.rank, corpus.source_names)
     callbacks["throughput"] = throughput
+    anomalies = Anomalies(recipe.anomalies, directory.checkpoints, partial(warn, ranks))
+    callbacks["anomalies"] = anomalies
     evaluation = None
     if len(corpus.validation) > 0:
         validation = evaluation_loader(corpus.validation, recipe, ranks)
@@ -226,9 +232,9 @@ def make_callbacks(
         stream = BatchStream(build_loader(trusted, **loader_options(recipe, ranks)))
         callbacks["reference"] = ReferenceStream(recipe.reference.every_steps, stream)
     show = partial(print_summary, console)
-    callbacks["stage_summary"] = StageSummary(directory.summary, evaluation, throughput, show)
+    callbacks["stage_summary"] = StageSummary(directory.summary, evaluation, throughput, anomalies, show)
     callbacks["stopping"] = Stopping(recipe.stop, directory, signals)
-    callbacks["checkpoints"] = Checkpoints(recipe.checkpoint, directory.checkpoints, partial(warn, ranks))
+    callbacks["checkpoints"] = Checkpoints(recipe.checkpoint, directory.checkpoints, anomalies, partial(warn, ranks))
     return callbacks
 
 

@@ -10,12 +10,14 @@ RUN_DIR/
   lock              held by the run in progress (`presence_ds.trainer.run_lock`)
   wandb_run_id      with wandb enabled
   stopped.json      written when it has ended early: why, and after which step
+  stacks/           of all ranks of a run in which nothing moved any more (`presence_ds.trainer.hang_watch`)
   summary.json      written when the run has finished
 """
 
 import json
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -39,6 +41,7 @@ class RunDirectory:
         self.lock = self.path / "lock"
         self.wandb_run_id = self.path / "wandb_run_id"
         self.stopped = self.path / "stopped.json"
+        self.stacks = self.path / "stacks"
         self.summary = self.path / "summary.json"
 
     @property
@@ -156,6 +159,17 @@ def write_atomically(path: Path, text: str) -> None:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Replace ``path`` by ``content`` as indented JSON."""
     write_atomically(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_stopped(directory: RunDirectory, why: str, message: str, status: int, step: int) -> None:
+    """Write stopped.json, by which a script tells whether and how to go on; on one rank.
+
+    Args:
+        why: signal, stop_file, wall_clock, anomaly or hang.
+        step: last optimizer step that was finished.
+    """
+    content = {"reason": why, "message": message, "status": status, "step": step, "unix_time": round(time.time(), 1)}
+    write_json(directory.stopped, content)
 
 
 def _temporary(path: Path) -> Path:

@@ -18,11 +18,15 @@ class StopConfig:
         stop_file: The run stops when this file exists, until it is deleted; relative to run_dir. null: none.
         wall_clock: The run stops when its process is so old: seconds, or "[DAYS-]HH:MM:SS". Leave time for a step and a
             checkpoint before whatever limit it serves. null: no limit.
+        hang_seconds: A run in which a rank makes no progress for so long, be it that it waits for another, writes the
+            stacks of all ranks to run_dir/stacks and ends at once with status 77 and no checkpoint. A micro-step must
+            take less, the first step and a checkpoint less than six times as long. null: not watched.
     """
 
     signals: list[str] = field(default_factory=lambda: ["SIGTERM", "SIGUSR1", "SIGUSR2"])
     stop_file: str | None = "stop"
     wall_clock: float | str | None = None
+    hang_seconds: float | None = 600.0
 
     def validate(self, field: str) -> None:
         """Raise `ConfigError` naming the first field whose value cannot be used."""
@@ -34,6 +38,9 @@ class StopConfig:
             raise ConfigError(
                 f'{field}.wall_clock is {self.wall_clock}: it must be seconds, "HH:MM:SS" or "DAYS-HH:MM:SS", above 0'
             )
+
+        if self.hang_seconds is not None and not 1.0 <= self.hang_seconds < float("inf"):
+            raise ConfigError(f"{field}.hang_seconds is {self.hang_seconds}: it must be at least 1, or null")
 
     @property
     def signal_numbers(self) -> list[int]:

@@ -10,6 +10,7 @@ from presence_ds.engine import PresenceEngine
 from presence_ds.errors import Stopped
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.distributed import Ranks
+from presence_ds.trainer.hang_watch import HangWatch
 
 # input_ids, labels and, in a corpus with padding, attention_mask: int64 [B, T], labels of an encoder-decoder model of
 # another T; source_ids, offsets: int64 [B];
@@ -27,6 +28,7 @@ class Trainer:
         batches: BatchStream,
         ranks: Ranks,
         callbacks: dict[str, Callback],
+        watch: HangWatch,
         *,
         total_steps: int,
         log_every_steps: int,
@@ -35,6 +37,7 @@ class Trainer:
     ) -> None:
         self.engine = engine
         self.ranks = ranks
+        self.watch = watch
         self.total_steps = total_steps
         self.tokens_per_step = tokens_per_step
         self.source_names = source_names
@@ -60,8 +63,14 @@ class Trainer:
         """Whether the run ends after this step, although it is not the last one, and is to go on later."""
         return self.stop is not None
 
+    @property
+    def has_dynamic_loss_scale(self) -> bool:
+        """Whether steps are skipped until a loss scale is found at which fp16 does not overflow."""
+        return bool(self.engine.fp16_enabled() and self.engine.dynamic_loss_scale())
+
     def notify(self, hook: str, *arguments: Any) -> None:
         """Call one hook of every callback, in order."""
+        self.watch.progress(self.step)
         for callback in self._callbacks.values():
             getattr(callback, hook)(self, *arguments)
 
@@ -71,12 +80,14 @@ class Trainer:
         Raises:
             Stopped: on every rank, that the run has ended early.
         """
+        self.watch.start()
         try:
             self._run()
         except Stopped as stopped:
             self.stop = stopped
             self.notify("on_stop")
         finally:
+            self.watch.stop()
             for callback in self._callbacks.values():
                 callback.close()
         if self.stop is not None:
@@ -128,7 +139,6 @@ class Trainer:
         metrics["learning_rate"] = learning_rate
         norm = self.engine.get_global_grad_norm()
         metrics["gradient_norm"] = None if norm is None else float(norm)  # DeepSpeed has none at ZeRO stage 0
-        metrics["skipped_steps"] = self.engine.skipped_steps
         return metrics
 
     def state_dict(self) -> dict[str, Any]:

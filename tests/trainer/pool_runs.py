@@ -42,8 +42,11 @@ class Incident(Callback):
         for parameter in trainer.engine.module.parameters():
             parameter.data.fill_(self.argument)
 
-    def loss(self, trainer: Any, metrics: Any) -> None:
-        metrics["loss"] = self.argument
+    def metric(self, trainer: Any, metrics: Any) -> None:
+        metrics |= self.argument
+
+    def loss_scale(self, trainer: Any, metrics: Any) -> None:
+        trainer.engine.optimizer.loss_scaler.cur_scale = self.argument
 
 
 def train(arguments: list[str], *incidents: tuple[Any, ...]) -> dict[str, Any]:

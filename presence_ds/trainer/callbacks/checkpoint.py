@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from presence_ds.errors import CheckpointError
+from presence_ds.trainer.callbacks.anomalies import Anomalies
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.checkpoint import CheckpointConfig, Saver
 
@@ -17,15 +18,20 @@ if TYPE_CHECKING:
 class Checkpoints(Callback):
     """A checkpoint that cannot be written is said aloud and tried again when the next one is due.
 
-    A run does not end well without its last one.
+    One that is due in a step whose loss is a spike is written after the spike, so that none of a diverging run pushes
+    out the good ones. A run does not end well without its last one.
     """
 
-    def __init__(self, config: CheckpointConfig, folder: Path, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: CheckpointConfig, folder: Path, anomalies: Anomalies, warn: Callable[[str], None]
+    ) -> None:
         """``warn`` takes one line about a checkpoint that could not be written."""
         self._config = config
         self._saver = Saver(config, folder)
+        self._anomalies = anomalies
         self._warn = warn
         self._busy_ranks: Callable[[], int] | None = None
+        self._due = False
         self._problem: str | None = None
 
     def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
@@ -38,10 +44,13 @@ class Checkpoints(Callback):
             self._complete(trainer)
         every = self._config.every_steps
         at_end = trainer.stopping or (trainer.is_last_step and self._config.at_end)
-        if at_end or (every is not None and trainer.step % every == 0):
+        self._due |= every is not None and trainer.step % every == 0
+        if at_end or (self._due and not self._anomalies.spiking):
+            self._due = False
             self._complete(trainer)
-            trainer.notify("on_checkpoint")
-            reason = self._saver.begin(trainer)
+            with trainer.watch.long():
+                trainer.notify("on_checkpoint")
+                reason = self._saver.begin(trainer)
             if reason is not None:
                 self._failed(trainer.step, reason, required=trainer.stopping)
         if not self._config.asynchronous or trainer.stopping or trainer.is_last_step:
@@ -60,7 +69,8 @@ class Checkpoints(Callback):
         step = self._saver.unfinished_step
         if step is None:
             return
-        reason = self._saver.complete(trainer.ranks)
+        with trainer.watch.long():
+            reason = self._saver.complete(trainer.ranks)
         if reason is None:
             self._problem = None
         else:

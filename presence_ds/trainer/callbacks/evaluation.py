@@ -76,6 +76,7 @@ class Evaluation(Callback):
         engine.eval()
         sums = torch.zeros(3, len(names), dtype=torch.float64)  # loss, targets and bytes of every source
         for batch in islice(self._loader, self._config.max_batches):
+            trainer.watch.progress(trainer.step)
             inputs = trainer.model_inputs(batch)
             losses = loss(logits_of(engine(**inputs)), inputs["labels"])
             targets = batch["labels"][:, 0 if shifted else 1 :].cpu()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from presence_ds.trainer.callbacks.anomalies import Anomalies
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.evaluation import Evaluation
 from presence_ds.trainer.callbacks.metrics_file import json_value
@@ -25,12 +26,14 @@ class StageSummary(Callback):
         path: Path,
         evaluation: Evaluation | None,
         throughput: Throughput,
+        anomalies: Anomalies,
         show: Callable[[dict[str, Any]], None],
     ) -> None:
         """``evaluation`` is None without a validation split; ``show`` prints the summary of a finished run."""
         self._path = path
         self._evaluation = evaluation
         self._throughput = throughput
+        self._anomalies = anomalies
         self._show = show
         self._stages: dict[str, dict[str, Any]] = {}
 
@@ -67,6 +70,7 @@ class StageSummary(Callback):
             "validation_loss": validation.get("validation/loss"),
             "validation": validation,
             "tokens_per_second": self._throughput.tokens_per_second(trainer.tokens_per_step),
+            "anomalies": self._anomalies.counts,
             "stages": {name: stage_means(stage) for name, stage in self._stages.items()},
         }
         if trainer.ranks.is_main:

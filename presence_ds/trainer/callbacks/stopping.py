@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from presence_ds.errors import Stopped
 from presence_ds.trainer.callbacks.callback import Callback
-from presence_ds.trainer.run_directory import RunDirectory, write_json
+from presence_ds.trainer.run_directory import RunDirectory, write_stopped
 from presence_ds.trainer.stop_config import StopConfig
 from presence_ds.trainer.stop_signals import StopSignals, describe, reason
 
@@ -72,14 +72,3 @@ class Stopping(Callback):
 
 def _reason(cause: int) -> str:
     return "stop_file" if cause == STOP_FILE else reason(cause)
-
-
-def write_stopped(directory: RunDirectory, why: str, message: str, status: int, step: int) -> None:
-    """Write stopped.json, by which a script tells whether and how to go on; on one rank.
-
-    Args:
-        why: signal, stop_file, wall_clock or anomaly.
-        step: last optimizer step that was finished.
-    """
-    content = {"reason": why, "message": message, "status": status, "step": step, "unix_time": round(time.time(), 1)}
-    write_json(directory.stopped, content)

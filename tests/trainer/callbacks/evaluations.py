@@ -1,5 +1,6 @@
 """Evaluation on every rank of a pool, and the figures it should find."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from torch.nn import functional as F
 import presence_ds
 from presence_ds.trainer.callbacks.evaluation import Evaluation, EvaluationConfig
 from presence_ds.trainer.distributed import Ranks
+from presence_ds.trainer.hang_watch import HangWatch
+from presence_ds.trainer.run_directory import RunDirectory
 from presence_ds.trainer.trainer import Trainer
 from tests.models import VOCABULARY, tiny_model, tokens
 
@@ -42,7 +45,8 @@ def evaluate(stage: int, max_batches: int | None = None) -> dict[str, Any]:
     batches = [dict(zip(("input_ids", "labels", "source_ids"), part, strict=True)) for part in zip(*parts, strict=True)]
     options: Any = {"total_steps": 1, "log_every_steps": 1, "tokens_per_step": 1, "source_names": NAMES}
     nothing: Any = iter(())  # no step is taken
-    trainer = Trainer(engine, nothing, Ranks(), {}, **options)
+    ranks = Ranks()
+    trainer = Trainer(engine, nothing, ranks, {}, HangWatch(ranks, RunDirectory(Path()), None), **options)
     trainer.step = 1
     mine = batches[dist.get_rank() :: dist.get_world_size()]
     metrics: dict[str, Any] = {}

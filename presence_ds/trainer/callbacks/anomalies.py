@@ -1,0 +1,195 @@
+"""Steps that went wrong: counted, logged, and too many of them end the run.
+
+Counts in every line of metrics.jsonl, since the start of the run: ``nonfinite_steps`` (a sample had no finite loss or
+self-influence), ``skipped_steps`` (DeepSpeed did not update), ``loss_spikes`` and ``gradient_spikes``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from presence_ds.errors import AnomalyError, ConfigError
+from presence_ds.trainer.callbacks.callback import Callback
+from presence_ds.trainer.callbacks.spikes import Spikes
+
+if TYPE_CHECKING:
+    from presence_ds.trainer.trainer import Metrics, Trainer
+
+KINDS = {  # name in metrics: what happened, and what to do when it happens too often
+    "nonfinite_steps": (
+        "samples had no finite loss or self-influence and were left out",
+        "look at those samples in scores/, and at the precision",
+    ),
+    "skipped_steps": (
+        "DeepSpeed skipped the update, a gradient was not finite",
+        "lower optimizer.lr or training.gradient_clipping, or use bf16",
+    ),
+    "loss_spikes": (
+        "the mean loss rose far above its running mean",
+        "go on from a checkpoint before with a lower optimizer.lr, or other data",
+    ),
+    "gradient_spikes": (
+        "the gradient norm rose far above its running mean",
+        "lower optimizer.lr or training.gradient_clipping",
+    ),
+}
+
+
+@dataclass
+class Limit:
+    """How often a kind of anomaly may happen.
+
+    Args:
+        consecutive: Steps in a row with it that end the run. null: no limit.
+        in_window: Steps with it among the last anomalies.window_steps that end the run. null: no limit.
+    """
+
+    consecutive: int | None = 25
+    in_window: int | None = 100
+
+    def validate(self, field: str, window_steps: int) -> None:
+        """Raise `ConfigError` naming the first field whose value cannot be used."""
+        if self.consecutive is not None and self.consecutive < 1:
+            raise ConfigError(f"{field}.consecutive is {self.consecutive}: it must be at least 1, or null")
+        if self.in_window is not None and not 1 <= self.in_window <= window_steps:
+            raise ConfigError(
+                f"{field}.in_window is {self.in_window}: it must be from 1 to anomalies.window_steps "
+                f"({window_steps}), or null"
+            )
+
+
+def _count_only() -> Limit:
+    return Limit(consecutive=None, in_window=None)
+
+
+@dataclass
+class AnomaliesConfig:
+    """Steps that went wrong: all are counted and logged, too many end the run with status 76 and no checkpoint.
+
+    Args:
+        window_steps: Optimizer steps over which in_window counts.
+        spike_deviations: The mean loss of a step, or the logarithm of its gradient norm, is a spike if it lies more
+            than so many standard deviations above the running mean.
+        averaging_steps: Steps over which running mean and standard deviation are averaged, exponentially.
+        warmup_steps: Steps of the run before spikes are looked for.
+        nonfinite_steps: A sample had no finite loss or self-influence; it is left out of the step.
+        skipped_steps: DeepSpeed did not update, because a gradient was not finite. With a dynamic loss scale (fp16)
+            those before the first update do not count against the limit: that is how the scale is found.
+        loss_spikes: The mean loss rose; no checkpoint is written in such a step.
+        gradient_spikes: The gradient norm rose.
+    """
+
+    window_steps: int = 1000
+    spike_deviations: float = 6.0
+    averaging_steps: int = 100
+    warmup_steps: int = 100
+    nonfinite_steps: Limit = field(default_factory=Limit)
+    skipped_steps: Limit = field(default_factory=Limit)
+    loss_spikes: Limit = field(default_factory=Limit)
+    gradient_spikes: Limit = field(default_factory=_count_only)
+
+    def validate(self, field: str) -> None:
+        """Raise `ConfigError` naming the first field whose value cannot be used."""
+        for name, least in {"window_steps": 1, "averaging_steps": 2, "warmup_steps": 2}.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"{field}.{name} is {getattr(self, name)}: it must be at least {least}")
+        if not 0.0 < self.spike_deviations < math.inf:
+            raise ConfigError(f"{field}.spike_deviations is {self.spike_deviations}: it must be above 0")
+        for name in KINDS:
+            getattr(self, name).validate(f"{field}.{name}", self.window_steps)
+
+
+class Anomalies(Callback):
+    """Looks at the figures of every step, which are the same on every rank, so that all ranks decide alike.
+
+    Attributes:
+        spiking: whether the mean loss of the last step was a spike, so that its state may be worth nothing.
+    """
+
+    def __init__(self, config: AnomaliesConfig, checkpoints: Path, warn: Callable[[str], None]) -> None:
+        """``warn`` takes the line about the first, the 10th, the 100th, ... of a kind."""
+        self.spiking = False
+        self._config = config
+        self._checkpoints = checkpoints
+        self._warn = warn
+        self._counts = dict.fromkeys(KINDS, 0)
+        self._streaks = dict.fromkeys(KINDS, 0)
+        self._recent: dict[str, list[int]] = {name: [] for name in KINDS}  # steps within the window
+        self._updated = False  # whether a step of the run was ever applied
+        options = (config.spike_deviations, config.averaging_steps, config.warmup_steps)
+        self._loss, self._gradient = Spikes(*options), Spikes(*options)
+        self._over: str | None = None  # why the run ends
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Steps with each kind of anomaly since the start of the run."""
+        return dict(self._counts)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "counts": dict(self._counts),
+            "streaks": dict(self._streaks),
+            "recent": {name: list(steps) for name, steps in self._recent.items()},
+            "updated": self._updated,
+            "loss": self._loss.state_dict(),
+            "gradient": self._gradient.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._counts, self._streaks, self._recent = state["counts"], state["streaks"], state["recent"]
+        self._updated = state["updated"]
+        self._loss.load_state_dict(state["loss"])
+        self._gradient.load_state_dict(state["gradient"])
+
+    def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
+        applied = trainer.engine.was_step_applied()
+        finding_scale = trainer.has_dynamic_loss_scale and not self._updated
+        norm = metrics["gradient_norm"]
+        if applied and norm is not None and not 0.0 <= norm < math.inf:  # DeepSpeed shows one that is not finite as -1
+            raise AnomalyError(
+                f"stopped after step {trainer.step}: the model was updated with a gradient that is not finite; lower "
+                f"optimizer.lr, look at the data and the precision; the newest checkpoint is in {self._checkpoints}"
+            )
+        self.spiking = self._loss.is_spike(metrics.get("loss"))
+        found = {
+            "nonfinite_steps": applied and metrics.get("nonfinite_samples", 0) > 0,
+            "skipped_steps": not applied,
+            "loss_spikes": self.spiking,
+            "gradient_spikes": self._gradient.is_spike(math.log(norm) if applied and norm else None),
+        }
+        self._updated |= applied
+        for name, happened in found.items():
+            self._counts[name] += happened
+            metrics[name] = self._counts[name]
+            if not (name == "skipped_steps" and finding_scale):
+                self._note(name, happened, trainer.step)
+
+    def on_step_end(self, trainer: Trainer) -> None:
+        if self._over is not None:
+            raise AnomalyError(f"{self._over}; no checkpoint was written of it, the newest is in {self._checkpoints}")
+
+    def _note(self, name: str, happened: bool, step: int) -> None:
+        limit: Limit = getattr(self._config, name)
+        self._streaks[name] = self._streaks[name] + 1 if happened else 0
+        recent = self._recent[name] = [at for at in self._recent[name] if at > step - self._config.window_steps]
+        if not happened:
+            return
+        recent.append(step)
+        what, remedy = KINDS[name]
+        count = self._counts[name]
+        if count == 10 ** (len(str(count)) - 1):
+            self._warn(f"step {step}: {what} (now {count} {name}; metrics.jsonl counts them)")
+        for kind, number in (("consecutive", self._streaks[name]), ("in_window", len(recent))):
+            allowed = getattr(limit, kind)
+            if self._over is None and allowed is not None and number >= allowed:
+                among = (
+                    "consecutive steps" if kind == "consecutive" else f"of the last {self._config.window_steps} steps"
+                )
+                self._over = (
+                    f"stopped after step {step}: {what}, in {number} {among}, the limit anomalies.{name}.{kind}: "
+                    f"{remedy}, or raise the limit"
+                )

@@ -1,0 +1,134 @@
+"""Steps that go wrong in real runs on two ranks: what is counted, what a resume keeps, and what ends the run."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from presence_ds.errors import ConfigError
+from presence_ds.trainer.callbacks.anomalies import AnomaliesConfig, Limit
+from presence_ds.trainer.callbacks.spikes import Spikes
+from presence_ds.trainer.checkpoint import complete_checkpoints
+from tests.engine.precision import fp16_on_any_processor
+from tests.ranks import Ranks
+from tests.trainer import pool_runs
+from tests.trainer.conftest import ROOT, read_metrics
+
+OPTIONS = ["--evaluation.every_steps", "100", "--logging.every_steps", "1", "--anomalies.warmup_steps", "3"]
+COUNTS = ("nonfinite_steps", "skipped_steps", "loss_spikes", "gradient_spikes")
+
+
+def arguments(recipe: Path, run_dir: Path, *more: str) -> list[str]:
+    return [str(recipe), "--run_dir", str(run_dir), *OPTIONS, *more]
+
+
+def counts(run_dir: Path) -> list[tuple[Any, ...]]:
+    return [tuple(line[name] for name in COUNTS) for line in read_metrics(run_dir)]
+
+
+def metric(step: int, **values: float) -> tuple[Any, ...]:
+    return "metric", step, None, values
+
+
+def test_spikes_are_counted_kept_over_a_resume_and_end_the_run_at_the_limit(
+    two_ranks: Ranks, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    """A spike at the limit ends all ranks with 76; a checkpoint due in a spike is put off and so never written."""
+    run_dir = tmp_path / "run"
+    options = [*("--training.steps", "12", "--checkpoint.every_steps", "4", "--checkpoint.keep", "1")]
+    options += ["--anomalies.loss_spikes", "{consecutive: 3, in_window: 4}", "--anomalies.window_steps", "8"]
+    options += ["--anomalies.nonfinite_steps.in_window", "8", "--anomalies.skipped_steps.in_window", "8"]
+    incidents = [metric(4, loss=50.0), metric(6, nonfinite_samples=1), ("signal", 6, 1, "SIGUSR1")]
+    first = two_ranks.run(pool_runs.train, arguments(tiny_recipe, run_dir, *options), *incidents)
+    assert [rank["status"] for rank in first] == [75, 75], first[0]["message"]
+    assert counts(run_dir)[2:] == [(0, 0, 0, 0), (0, 0, 1, 0), (0, 0, 1, 0), (1, 0, 1, 0)]
+    assert [path.name for path in complete_checkpoints(run_dir / "checkpoints")] == ["step_00000006"]  # not of step 4
+    incidents = [metric(step, loss=500.0) for step in (8, 9, 11)]
+    second = two_ranks.run(pool_runs.train, arguments(tiny_recipe, run_dir, *options), *incidents)
+    assert [rank["status"] for rank in second] == [76, 76]
+    assert counts(run_dir)[6:] == [(1, 0, 1, 0), (1, 0, 2, 0), (1, 0, 3, 0), (1, 0, 3, 0), (1, 0, 4, 0)]
+    assert second[0]["message"].startswith(
+        "stopped after step 11: the mean loss rose far above its running mean, in 4 of"
+    )
+    assert "the limit anomalies.loss_spikes.in_window: go on from a checkpoint before" in second[1]["message"]
+    stopped = json.loads((run_dir / "stopped.json").read_text())
+    assert [stopped[name] for name in ("reason", "status", "step")] == ["anomaly", 76, 11]
+    newest = [path.name for path in complete_checkpoints(run_dir / "checkpoints")]
+    assert newest == ["step_00000010"]  # that of step 8 was put off until the spikes had passed
+    third = two_ranks.run(pool_runs.train, arguments(tiny_recipe, run_dir, *options))
+    assert [rank["status"] for rank in third] == [0, 0]
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["anomalies"] == dict(zip(COUNTS, (1, 0, 3, 0), strict=True))
+
+
+def train_in_fp16(*args: Any) -> dict[str, Any]:
+    with fp16_on_any_processor():
+        return pool_runs.train(*args)
+
+
+def test_fp16_may_skip_until_it_has_found_its_loss_scale_but_not_later(
+    two_ranks: Ranks, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    section = json.loads((ROOT / "ds_configs" / "zero2.json").read_text())
+    section["fp16"] = {"initial_scale_power": 28, "hysteresis": 1}
+    (tmp_path / "zero2.json").write_text(json.dumps(section))
+    options = ["--training.precision", "fp16", "--deepspeed", str(tmp_path / "zero2.json"), "--training.steps", "40"]
+    options += ["--anomalies.skipped_steps.consecutive", "3", "--training.gradient_accumulation_steps", "1"]
+    too_large = ("loss_scale", 28, None, 2.0**40)
+    ended = two_ranks.run(train_in_fp16, arguments(tiny_recipe, tmp_path / "run", *options), too_large)
+    assert [rank["status"] for rank in ended] == [76, 76]
+    assert "a gradient was not finite, in 3 consecutive steps" in ended[0]["message"]
+    skipped = [line["skipped_steps"] for line in read_metrics(tmp_path / "run")]
+    assert skipped[:4] == [1, 2, 3, 4]  # beyond the limit, yet healthy
+    assert skipped[28:] == [skipped[27] + 1, skipped[27] + 2, skipped[27] + 3]
+
+
+def test_a_model_that_was_updated_with_no_finite_gradient_is_not_saved(
+    two_ranks: Ranks, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    options = ["--training.steps", "4", "--checkpoint.every_steps", "1"]
+    incident = metric(2, gradient_norm=-1.0)
+    ended = two_ranks.run(pool_runs.train, arguments(tiny_recipe, tmp_path / "run", *options), incident)
+    assert [rank["status"] for rank in ended] == [76, 76]
+    assert "updated with a gradient that is not finite" in ended[0]["message"]
+    assert [path.name for path in complete_checkpoints(tmp_path / "run" / "checkpoints")] == ["step_00000001"]
+
+
+def test_spikes_stand_out_and_a_new_level_does_not_for_long() -> None:
+    rng = random.Random(0)
+    spikes = Spikes(deviations=6.0, averaging_steps=100, warmup_steps=50)
+    falling = [10.0 * 0.99**step + rng.gauss(2.0, 0.05) for step in range(1000)]
+    assert not any(map(spikes.is_spike, falling))
+    assert [spikes.is_spike(value) for value in (3.0, 2.0, float("nan"), None, 9.0)] == [
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]
+    assert not any(spikes.is_spike(rng.gauss(2.0, 0.05)) for _ in range(100))
+    assert spikes.is_spike(2.8)  # two spikes have not widened what counts as ordinary
+    again = Spikes(6.0, 100, 50)
+    again.load_state_dict(spikes.state_dict())
+    level = [rng.gauss(3.0, 0.05) for _ in range(200)]
+    found = [spikes.is_spike(value) for value in level]
+    assert found == [again.is_spike(value) for value in level]
+    assert found[0]
+    assert not any(found[60:])
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (AnomaliesConfig(window_steps=0), "anomalies.window_steps is 0: it must be at least 1"),
+        (AnomaliesConfig(spike_deviations=0.0), "anomalies.spike_deviations is 0.0: it must be above 0"),
+        (AnomaliesConfig(loss_spikes=Limit(consecutive=0)), "anomalies.loss_spikes.consecutive is 0: it must be at"),
+        (AnomaliesConfig(window_steps=50), "anomalies.nonfinite_steps.in_window is 100: it must be from 1 to"),
+    ],
+)
+def test_values_that_cannot_be_used(config: AnomaliesConfig, message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        config.validate("anomalies")
+    assert message in str(raised.value)
