@@ -14,6 +14,7 @@ from deepspeed.constants import default_pg_timeout
 
 from presence_ds.errors import PresenceError
 from presence_ds.trainer.extensions import clear_stale_locks
+from presence_ds.trainer.shared_memory import clear_stale_buffers
 from presence_ds.trainer.stop_signals import StopSignals
 
 T = TypeVar("T")
@@ -49,7 +50,10 @@ class Ranks:
         """
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(cores_per_rank(int(os.environ.get("LOCAL_SIZE", "1"))))
-        clear_stale_locks(int(os.environ.get("LOCAL_RANK", "0")))
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        clear_stale_locks(local_rank)
+        if local_rank == 0:
+            clear_stale_buffers()
         deepspeed.init_distributed(timeout=max(default_pg_timeout, timeout or default_pg_timeout))
         self.rank: int = dist.get_rank()
         self.world_size: int = dist.get_world_size()
