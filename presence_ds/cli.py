@@ -1,5 +1,6 @@
 """The command line: ``presence COMMAND ...``, each command in a file of `presence_ds.commands`."""
 
+import os
 import signal
 import sys
 import time
@@ -8,7 +9,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from presence_ds.commands import estimate, export, prepare, train
 from presence_ds.commands.command import Command
-from presence_ds.errors import ConfigError, PresenceError, Stopped
+from presence_ds.errors import ConfigError, HealthError, PresenceError, Stopped
 from presence_ds.trainer.distributed import environment_rank
 from presence_ds.trainer.launcher import set_environment_defaults
 
@@ -30,6 +31,8 @@ def main(arguments: list[str] | None = None) -> None:
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
             time.sleep(GRACE)  # rank 0 has the same error as a rule, and the launcher then ends this process in silence
         print(f"presence: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        if isinstance(error, HealthError):  # a thread that waits for a dead node might abort an orderly exit
+            os._exit(error.status)
         sys.exit(error.status)
 
 

@@ -58,3 +58,9 @@ class NonFiniteError(AnomalyError):
 
 class CheckpointError(PresenceError):
     """The last checkpoint of a run could not be written; the one before is intact."""
+
+
+class HealthError(PresenceError):
+    """A device or a node is sick; nothing was begun."""
+
+    status = 78
