@@ -25,14 +25,14 @@ def main(arguments: list[str] | None = None) -> None:
     except Stopped as stopped:  # on every rank
         if environment_rank() == 0:
             print(f"presence: {stopped}", file=sys.stderr, flush=True)
+        if isinstance(stopped, HealthError):  # a thread that waits for a dead node might abort an orderly exit
+            os._exit(stopped.status)
         sys.exit(stopped.status)
     except PresenceError as error:
         if environment_rank() != 0:
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
             time.sleep(GRACE)  # rank 0 has the same error as a rule, and the launcher then ends this process in silence
         print(f"presence: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-        if isinstance(error, HealthError):  # a thread that waits for a dead node might abort an orderly exit
-            os._exit(error.status)
         sys.exit(error.status)
 
 

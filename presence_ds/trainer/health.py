@@ -25,7 +25,7 @@ from presence_ds.trainer.health_report import NEVER, Report, judge, message
 REPEATS = 3  # of which the fastest counts: a busy moment is no sickness
 
 
-def measure_health(ranks: Ranks, config: HealthConfig, warn: Callable[[str], None]) -> str:
+def check_health(ranks: Ranks, config: HealthConfig, warn: Callable[[str], None]) -> str:
     """Check on every rank; what was measured, in one line. ``warn`` takes the one line about slow nodes.
 
     Raises:

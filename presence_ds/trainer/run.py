@@ -27,7 +27,7 @@ from presence_ds.data.corpus import TOKENIZER_FOLDER
 from presence_ds.data.prepared import prepared_folder
 from presence_ds.data.token_bytes import token_bytes
 from presence_ds.engine import PresenceConfig
-from presence_ds.errors import HealthError
+from presence_ds.errors import Stopped
 from presence_ds.reweighting.schedule import ScheduleConfig, TemperatureSchedule
 from presence_ds.trainer.callbacks.anomalies import Anomalies
 from presence_ds.trainer.callbacks.callback import Callback
@@ -47,7 +47,7 @@ from presence_ds.trainer.device import device_name, known_peak_tflops
 from presence_ds.trainer.distributed import Ranks
 from presence_ds.trainer.estimate.flops import count_flops
 from presence_ds.trainer.hang_watch import HangWatch, collective_timeout
-from presence_ds.trainer.health import measure_health
+from presence_ds.trainer.health import check_health
 from presence_ds.trainer.learning_rate import build_lr_scheduler
 from presence_ds.trainer.model import build_model, fit_vocabulary
 from presence_ds.trainer.optimizer import build_optimizer
@@ -102,11 +102,20 @@ def train_on(
         plan = make_plan(recipe, recipe_file, world_size=ranks.world_size, bf16_hardware=bf16_hardware)
     directory, resume = open_run_directory(recipe, recipe_file, resolved, ranks, lock)
     with RankLog(None if ranks.is_main else directory.log(ranks.rank)):
-        check_health(recipe, directory, resume, ranks, console)
-        train_in(directory, resume, plan, ranks, signals, console, recipe, resolved, more_callbacks or {})
+        try:
+            if recipe.health.enabled:
+                health = check_health(ranks, recipe.health, partial(warn, ranks))
+                console.print(health, highlight=False, soft_wrap=True)
+            trainer = set_up(directory, resume, plan, ranks, signals, console, recipe, resolved, more_callbacks or {})
+        except Stopped as stopped:
+            if ranks.is_main:
+                step = 0 if resume is None else resume.manifest.step
+                write_stopped(directory, stopped.reason, str(stopped), stopped.status, step)
+            raise
+        trainer.fit()
 
 
-def train_in(
+def set_up(
     directory: RunDirectory,
     resume: Resume | None,
     plan: Plan,
@@ -116,8 +125,8 @@ def train_in(
     recipe: Recipe,
     resolved: dict[str, Any],
     more_callbacks: dict[str, Callback],
-) -> None:
-    """`train_on` with the run directory open."""
+) -> Trainer:
+    """Everything before the first step, with the run directory open."""
     corpus = load_corpus(recipe, directory, ranks)
     with ranks.agreement():
         fit_vocabulary(plan.model_config, recipe.model, corpus.tokenizer)
@@ -157,7 +166,7 @@ def train_in(
     console.print(corpus.report.table())
     print_setup(console, setup_facts(recipe, plan, trainer, directory))
     ranks.set_up()
-    trainer.fit()
+    return trainer
 
 
 def open_run_directory(
@@ -177,21 +186,6 @@ def open_run_directory(
                 write_recipe(directory, resolved)
             directory.checkpoints.mkdir(exist_ok=True)
     return directory, resume
-
-
-def check_health(
-    recipe: Recipe, directory: RunDirectory, resume: Resume | None, ranks: Ranks, console: RichConsole
-) -> None:
-    """Check devices and links; a run that ends here says so in stopped.json."""
-    if not recipe.health.enabled:
-        return
-    try:
-        console.print(measure_health(ranks, recipe.health, partial(warn, ranks)), highlight=False, soft_wrap=True)
-    except HealthError as error:
-        if ranks.is_main:
-            step = 0 if resume is None else resume.manifest.step
-            write_stopped(directory, "health", str(error), error.status, step)
-        raise
 
 
 def write_recipe(directory: RunDirectory, resolved: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ RUN_DIR/
   scores/           loss, self-influence and weight of every sample (parquet)
   checkpoints/      step_*/ and the pointer `latest` (`presence_ds.trainer.checkpoint`)
   logs/             what ranks other than 0 print (`presence_ds.trainer.rank_log`)
+  slurm/            what its jobs know of each other (`slurm/` of the repository)
   lock              held by the run in progress (`presence_ds.trainer.run_lock`)
   wandb_run_id      with wandb enabled
   stopped.json      written when it has ended early: why, and after which step
@@ -40,6 +41,7 @@ class RunDirectory:
         self.scores = self.path / "scores"
         self.checkpoints = self.path / "checkpoints"
         self.logs = self.path / "logs"
+        self.slurm = self.path / "slurm"
         self.lock = self.path / "lock"
         self.wandb_run_id = self.path / "wandb_run_id"
         self.stopped = self.path / "stopped.json"
@@ -66,7 +68,7 @@ class RunDirectory:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            content = set(os.listdir(self.path)) - {self.lock.name, _temporary(self.recipe).name}
+            content = set(os.listdir(self.path)) - {self.lock.name, self.slurm.name, _temporary(self.recipe).name}
         except OSError as error:
             raise ConfigError(f"run_dir is {self.path}: it cannot be made ({error.strerror})") from None
         if not os.access(self.path, os.W_OK | os.X_OK):

@@ -10,7 +10,7 @@ import torch
 from presence_ds.errors import ConfigError, HealthError
 from presence_ds.trainer import health
 from presence_ds.trainer.distributed import Ranks as TrainerRanks
-from presence_ds.trainer.health import measure_health, partners
+from presence_ds.trainer.health import check_health, partners
 from presence_ds.trainer.health_config import HealthConfig
 from presence_ds.trainer.health_report import NEVER, Report, judge
 from tests.ranks import Ranks
@@ -44,7 +44,7 @@ def measured(part: str, how: str | None, on_slow: Any = "warn") -> tuple[str, li
     warnings: list[str] = []
     try:
         with Sick(part, how):
-            return measure_health(
+            return check_health(
                 TrainerRanks(), HealthConfig(seconds=3.0, slow_factor=4.0, on_slow=on_slow), warnings.append
             ), warnings
     except HealthError as error:
