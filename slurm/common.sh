@@ -7,7 +7,7 @@ fail() {
     exit 2
 }
 
-# prepare RECIPE [--section.field value ...]: read the site's settings, find the run directory and look whether it can be
+# prepare RECIPE [--section.field value ...]: read the site's settings, find the run directory, look whether it can be
 # written to. Sets RUN_DIR and STEP, the command that trains.
 prepare() {
     if [ "$#" -lt 1 ] || [ "${1#-}" != "$1" ]; then
@@ -46,7 +46,7 @@ check_disk() {
         fail "run_dir is $RUN_DIR: nothing can be written there; free space or quota, or name another directory"
     free="$(($(df --output=avail -k "$RUN_DIR" | tail -n 1) / 1048576))"
     [ "$free" -ge "${MIN_FREE_GIB:-1}" ] ||
-        fail "run_dir is $RUN_DIR: $free GiB are free there, MIN_FREE_GIB is $MIN_FREE_GIB; free some, or name another directory"
+        fail "run_dir is $RUN_DIR: $free GiB are free, MIN_FREE_GIB is $MIN_FREE_GIB; free some, or name another one"
 }
 
 # The command that trains, as one job step on every node.
@@ -91,6 +91,11 @@ outcome() {
 # stopped FIELD: a field of stopped.json.
 stopped() {
     sed -n "s/^ *\"$1\": \"\{0,1\}\([^\",]*\).*/\1/p" "$RUN_DIR/stopped.json"
+}
+
+# The name of the newest checkpoint; none before the first.
+newest_checkpoint() {
+    cat "$RUN_DIR/checkpoints/latest" 2>/dev/null || echo none
 }
 
 # leave STATUS: end the job as the run did: 0, what the trainer says in stopped.json, or else the status of the step.

@@ -16,7 +16,7 @@ export SBATCH_GPUS_PER_NODE=8 # leave it out on a cluster without GPUs: two rank
 
 # The Python that has presence_ds, on a file system that every node sees; inside a container, the container's.
 PRESENCE_PYTHON="$PRESENCE_HOME/.venv/bin/python"
-# module load cuda/12.8 gcc/13 # DeepSpeed compiles operators at the first start: a compiler, and CUDA's of torch's version
+# module load cuda/12.8 gcc/13 # DeepSpeed compiles operators at the first start, with the CUDA of torch's version
 
 # A container: pyxis (enroot, a plugin of srun's), apptainer, or none. Mount what recipes and run directories name.
 CONTAINER=none

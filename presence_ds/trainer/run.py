@@ -265,7 +265,7 @@ def make_callbacks(
         callbacks["metrics_file"] = MetricsFile(directory.metrics)
         callbacks["console"] = Console(console)
         if recipe.wandb.enabled:
-            callbacks["wandb"] = WandbRun(recipe.wandb, directory, resolved, console.print)
+            callbacks["wandb"] = WandbRun(recipe.wandb, directory, resolved, console.print, recipe.stop.signal_numbers)
     if recipe.reference.sources:
         trusted = corpus.train.of_sources([corpus.source_names.index(name) for name in recipe.reference.sources])
         stream = BatchStream(build_loader(trusted, **loader_options(recipe, ranks)))

@@ -66,7 +66,7 @@ class Cluster:
 
     folder: Path
     nodes: list[str] = field(default_factory=lambda: ["127.0.0.11", "127.0.0.12"])
-    cpus: int = 16  # of each node, whatever the machine has
+    cpus: int = 32  # of each node, whatever the machine has
 
     def __post_init__(self) -> None:
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}

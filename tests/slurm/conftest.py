@@ -14,6 +14,7 @@ from tests.slurm.cluster import PACKAGES, Cluster, missing_programs, wait_for
 from tests.trainer.conftest import ROOT, corpus_file, environment, write_recipe
 
 __all__ = ["corpus_file", "environment"]
+RUNNING = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED")
 LONG_ENOUGH = 240.0  # seconds for a start, a few steps and an end
 SITE = f"""
 PRESENCE_PYTHON={sys.executable}
@@ -65,7 +66,7 @@ class Jobs:
 
     def log(self, job: str) -> str:
         """What a job has printed so far."""
-        return "".join(path.read_text() for path in self.work.glob(f"*-{job}.log"))
+        return "".join(path.read_text() for path in sorted(self.work.glob(f"*-{job}*.log")))
 
     def wait(self, job: str, *states: str) -> dict[str, str]:
         """Wait until a job is in one of ``states``; what SLURM says of it."""
@@ -83,14 +84,24 @@ class Jobs:
         return found["JobState"]
 
     def wait_for_step(self, job: str, run_dir: Path, step: int) -> None:
-        """Wait until a run has logged an optimizer step."""
+        """Wait until this start of a job has logged so many optimizer steps of a run."""
 
         def logged() -> bool:
-            assert self.state(job) in ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING"), self.log(job)
+            assert self.state(job) in RUNNING, self.log(job)
+            count = self.cluster.job(job)["Restarts"]
             path = run_dir / "metrics.jsonl"
-            return path.is_file() and f'"step": {step},' in path.read_text()
+            return path.is_file() and path.read_text().count(f'"slurm_restart_count": {count},') >= step
 
         wait_for(logged, f"job {job}: {self.log(job)}", LONG_ENOUGH)
+
+    def wait_for_restart(self, job: str, count: int) -> None:
+        """Wait until a job has been requeued so many times."""
+
+        def requeued() -> bool:
+            assert self.state(job) in RUNNING, self.log(job)
+            return self.cluster.job(job)["Restarts"] == str(count)
+
+        wait_for(requeued, f"job {job}: {self.log(job)}", LONG_ENOUGH)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Two-node runs by every template that trains once."""
 
 import json
-from pathlib import Path
 
 from tests.slurm.conftest import Jobs
 from tests.trainer.conftest import ROOT, read_metrics
