@@ -7,13 +7,19 @@ import time
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from presence_ds.commands import estimate, export, prepare, train
+from presence_ds.commands import estimate, export, prepare, slurm, train
 from presence_ds.commands.command import Command
 from presence_ds.errors import ConfigError, HealthError, PresenceError, Stopped
 from presence_ds.trainer.distributed import environment_rank
 from presence_ds.trainer.launcher import set_environment_defaults
 
-COMMANDS: dict[str, Command] = {"train": train, "prepare": prepare, "estimate": estimate, "export": export}
+COMMANDS: dict[str, Command] = {
+    "train": train,
+    "slurm": slurm,
+    "prepare": prepare,
+    "estimate": estimate,
+    "export": export,
+}
 GRACE = 20.0  # seconds
 
 

@@ -4,8 +4,9 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -42,12 +43,14 @@ class Jobs:
     Attributes:
         home: PRESENCE_HOME of the jobs: the templates of the repository, and a site file.
         work: where jobs are submitted; holds a recipe, tiny.yaml.
+        requeued: when a job was first seen to wait for its next start, by job and number of restarts.
     """
 
     cluster: Cluster
     home: Path
     work: Path
     environment: dict[str, str]
+    requeued: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def sbatch(
         self, template: str, *arguments: str | Path, options: tuple[str, ...] = (), **variables: str
@@ -77,10 +80,15 @@ class Jobs:
         return found
 
     def state(self, job: str) -> str:
-        """State of a job; a requeued one need not wait for its turn."""
+        """State of a job; a requeued one need not wait the two minutes that SLURM gives it.
+
+        But some seconds: SLURM refuses to start a job within the second in which it was ended (credential revoked).
+        """
         found = self.cluster.job(job)
         if found["JobState"] == "PENDING" and found["Reason"] == "BeginTime":
-            self.cluster.command("scontrol", "update", f"JobId={job}", "StartTime=now")
+            since = self.requeued.setdefault((job, found["Restarts"]), time.monotonic())
+            if time.monotonic() > since + 3.0:
+                self.cluster.command("scontrol", "update", f"JobId={job}", "StartTime=now")
         return found["JobState"]
 
     def wait_for_step(self, job: str, run_dir: Path, step: int) -> None:
