@@ -61,3 +61,25 @@ def test_jobs_that_cannot_run_say_why_in_one_line(jobs: Jobs) -> None:
     refused("the job has no GPUs", settings=SITE + "export SBATCH_GPUS_PER_NODE=8")
     refused("CONTAINER is podman in slurm/site.sh: it must be none", settings=SITE + "CONTAINER=podman")
     refused("there is no run 8: TAUS, LAYERS and SEEDS make 8, --array=0-7", "sweep.sbatch", array=8, TAUS="1 2")
+
+
+def test_containers_are_given_what_they_have_to_run(jobs: Jobs) -> None:
+    """Neither runtime is here: a stand-in for apptainer shows what it was told, and srun does not know pyxis."""
+    runtime = jobs.work / "apptainer"
+    runtime.write_text('#!/bin/sh\nwhile [ "$1" != image.sif ]; do echo "$1"; shift; done; shift; exec "$@"\n')
+    runtime.chmod(0o755)
+    settings = SITE + "PRESENCE_PYTHON=echo\nCONTAINER_IMAGE=image.sif CONTAINER_MOUNTS=/shared\n"
+    site = jobs.home / "slurm" / "site.sh"
+    site.write_text(f'{settings}CONTAINER=apptainer\nPATH="{jobs.work}:$PATH"\n')
+    run_dir = str(jobs.work / "run")
+    job = jobs.submit("train.sbatch", "--training.steps", "7", options=("--nodes=1",), RUN_DIR=run_dir)
+    jobs.wait(job, "FAILED")  # nothing was trained
+    assert jobs.log(job).splitlines() == [
+        *("exec", "--nv", "--bind", "/shared", "--pwd", str(jobs.work)),
+        f"-m presence_ds.train tiny.yaml --training.steps 7 --run_dir {run_dir}",
+        f"presence: failed: {run_dir}",
+    ]
+    site.write_text(settings + "CONTAINER=pyxis\n")
+    job = jobs.submit("train.sbatch", options=("--nodes=1",), RUN_DIR=run_dir)
+    jobs.wait(job, "FAILED")
+    assert "unrecognized option '--container-image=image.sif'" in jobs.log(job)
