@@ -1,12 +1,13 @@
 """The DeepSpeed engine with PRESENCE inside its three calls."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from deepspeed.runtime.engine import DeepSpeedEngine
 
+from presence_ds.engine.checks import check_compilable
 from presence_ds.engine.model_description import describe_model
 from presence_ds.engine.presence import Presence
 from presence_ds.engine.zero import (
@@ -155,9 +156,21 @@ class PresenceEngine(DeepSpeedEngine):
             self.presence.undo_step()
         self._reset_step()
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Not available: compiled code would pass over the layer rules."""
-        raise ConfigError("engine.compile is called: PRESENCE runs the model as it is, leave the call out")
+    def compile(self, backend: str = "inductor", compile_kwargs: Mapping[str, Any] | None = None) -> None:
+        """Run the passes of training that are ordinary forwards through `torch.compile`: call it before training.
+
+        These are the weighted passes of strategy two_pass, and every pass of signal loss. Scoring runs the layer rules
+        in place of the layers, and evaluation the model, as they are.
+
+        Args:
+            backend: of `torch.compile`.
+            compile_kwargs: its other arguments.
+
+        Raises:
+            ConfigError: there is no ordinary forward, or ZeRO-3 gathers parameters inside of it.
+        """
+        check_compilable(self.presence.config, self.zero_optimization_stage(), "engine.compile is called")
+        self.presence.compile(backend, compile_kwargs or {})
 
     def save_checkpoint(  # type: ignore[no-untyped-def]
         self, save_dir, tag=None, client_state=None, *args, **kwargs
