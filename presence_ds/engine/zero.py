@@ -29,6 +29,11 @@ def is_partitioned(parameter: Tensor) -> bool:
     return bool(status != ZeroParamStatus.AVAILABLE)
 
 
+def gathers_parameters(model: nn.Module) -> bool:
+    """Whether a forward of ``model`` is a collective, because ZeRO-3 gathers its parameters (private: ``ds_id``)."""
+    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+
+
 def pose_as_whole(parameter: Tensor) -> None:
     """Give a partitioned parameter a stand-in of its full shape that holds one number.
 
