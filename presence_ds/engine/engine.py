@@ -13,6 +13,7 @@ from presence_ds.engine.presence import Presence
 from presence_ds.engine.zero import (
     can_divide_gradients,
     dividing_gradients,
+    forget_release_plan,
     is_managed,
     loss_scale,
     loss_scale_exhausted_is_nonfinite,
@@ -79,10 +80,13 @@ class PresenceEngine(DeepSpeedEngine):
             )
             return loss
 
-        loss = self.forward_as(micro_step, *args, **batch)
-        self._micro_steps += 1
         if self.presence.deferred:
-            self._deferred_loss = loss
+            # By the module itself, a forward and a backward after it, as in the weighted pass: ZeRO-3 prefetches
+            # parameters only where modules come in the order of the pass before.
+            loss = self._deferred_loss = micro_step(self.module, *args, **batch)
+        else:
+            loss = self.forward_as(micro_step, *args, **batch)
+        self._micro_steps += 1
         return loss
 
     def observe_reference(self, *args: Any, **batch: Any) -> None:
@@ -125,6 +129,12 @@ class PresenceEngine(DeepSpeedEngine):
         finally:
             super().set_gradient_accumulation_boundary(self._stated_boundary)
         return loss
+
+    def train(self, mode: bool = True) -> None:
+        """DeepSpeed's."""
+        if mode and not self.module.training:
+            forget_release_plan()
+        super().train(mode)
 
     def set_gradient_accumulation_boundary(self, is_boundary: bool | None) -> None:
         """DeepSpeed's; to be called before the forward, which weighs the micro-batches at the optimizer step's last."""
