@@ -1,13 +1,14 @@
-"""Where documents come from: local files, or the Python packages of this environment."""
+"""Where documents come from: local files, datasets of the hub, or the Python packages of this environment."""
 
 import glob
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from presence_ds.data import python_packages
+from presence_ds.data import hub, python_packages
 from presence_ds.data.readers import (
     DECOMPRESSORS,
     DEFAULT_MAX_BYTES,
@@ -39,15 +40,20 @@ class SourceConfig:
     Args:
         name: Name of the source in metrics and score records.
         path: File, folder or glob ("texts/**/*.jsonl"), or a list of them, relative to the working directory. A folder
-            stands for every file below it with a known ending. Not used by python_packages.
+            stands for every file below it with a known ending. With hub: a name on the hub ("allenai/c4"), or a folder.
+            Not used by python_packages.
         format: text; jsonl, an object per line; json, an array of objects, an object of arrays, or an object per line;
-            parquet; arrow, stream or file; or python_packages, English prose and code out of the Python packages
-            installed in this environment (nothing is downloaded, nothing imported). None: inferred from the files'
-            endings (.txt .text .md, .jsonl .ndjson, .json, .parquet .pq, .arrow). Each may be compressed as a whole,
-            which .gz, .zst, .bz2 or .xz at the end says.
+            parquet; arrow, stream or file; hub, whatever load_dataset of datasets loads, downloaded once into its
+            cache; or python_packages, English prose and code out of the Python packages installed in this environment
+            (nothing is downloaded, nothing imported). None: inferred from the files' endings (.txt .text .md, .jsonl
+            .ndjson, .json, .parquet .pq, .arrow). Each may be compressed as a whole, which .gz, .zst, .bz2 or .xz at
+            the end says.
+        subset: Which of the configurations of a dataset of the hub ("en"). None: the only one, or its default.
+        split: Which split of a dataset of the hub.
+        revision: Branch, tag or commit of a dataset of the hub. None: the newest.
         documents: What one document is in a text file: the whole file, each line, or each paragraph (paragraphs are
             separated by blank lines).
-        text_field: Field (jsonl, json) or column (parquet, arrow) that holds the text.
+        text_field: Field (jsonl, json) or column (parquet, arrow, hub) that holds the text.
         id_field: Field or column that holds the document's id, a string or an integer. None: the file's name and the
             line or row.
         content: What python_packages takes: the docstrings of each module, or its code without the docstrings.
@@ -61,7 +67,10 @@ class SourceConfig:
 
     name: str
     path: str | list[str] | None = None
-    format: Literal["text", "jsonl", "json", "parquet", "arrow", "python_packages"] | None = None
+    format: Literal["text", "jsonl", "json", "parquet", "arrow", "hub", "python_packages"] | None = None
+    subset: str | None = None
+    split: str = "train"
+    revision: str | None = None
     documents: Literal["file", "line", "paragraph"] = "file"
     text_field: str = "text"
     id_field: str | None = None
@@ -78,6 +87,7 @@ class SourceConfig:
             raise ConfigError(f"{field}.path is set: python_packages reads this environment and takes no path")
         if self.format != "python_packages" and not self.path:
             raise ConfigError(f"{field}.path is not set: give a file, a folder, a glob or a list of them")
+        self._validate_hub(field)
         if self.max_megabytes is not None and not self.max_megabytes > 0:
             raise ConfigError(
                 f"{field}.max_megabytes is {self.max_megabytes}: it must be above 0, or null for no limit"
@@ -91,6 +101,23 @@ class SourceConfig:
                 f"{field}.min_megabytes is {self.min_megabytes:g}, above max_megabytes {self.max_megabytes:g}, where "
                 f"reading stops: it must be at most that"
             )
+
+    def _validate_hub(self, field: str) -> None:
+        if self.format == "hub":
+            if not isinstance(self.path, str):
+                raise ConfigError(f"{field}.path is {self.path}: with format hub it must be one name or folder")
+            if not re.fullmatch(r"\w+(\.\w+)*", self.split):
+                raise ConfigError(
+                    f"{field}.split is {self.split!r}: it must name a split; max_megabytes takes a part of one"
+                )
+            return
+        for name, value, default in (
+            ("subset", self.subset, None),
+            ("split", self.split, "train"),
+            ("revision", self.revision, None),
+        ):
+            if value != default:
+                raise ConfigError(f"{field}.{name} is {value} and format is {self.format}: it is for format hub alone")
 
 
 @dataclass
@@ -113,21 +140,32 @@ OnBadFile = Literal["stop", "skip"]
 
 @dataclass(frozen=True)
 class SourceFile:
-    """An input file, the part of its path that enters document ids, and the format it is read in."""
+    """An input file, the part of its path that enters document ids, and the format it is read in.
+
+    Attributes:
+        rows_before: rows of the files that make up one table with this one and come before it.
+    """
 
     path: Path
     name: str
     format: str
+    rows_before: int = 0
 
 
 def find_files(source: SourceConfig) -> list[SourceFile]:
-    """List the input files of a source in the order they are read.
+    """List the input files of a source in the order they are read; a dataset of the hub is downloaded for it.
 
     Raises:
-        DataError: a file or folder does not exist, a glob matches nothing, or a format cannot be told.
+        DataError: a file or folder does not exist, a glob matches nothing, a format cannot be told, or a dataset of the
+            hub cannot be loaded.
     """
     if source.format == "python_packages":
         return [SourceFile(path, name, "python_packages") for path, name in python_packages.find_modules()]
+    if source.format == "hub":
+        assert isinstance(source.path, str)  # SourceConfig.validate
+        loaded = hub.load_files(source.name, source.path, source.subset, source.split, source.revision)
+        name = hub.dataset_name(source.path)
+        return [SourceFile(path, name, "arrow", rows_before) for path, rows_before in loaded]
     patterns = [source.path] if isinstance(source.path, str) else source.path
     assert patterns is not None  # SourceConfig.validate
     found: dict[Path, Path] = {}  # file -> the folder its name is relative to
@@ -266,4 +304,5 @@ def _read(source: SourceConfig, file: SourceFile, max_bytes: int) -> Iterator[Do
         return read_jsonl(file.path, file.name, *fields)
     if file.format == "json":
         return read_json(file.path, file.name, *fields)
-    return read_table(file.path, file.name, "parquet" if file.format == "parquet" else "arrow", *fields)
+    kind: Literal["parquet", "arrow"] = "parquet" if file.format == "parquet" else "arrow"
+    return read_table(file.path, file.name, kind, *fields, rows_before=file.rows_before)

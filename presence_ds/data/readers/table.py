@@ -18,9 +18,17 @@ BINARY = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.str
 
 
 def read_table(
-    path: Path, name: str, kind: Literal["parquet", "arrow"], text_field: str, id_field: str | None, max_bytes: int
+    path: Path,
+    name: str,
+    kind: Literal["parquet", "arrow"],
+    text_field: str,
+    id_field: str | None,
+    max_bytes: int,
+    rows_before: int = 0,
 ) -> Iterator[Document | BadRow]:
-    """Read the rows of a parquet or arrow file. Ids are ``name:row``, counted from 1, unless ``id_field`` is given.
+    """Read the rows of a parquet or arrow file. Ids are ``name:row`` unless ``id_field`` is given.
+
+    Rows are counted from 1, or in the ids from ``rows_before`` + 1.
 
     Raises:
         DataError: the file has no column of that name.
@@ -40,7 +48,7 @@ def read_table(
                     yield BadRow(location, f'field "{columns[row.index(NOT_UTF8)]}" is not valid UTF-8')
                     continue
                 fields = dict(zip(columns, row, strict=True))
-                yield from_fields(fields, f"{name}:{number}", location, text_field, id_field, max_bytes)
+                yield from_fields(fields, f"{name}:{rows_before + number}", location, text_field, id_field, max_bytes)
 
 
 def _values(column: pa.Array) -> list[Any]:
