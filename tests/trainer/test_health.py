@@ -1,7 +1,9 @@
 """The health check: on real ranks of which one is made sick, and whom it names among many."""
 
+import json
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from presence_ds.trainer.health import check_health, partners
 from presence_ds.trainer.health_config import HealthConfig
 from presence_ds.trainer.health_report import NEVER, Report, judge
 from tests.ranks import Ranks
+from tests.trainer import pool_runs
 
 HERE = socket.gethostname()
 
@@ -49,6 +52,13 @@ def measured(part: str, how: str | None, on_slow: Any = "warn") -> tuple[str, li
             ), warnings
     except HealthError as error:
         return str(error), warnings
+
+
+def trained(arguments: list[str]) -> tuple[int, str]:
+    """The status of a run of which rank 1 is silent, and what it says."""
+    with Sick("multiply", "silent"):
+        ended = pool_runs.train(arguments)
+    return ended["status"], ended["message"]
 
 
 def wrong() -> tuple[str, list[str]]:
@@ -93,6 +103,17 @@ def test_a_device_that_is_silent_or_wrong_is_named(two_ranks: Ranks) -> None:
         assert said.startswith(f"health check: {HERE}, rank 1 (cpu) did not multiply matrices in time. Leave the node")
     for said, _ in two_ranks.run(wrong):
         assert said.startswith(f"health check: {HERE}, rank 1 (cpu) multiplies matrices wrongly. Leave the node out")
+
+
+def test_a_run_on_a_sick_device_ends_before_it_begins(two_ranks: Ranks, tiny_recipe: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    arguments = [str(tiny_recipe), "--run_dir", str(run_dir), "--health.seconds", "2"]
+    for status, said in two_ranks.run(trained, arguments):
+        assert status == 78
+        assert said.startswith(f"health check: {HERE}, rank 1 (cpu) did not multiply matrices in time")
+    stopped = json.loads((run_dir / "stopped.json").read_text())
+    assert [stopped[name] for name in ("reason", "status", "step")] == ["health", 78, 0]
+    assert not (run_dir / "corpus").exists()
 
 
 def test_a_link_that_is_silent_is_named_by_its_ends(two_ranks: Ranks) -> None:
