@@ -14,7 +14,7 @@ quickstart: install
 test: install-dev
 	$(BIN)/python -m pytest --ignore=tests/slurm $(ARGS)
 
-# The templates on a real Slurm of two nodes on this machine; ARGS="-m 'not long'" is the short form.
+# The templates on a real Slurm on this machine; ARGS="-m 'not long'" is the short form.
 test-slurm: install-dev slurm-packages
 	$(BIN)/python -m pytest tests/slurm $(ARGS)
 

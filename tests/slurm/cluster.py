@@ -65,7 +65,7 @@ class Cluster:
     """
 
     folder: Path
-    nodes: list[str] = field(default_factory=lambda: ["127.0.0.11", "127.0.0.12"])
+    nodes: list[str] = field(default_factory=lambda: ["127.0.0.11", "127.0.0.12", "127.0.0.13"])
     cpus: int = 32  # of each node, whatever the machine has
 
     def __post_init__(self) -> None:

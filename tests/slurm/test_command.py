@@ -43,7 +43,7 @@ def test_what_is_refused_at_submission(jobs: Jobs, presence_slurm: Run) -> None:
         assert errors.count("\n") == 1
 
     refused("sbatch refuses the job: sbatch: error: invalid partition specified: nowhere", "--partition=nowhere")
-    refused("sbatch refuses the job: allocation failure: Requested node configuration is not", "--nodes=3")
+    refused("sbatch refuses the job: allocation failure: Requested node configuration is not", "--nodes=4")
     refused("training.steps is 0: it must be at least 1", "--training.steps=0")
     refused(f"run_dir is {occupied}/run: it cannot be made", "--run_dir", occupied / "run")
     site.write_text(SITE + "export SBATCH_PARTITION=elsewhere\n")

@@ -57,15 +57,15 @@ def test_signal_and_requeue(jobs: Jobs) -> None:
 
 @pytest.mark.long
 def test_a_node_goes_down(jobs: Jobs) -> None:
-    """The ranks of the other node lose their peers; the job goes on when the node is back."""
+    """The ranks of the other node lose their peers; the job goes on with a third node."""
     run_dir = jobs.work / "run"
     job = jobs.submit("train_preemptible.sbatch", *OPTIONS, *PER_NODE, options=TWO_NODES, RUN_DIR=str(run_dir))
     jobs.wait_for_step(job, run_dir, 35)
     node = jobs.cluster.nodes[1]
     jobs.cluster.kill_node(node)
     jobs.wait_for_restart(job, 1)
+    assert jobs.wait(job, "COMPLETED")["NodeList"] == "127.0.0.[11,13]"
     jobs.cluster.start_node(node)
-    jobs.wait(job, "COMPLETED")
     assert {line["slurm_restart_count"] for line in read_metrics(run_dir)} == {0, 1}
     assert what_must_agree(run_dir) == undisturbed(jobs)
 

@@ -2,7 +2,7 @@
 
     python -m tests.soak.preempt --preemptions 20 --seed 0
 
-Starts a cluster of two nodes in a temporary folder (`tests.slurm.cluster`) and submits slurm/train_preemptible.sbatch
+Starts a cluster in a temporary folder (`tests.slurm.cluster`) and submits slurm/train_preemptible.sbatch
 with two ranks, ZeRO 2 and 3 in turn. At random instants, starts included, the batch script is sent USR1 as ahead of a
 time limit, or the job is taken off its nodes by `scontrol requeue`. Prints what was done and ends with the count; exit
 status 1 and the job's log if a job does not go on or anything a run leaves differs.
