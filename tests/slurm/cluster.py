@@ -23,6 +23,7 @@ PACKAGES = "slurm-wlm and munge"
 PATIENCE = 60.0  # seconds for a daemon to answer
 CONFIGURATION = """
 ClusterName=presence
+FirstJobId={first_job}
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={port}
 SlurmUser={user}
@@ -86,7 +87,11 @@ class Cluster:
                 probe.bind(("127.0.0.1", 0))
             ports = [probe.getsockname()[1] for probe in probes]
         text = CONFIGURATION.format(
-            host=socket.gethostname(), port=ports[0], user=getpass.getuser(), folder=self.folder
+            host=socket.gethostname(),
+            port=ports[0],
+            user=getpass.getuser(),
+            folder=self.folder,
+            first_job=ports[0],  # jobs listen on ports by their numbers, also those of another cluster on this machine
         )
         for name, port in zip(self.nodes, ports[1:], strict=True):
             text += f"NodeName={name} NodeAddr=127.0.0.1 NodeHostname={socket.gethostname()} Port={port} "
