@@ -58,7 +58,8 @@ class StreamedBatches(Iterator[dict[str, Any]]):
     @property
     def source_epochs(self) -> dict[str, float]:
         """Epochs of each source, by name, on this rank's lanes, to within a file."""
-        return self._samples.stream.epochs(self._states)
+        own = {number: state for number, state in self._states.items() if self._samples.has_lane(number)}
+        return self._samples.stream.epochs(own)
 
     def prime(self) -> None:
         """Read the first sample of every lane of this rank.

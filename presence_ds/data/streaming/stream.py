@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -130,6 +131,10 @@ class RankSamples(IterableDataset[LaneSample | PresenceError]):
         self.world_size = world_size
         self.position = 0
         self.states: dict[int, dict[str, Any]] = {}
+
+    def has_lane(self, number: int) -> bool:
+        """Whether some of the rank's positions are on the lane."""
+        return (number - self.rank) % math.gcd(self.world_size, self.stream.streaming.lanes) == 0
 
     def __iter__(self) -> Iterator[LaneSample | PresenceError]:
         """Samples; an error is yielded, as a worker that raises it would hide it in a traceback, and ends them."""
