@@ -36,7 +36,7 @@ from presence_ds.data.corpus import (
 from presence_ds.data.hashing import text_hash, unit_hash
 from presence_ds.data.noise import NoiseConfig, is_copied, shuffle_words
 from presence_ds.data.one_document import one_document_per_sample
-from presence_ds.data.packing import pack
+from presence_ds.data.packing import Tokens, pack
 from presence_ds.data.report import CorpusReport, SourceReport
 from presence_ds.data.rows import Document
 from presence_ds.data.sources import Skipped, SourceConfig, SourceFile, find_files, read_documents
@@ -254,7 +254,7 @@ class _Builder:
         report = self.reports[part][name]
         task = self.progress.add_task(f"pack {part}: {name}", total=self.num_read[part, name] or None)
 
-        def tokenized() -> Iterator[tuple[str, list[int]]]:
+        def tokenized() -> Iterator[tuple[str, Tokens]]:
             for batch in batches:
                 for document, tokens in zip(batch, encode(tokenizer, [d.text for d in batch]), strict=True):
                     report.documents += 1

@@ -154,6 +154,7 @@ def test_one_order_over_changes_of_ranks_and_micro_batches(
     assert len(set(taken)) > 100
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
 @pytest.mark.parametrize("num_workers", [1, 2, 3])
 def test_one_order_while_workers_read_ahead(
     num_workers: int, make: MakeConfig, tokenizer: PreTrainedTokenizerBase

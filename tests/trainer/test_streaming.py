@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 import yaml
@@ -32,7 +33,7 @@ def streaming_recipe(tiny_recipe: Path, tmp_path: Path) -> Path:
         "sources": [lines | {"weight": 3.0}, more | {"weight": 1.0}],
         "validation_sources": [{"name": "dev", "path": str(tmp_path / "dev.txt"), "documents": "line"}],
         "noise": None,
-        "streaming": {"lanes": 4, "buffer_samples": 4},
+        "streaming": {"lanes": 4, "buffer_samples": 4, "tokenizer_megabytes": 0.005},
     }
     tiny_recipe.write_text(yaml.safe_dump(recipe))
     return tiny_recipe
@@ -43,13 +44,13 @@ def test_a_run_is_the_same_with_workers_and_resumed(
 ) -> None:
     """To the bit; and the rest of it on one rank has the same samples in every step."""
     whole, run_dir, alone = tmp_path / "whole", tmp_path / "run", tmp_path / "alone"
-    options = arguments(streaming_recipe, whole, *SAME_BATCH, *STILL)
+    options = arguments(streaming_recipe, whole, *SAME_BATCH, *STILL, "--training.steps", "8")
     finished = presence_train(*options, "--data.num_workers", "2", environment=environment, cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr
     assert "dev" in finished.stdout
-    assert "Caught" not in finished.stderr
+    assert "TOKENIZERS_PARALLELISM" not in finished.stderr
     options[options.index(str(whole))] = str(run_dir)
-    stopped = two_ranks.run(pool_runs.train, options, ("signal", 5, 1, "SIGTERM"))
+    stopped = two_ranks.run(pool_runs.train, options, ("signal", 3, 1, "SIGTERM"))
     assert [part["status"] for part in stopped] == [75, 75]
     shutil.copytree(run_dir, alone)
     parts = two_ranks.run(pool_runs.train, [str(run_dir / "recipe.yaml")])
@@ -69,21 +70,24 @@ def test_a_run_is_the_same_with_workers_and_resumed(
 def test_a_fault_in_the_text_ends_the_run_on_every_rank(
     two_ranks: Ranks, streaming_recipe: Path, tmp_path: Path
 ) -> None:
-    """Met before the first step, or by one rank in the middle of the run."""
+    """Met before the first step, or by the rank that has the last lane in the middle of the run."""
     path = tmp_path / "more.jsonl.gz"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-30])
-    parts = two_ranks.run(pool_runs.train, arguments(streaming_recipe, tmp_path / "run"))
-    assert [part["status"] for part in parts] == [1, 1]
-    assert len({part["message"] for part in parts}) == 1
-    assert "more.jsonl.gz cannot be read as a file: it ends in the middle" in parts[0]["message"]
-    path.write_bytes(whole)
-    parts = two_ranks.run(
-        pool_runs.train, arguments(streaming_recipe, tmp_path / "other", "--data.sources=[{name: more, path: gone}]")
-    )
-    assert [part["status"] for part in parts] == [1, 1]
-    assert "path gone does not exist" in parts[0]["message"]
-    assert not (tmp_path / "other" / "metrics.jsonl").exists()
+    path.write_bytes(path.read_bytes()[:-30])
+    early = two_ranks.run(pool_runs.train, arguments(streaming_recipe, tmp_path / "early"))
+    assert "more.jsonl.gz cannot be read as a file: it ends in the middle" in early[0]["message"]
+    assert not (tmp_path / "early" / "metrics.jsonl").exists()
+    sink = pa.BufferOutputStream()
+    table = pa.table({"text": [f"{number} {' '.join(WORDS[number % 5 :])}" for number in range(280)]})
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=10)
+    (tmp_path / "cut.arrow").write_bytes(sink.getvalue().to_pybytes()[:-8])
+    source = f"--data.sources=[{{name: cut, path: {tmp_path / 'cut.arrow'}}}]"
+    late = two_ranks.run(pool_runs.train, arguments(streaming_recipe, tmp_path / "late", source))
+    assert "cut.arrow cannot be read as an arrow file: it ends without" in late[0]["message"]
+    assert read_metrics(tmp_path / "late")[-1]["step"] >= 4
+    for parts in (early, late):
+        assert [part["status"] for part in parts] == [1, 1]
+        assert parts[0]["message"] == parts[1]["message"]
 
 
 @pytest.mark.parametrize(

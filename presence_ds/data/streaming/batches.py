@@ -1,8 +1,10 @@
 """Batches of a stream on one rank, resumable at any batch and on any number of ranks."""
 
+import os
 import warnings
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -93,7 +95,8 @@ class StreamedBatches(Iterator[dict[str, Any]]):
     def _read(self) -> LaneSample:
         if self._iterator is None:
             self._samples.position, self._samples.states = self.position, dict(self._states)
-            self._iterator = iter(self._loader)
+            with _tokenizers_may_fork():
+                self._iterator = iter(self._loader)
         found = next(self._iterator)
         if isinstance(found, PresenceError):
             raise found
@@ -126,6 +129,20 @@ def merge(states: list[dict[str, Any]]) -> dict[str, Any]:
             if number not in lanes or lanes[number]["taken"] < lane["taken"]:
                 lanes[number] = lane
     return {**states[0], "lanes": dict(sorted(lanes.items()))}
+
+
+@contextmanager
+def _tokenizers_may_fork() -> Iterator[None]:
+    """Workers that are started here tokenize with one thread: those of ``tokenizers`` do not survive the fork."""
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TOKENIZERS_PARALLELISM"]
+        else:
+            os.environ["TOKENIZERS_PARALLELISM"] = before
 
 
 def _rows(rows: list[Any]) -> Any:

@@ -20,7 +20,7 @@ class StreamingConfig:
     """
 
     lanes: int = 16
-    buffer_samples: int = 256
+    buffer_samples: int = 64
     tokenizer_megabytes: float = 100.0
 
     def validate(self, field: str) -> None:

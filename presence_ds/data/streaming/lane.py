@@ -4,13 +4,15 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from presence_ds.data.mixture import Mixture
-from presence_ds.data.packing import PackedSample
+from presence_ds.data.packing import PackedSample, Tokens
 from presence_ds.data.permutation import Permutation
 from presence_ds.data.prepare import PACKINGS
 from presence_ds.data.readers import Place
+from presence_ds.data.rows import Document
 from presence_ds.data.streaming.documents import Cursor, LaneDocuments
 from presence_ds.data.tokenizer import encode
 
@@ -29,7 +31,7 @@ class Text(NamedTuple):
     before: Cursor
     after: Cursor
     id: str
-    tokens: list[int]
+    tokens: NDArray[np.int32]
     skipped: int
 
 
@@ -115,7 +117,7 @@ class SourceLane:
             while length < needed:
                 texts.append(next(self._texts))
                 length += len(texts[-1].tokens) + 1
-            documents = ((text.id, text.tokens) for text in texts)
+            documents: Iterator[tuple[str, Tokens]] = ((text.id, text.tokens) for text in texts)
             samples = list(PACKINGS[self._packing](documents, self._row_length, self._tokenizer.eos_token_id))
             needed += self._row_length  # documents of nothing but EOS fill no sample
         begin_in_first = -(-(len(texts[0].tokens) + 1) // self._row_length)
@@ -132,14 +134,15 @@ class SourceLane:
 
     def _tokenized(self, start: Start) -> Iterator[Text]:
         skipped = start.skipped
-        batch: list[tuple[Cursor, Any, Cursor]] = []
+        batch: list[tuple[Cursor, Document, Cursor]] = []
         characters = 0
         for found in self._documents.read(start.cursor):
             batch.append(found)
             characters += len(found[1].text)
             if len(batch) < TOKENIZED_DOCUMENTS and characters < TOKENIZED_CHARACTERS:
                 continue
-            tokens = encode(self._tokenizer, [document.text for _, document, _ in batch])
+            texts = [document.text for _, document, _ in batch]
+            tokens = [np.array(ids, dtype=np.int32) for ids in encode(self._tokenizer, texts)]  # a tenth of the memory
             for (before, document, after), ids in zip(batch, tokens, strict=True):
                 yield Text(before, after, document.id, ids[skipped:], skipped)
                 skipped = 0

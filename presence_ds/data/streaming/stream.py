@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import count
@@ -140,8 +139,6 @@ class RankSamples(IterableDataset[LaneSample | PresenceError]):
         """Samples; an error is yielded, as a worker that raises it would hide it in a traceback, and ends them."""
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        if info is not None:
-            os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads did not survive the fork
         lanes: dict[int, Lane] = {}
         try:
             for position in count(self.position + self.rank + self.world_size * worker, self.world_size * workers):
