@@ -124,7 +124,7 @@ def study(
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     if short:
-        dims, seeds, samples, length, steps, vocabulary, max_megabytes = [2, 8, 32], 1, 64, 64, 20, 512, 0.5
+        dims, seeds, samples, length, steps, vocabulary, max_megabytes = [2, 8, 32], 5, 64, 64, 20, 512, 0.5
     started = time.perf_counter()
     texts = load_texts(text, vocabulary, length, samples, max_megabytes)
     results: dict[str, dict[str, Study]] = {}

@@ -18,6 +18,8 @@ VARIANTS: dict[str, Callable[[Setting], Step]] = {
     "one_pass_exact": partial(presence, estimator="exact"),
     "two_pass_projected": partial(presence, estimator="projected", strategy="two_pass"),
     "loss_signal": partial(presence, signal="loss"),
+    "two_pass_compiled": partial(presence, estimator="projected", strategy="two_pass", compiled=True),
+    "loss_signal_compiled": partial(presence, signal="loss", compiled=True),
     "naive_loop": naive_loop,
     "vmap": vmap,
     "opacus": opacus,

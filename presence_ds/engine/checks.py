@@ -55,7 +55,7 @@ def check_model(model: nn.Module, config: PresenceConfig) -> None:
         if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
             raise ConfigError(
                 f"module {name or 'the model itself'} is compiled by torch.compile, which would pass over the layer "
-                f"rules: give the model as it is"
+                f"rules: give the model as it is, and call engine.compile()"
             )
     if config.strategy == "two_pass" or config.signal == "loss":
         return
@@ -63,6 +63,20 @@ def check_model(model: nn.Module, config: PresenceConfig) -> None:
         raise ConfigError(
             "model has activation checkpointing enabled: strategy one_pass keeps every activation until the weights "
             "are known; use presence.strategy two_pass, or call model.gradient_checkpointing_disable()"
+        )
+
+
+def check_compilable(config: PresenceConfig, zero_stage: int, found: str) -> None:
+    """Raise `ConfigError`, which begins with ``found``, if no pass of training can be compiled."""
+    if config.strategy == "one_pass" and config.signal != "loss":
+        raise ConfigError(
+            f"{found} with presence.strategy one_pass, which runs the layer rules in place of the layers: use "
+            f"two_pass, whose weighted pass is an ordinary forward, or signal loss"
+        )
+    if zero_stage == 3:
+        raise ConfigError(
+            f"{found} with zero_optimization.stage 3, which gathers parameters before every layer, so that each would "
+            f"be compiled by itself and run slower: use stage 0, 1 or 2"
         )
 
 

@@ -1,17 +1,19 @@
 """The DeepSpeed engine with PRESENCE inside its three calls."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from deepspeed.runtime.engine import DeepSpeedEngine
 
+from presence_ds.engine.checks import check_compilable
 from presence_ds.engine.model_description import describe_model
 from presence_ds.engine.presence import Presence
 from presence_ds.engine.zero import (
     can_divide_gradients,
     dividing_gradients,
+    forget_release_plan,
     is_managed,
     loss_scale,
     loss_scale_exhausted_is_nonfinite,
@@ -78,10 +80,13 @@ class PresenceEngine(DeepSpeedEngine):
             )
             return loss
 
-        loss = self.forward_as(micro_step, *args, **batch)
-        self._micro_steps += 1
         if self.presence.deferred:
-            self._deferred_loss = loss
+            # By the module itself, a forward and a backward after it, as in the weighted pass: ZeRO-3 prefetches
+            # parameters only where modules come in the order of the pass before.
+            loss = self._deferred_loss = micro_step(self.module, *args, **batch)
+        else:
+            loss = self.forward_as(micro_step, *args, **batch)
+        self._micro_steps += 1
         return loss
 
     def observe_reference(self, *args: Any, **batch: Any) -> None:
@@ -125,6 +130,12 @@ class PresenceEngine(DeepSpeedEngine):
             super().set_gradient_accumulation_boundary(self._stated_boundary)
         return loss
 
+    def train(self, mode: bool = True) -> None:
+        """DeepSpeed's."""
+        if mode and not self.module.training:
+            forget_release_plan()
+        super().train(mode)
+
     def set_gradient_accumulation_boundary(self, is_boundary: bool | None) -> None:
         """DeepSpeed's; to be called before the forward, which weighs the micro-batches at the optimizer step's last."""
         self._stated_boundary = is_boundary
@@ -155,9 +166,21 @@ class PresenceEngine(DeepSpeedEngine):
             self.presence.undo_step()
         self._reset_step()
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Not available: compiled code would pass over the layer rules."""
-        raise ConfigError("engine.compile is called: PRESENCE runs the model as it is, leave the call out")
+    def compile(self, backend: str = "inductor", compile_kwargs: Mapping[str, Any] | None = None) -> None:
+        """Run the passes of training that are ordinary forwards through `torch.compile`: call it before training.
+
+        These are the weighted passes of strategy two_pass, and every pass of signal loss. Scoring runs the layer rules
+        in place of the layers, and evaluation the model, as they are.
+
+        Args:
+            backend: of `torch.compile`.
+            compile_kwargs: its other arguments.
+
+        Raises:
+            ConfigError: there is no ordinary forward, or ZeRO-3 gathers parameters inside of it.
+        """
+        check_compilable(self.presence.config, self.zero_optimization_stage(), "engine.compile is called")
+        self.presence.compile(backend, compile_kwargs or {})
 
     def save_checkpoint(  # type: ignore[no-untyped-def]
         self, save_dir, tag=None, client_state=None, *args, **kwargs

@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from presence_ds.engine.weighted_pass import sample_losses
+from presence_ds.engine.zero import gathers_parameters
 from presence_ds.influence import SampleLoss
 
 
@@ -21,13 +22,14 @@ def losses_for_backward(
 ) -> tuple[Tensor, Tensor]:
     """Per-sample losses of a micro-batch, and the same to differentiate: [B] each.
 
-    They differ only if a sample is not finite: then every rank runs its forward again with such samples replaced,
-    together, as ZeRO-3 gathers parameters on all ranks at once.
+    They differ only if a sample is not finite: then the forward runs again with such samples replaced. Under ZeRO-3,
+    which gathers parameters on all ranks at once, it does so on all ranks if it has to on one.
     """
     losses = sample_losses(model, loss, forward, args, batch)
     finite = losses.detach().isfinite()
     anywhere = (~finite).any().float()
-    dist.all_reduce(anywhere, op=dist.ReduceOp.MAX, group=group)
+    if gathers_parameters(model):
+        dist.all_reduce(anywhere, op=dist.ReduceOp.MAX, group=group)
     if not anywhere.item():
         return losses.detach(), losses
     return losses.detach(), sample_losses(model, loss, forward, args, batch, finite.cpu())

@@ -1,6 +1,6 @@
 """`engine.presence`: the scores, weights and statistics of the training step in progress."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -96,6 +96,7 @@ class Presence:
         self._waiting: list[Waiting] = []
         self._overflowed = False
         self._before_step: dict[str, Any] = {}
+        self._compiled: Forward | None = None
 
     @property
     def scored(self) -> list[str]:
@@ -150,8 +151,16 @@ class Presence:
         """The loss for the backward of the step's micro-batch ``index``, once all have been scored (two_pass)."""
         start = index * self._micro_batch_size
         weights = self._final[start : start + self._micro_batch_size]
-        loss = self._waiting[index].weighted_loss(self._model, self._loss, forward, weights)
+        loss = self._waiting[index].weighted_loss(self._model, self._loss, self._compiled or forward, weights)
         return _Overflow.apply(loss) if self._overflowed else loss
+
+    def compile(self, backend: str, arguments: Mapping[str, Any]) -> None:
+        """Compile the forwards that run no layer rules (`presence_ds.engine.checks.check_compilable`)."""
+        arguments = dict(arguments)
+        if backend == "inductor" and "mode" not in arguments:
+            # its own random numbers would let dropout fall otherwise than in the score pass
+            arguments["options"] = {"fallback_random": True} | arguments.get("options", {})
+        self._compiled = torch.compile(self._model.forward, backend=backend, **arguments)
 
     def begin_step(self) -> None:
         """Forget the micro-batches of the step before."""
@@ -188,6 +197,7 @@ class Presence:
         if self.scorer is not None:
             scored = self.scorer.score(forward, args, batch, scale)
             return _Scores(scored.losses, scored.scores, scored.features, partial(weight_gradient_loss, scored))
+        forward = self._compiled or forward
         if self.deferred:
             losses = differentiable = losses_alone(self._model, self._loss, forward, args, batch)
         else:

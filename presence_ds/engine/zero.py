@@ -11,6 +11,7 @@ from typing import Any
 
 from deepspeed.runtime.base_optimizer import ZeROOptimizer
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
 from deepspeed.utils import get_z3_leaf_modules
 from torch import Tensor, nn
 
@@ -29,6 +30,11 @@ def is_partitioned(parameter: Tensor) -> bool:
     return bool(status != ZeroParamStatus.AVAILABLE)
 
 
+def gathers_parameters(model: nn.Module) -> bool:
+    """Whether a forward of ``model`` is a collective, because ZeRO-3 gathers its parameters (private: ``ds_id``)."""
+    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+
+
 def pose_as_whole(parameter: Tensor) -> None:
     """Give a partitioned parameter a stand-in of its full shape that holds one number.
 
@@ -43,6 +49,20 @@ def restore_partition(parameter: Tensor) -> None:
     """Make ``data`` of a partitioned parameter empty again, as ZeRO-3 left it."""
     if is_partitioned(parameter) and parameter.data.numel():
         parameter.data = parameter.data.new_empty(0)
+
+
+def forget_release_plan() -> None:
+    """Have ZeRO-3 decide anew, at its next steps, which parameters to release after which module.
+
+    It remembers a decision for as long as the process lives, although the order of modules it was made for may have
+    been given up. After forwards without a backward, before training, that would be to release everything after every
+    forward, and to gather it in the backward module by module, without prefetching.
+    (Private: that the method is an `lru_cache` inside a wrapper. Where it is not, there is nothing to forget.)
+    """
+    method = getattr(PartitionedParameterCoordinator, "_PartitionedParameterCoordinator__params_to_release", None)
+    for cell in getattr(method, "__closure__", None) or ():
+        if hasattr(cell.cell_contents, "cache_clear"):
+            cell.cell_contents.cache_clear()
 
 
 @contextmanager

@@ -3,11 +3,11 @@
 import copy
 
 import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import PretrainedConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.model import ModelConfig, first_line
+from presence_ds.trainer.model import ModelConfig, first_line, model_class
 
 
 def check_attention(
@@ -37,6 +37,6 @@ def check_attention(
         return  # code that comes with a model may not allow to be built without weights
     try:
         with torch.device("meta"):
-            AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation=name)
+            model_class(config).from_config(copy.deepcopy(config), attn_implementation=name)
     except Exception as error:  # the package is missing, or the model has no such attention
         raise ConfigError(f"{found}: {first_line(error)}") from None

@@ -40,6 +40,9 @@ class ModelConfig:
             bf16 or fp16), flex_attention and what else `transformers` knows. null: what `transformers` chooses.
         activation_checkpointing: Compute the activations of every block again in the backward pass instead of keeping
             them; needs presence.strategy two_pass.
+        compile: Run the passes that are ordinary forwards through torch.compile: the weighted pass of presence.strategy
+            two_pass, or all of presence.signal loss; ZeRO 0 to 2. A name, such as aot_eager, is another backend than
+            inductor.
     """
 
     config: dict[str, Any] | None = None
@@ -48,12 +51,22 @@ class ModelConfig:
     trust_remote_code: bool = False
     attention: str | None = None
     activation_checkpointing: bool = False
+    compile: bool | str = False
 
     def validate(self, field: str) -> None:
         """Raise `ConfigError` naming the first field whose value cannot be used."""
         if (self.config is None) == (self.path is None):
             state = "neither is set" if self.config is None else "both are set"
             raise ConfigError(f"{field}.config and {field}.path: {state}; give exactly one of them")
+        if self.compile_backend not in (None, *(known := torch.compiler.list_backends(exclude_tags=()))):
+            raise ConfigError(
+                f'{field}.compile is "{self.compile}": it must be true, false or one of {", ".join(known)}'
+            )
+
+    @property
+    def compile_backend(self) -> str | None:
+        """Backend of torch.compile; None if nothing is compiled."""
+        return ("inductor" if self.compile else None) if isinstance(self.compile, bool) else self.compile
 
 
 def load_model_config(model: ModelConfig, field: str = "model") -> PretrainedConfig:

@@ -8,7 +8,7 @@ from deepspeed.accelerator import get_accelerator
 from transformers import PretrainedConfig
 
 from presence_ds.data import Lengths, fill_from_prepared
-from presence_ds.engine.checks import check_settings
+from presence_ds.engine.checks import check_compilable, check_settings
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.attention import check_attention
 from presence_ds.trainer.deepspeed_config import merge_deepspeed_config, offloads_optimizer, read_deepspeed_json
@@ -95,7 +95,7 @@ def make_plan(
         check_settings(deepspeed, runs_here=runs_here)
     except ConfigError as error:
         raise ConfigError(f"deepspeed: {error}") from None
-    return Plan(
+    plan = Plan(
         deepspeed=deepspeed,
         offloaded_to_cpu=offloads_optimizer(section),
         model_config=model_config,
@@ -103,3 +103,6 @@ def make_plan(
         lengths=lengths,
         precision=precision,
     )
+    if recipe.model.compile_backend is not None:
+        check_compilable(recipe.presence, plan.zero_stage, f"model.compile is {recipe.model.compile}")
+    return plan

@@ -109,6 +109,8 @@ def train_on(
     engine, _, _, _ = presence_ds.initialize(
         model=model, config=settings, presence=recipe.presence, optimizer=optimizer, lr_scheduler=scheduler
     )
+    if recipe.model.compile_backend is not None:
+        engine.compile(recipe.model.compile_backend)
     transformers.set_seed(recipe.training.seed + 1 + ranks.rank)  # dropout differs between ranks
 
     batches = training_batches(corpus, recipe, ranks)
@@ -293,6 +295,7 @@ def setup_facts(recipe: Recipe, plan: Plan, trainer: Trainer, directory: RunDire
         "resolved recipe": directory.recipe,
         "model": f"{config.model_type}, {sum(parameters.values()):,} parameters, {engine.module.dtype}",
         "attention": config._attn_implementation,
+        "compiled": recipe.model.compile_backend or "no",
         "tokens per step": f"{trainer.tokens_per_step:,} ({recipe.training.micro_batch_size} samples x "
         f"{engine.gradient_accumulation_steps()} micro-steps x {trainer.ranks.world_size} ranks)",
         "steps": f"{trainer.step} done of {trainer.total_steps}",

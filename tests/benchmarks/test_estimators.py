@@ -1,4 +1,5 @@
 from pathlib import Path
+from statistics import mean
 
 import pytest
 import torch
@@ -17,9 +18,11 @@ def test_more_projections_come_closer_to_the_exact_scores(name: str, tmp_path: P
     results = study(families=[name], short=True, document=document)
     for state, found in results[name].items():
         exact = found.held_out.exact["all"]
-        estimates = {k: estimate for (k, _), estimate in found.held_out.projected.items()}
-        correlations = [spearman(estimates[k], exact) for k in sorted(estimates)]
-        errors = [relative_error(estimates[k], exact).median() for k in sorted(estimates)]
+        estimates: dict[int, list[torch.Tensor]] = {}  # several projections per k: one alone may be a lucky one
+        for (k, _), estimate in found.held_out.projected.items():
+            estimates.setdefault(k, []).append(estimate)
+        correlations = [mean(spearman(one, exact) for one in estimates[k]) for k in sorted(estimates)]
+        errors = [torch.cat([relative_error(one, exact) for one in estimates[k]]).median() for k in sorted(estimates)]
         assert correlations == sorted(correlations), (state, correlations)
         assert correlations[-1] > 0.6, (state, correlations)
         assert errors == sorted(errors, reverse=True), (state, errors)

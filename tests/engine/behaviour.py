@@ -292,6 +292,7 @@ def refusals() -> dict[str, str]:
         "sequence parallel": error_of(lambda: start(sequence_parallel_size=2)),
         "compiled": error_of(lambda: start(torch.compile(tiny_model("llama", tied=False)))),
         "compiled later": error_of(lambda: start().compile()),
+        "compiled under ZeRO-3": error_of(lambda: start(stage=3, presence={"strategy": "two_pass"}).compile()),
         "experts": error_of(lambda: start(FAMILIES["mixtral"].build(tied=False, dtype=torch.float32))),
         "one leaf": error_of(lambda: start(as_one_leaf(tiny_model("llama", tied=False)), stage=3)),
         "another loss": error_of(another_loss),

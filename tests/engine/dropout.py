@@ -19,7 +19,7 @@ def differences(strategy: str, stage: int, accumulation_steps: int, checkpointin
     """
     (step,) = data(1, accumulation_steps)
     rank = dist.get_rank()
-    model = _model()
+    model = dropout_model()
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     presence = {"signal": "uniform", "strategy": strategy}
@@ -36,7 +36,7 @@ def differences(strategy: str, stage: int, accumulation_steps: int, checkpointin
 
 
 def _plain(step: Tensor, rank: int, *, dropout: bool) -> tuple[list[Tensor], Tensor]:
-    model = _model().train(dropout)
+    model = dropout_model().train(dropout)
     torch.manual_seed(SEED + rank)
     for micro_batch in step:
         (model(input_ids=micro_batch[rank], labels=micro_batch[rank]).loss / len(step)).backward()
@@ -47,7 +47,7 @@ def _plain(step: Tensor, rank: int, *, dropout: bool) -> tuple[list[Tensor], Ten
     return [parameter.detach() for parameter in model.parameters()], state
 
 
-def _model() -> GPT2LMHeadModel:
+def dropout_model() -> GPT2LMHeadModel:
     torch.manual_seed(0)
     config = GPT2Config(
         vocab_size=VOCABULARY,

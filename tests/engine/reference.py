@@ -61,7 +61,9 @@ class Reference:
         relative = score[finite].var(correction=0) / level**2
         self.running = [level, 0.9 * spread + 0.1 * relative, 0.9 * weight + 0.1]
 
-        exponent = self.taus[number - 1] * (score - mean) / variance**0.5 if variance > 0 else torch.zeros_like(score)
+        # Scores that are all alike tell no spread: the mean of equal numbers may differ from them in the last digit.
+        is_spread = variance > (1e-12 * mean) ** 2
+        exponent = self.taus[number - 1] * (score - mean) / variance**0.5 if is_spread else torch.zeros_like(score)
         weights = torch.softmax(exponent.masked_fill(~finite, -torch.inf), 0)
         for position, parameter in enumerate(self.model.parameters()):
             parameter.grad = sum(

@@ -99,6 +99,12 @@ CASES = {
         "fp16.enabled is true",
     ),
     "checkpointing with one_pass": (["--model.activation_checkpointing", "true"], "use two_pass"),
+    "compiled layer rules": (["--model.compile", "true"], "model.compile is True with presence.strategy one_pass"),
+    "compiled under ZeRO-3": (
+        ["--model.compile=true", "--presence.signal=loss", "--deepspeed", str(ROOT / "ds_configs" / "zero3.json")],
+        "model.compile is True with zero_optimization.stage 3",
+    ),
+    "unknown compiler": (["--model.compile", "gcc"], 'model.compile is "gcc": it must be true, false or one of '),
     "attention misspelt": (
         ["--model.attention", "spda"],
         'model.attention is "spda": it must be one of eager, flash_attention_2, ',

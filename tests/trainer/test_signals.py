@@ -12,12 +12,16 @@ Environment = dict[str, str]
 SHORT = ["--training.steps", "20", "--evaluation.every_steps", "10", "--presence.schedule.switch_fraction"]
 
 
-def test_weights_by_the_loss_at_zero_stage_0(tiny_recipe: Path, tmp_path: Path, environment: Environment) -> None:
+def test_weights_by_the_loss_compiled_at_zero_stage_0(
+    tiny_recipe: Path, tmp_path: Path, environment: Environment
+) -> None:
     stage_0 = ROOT / "tests" / "trainer" / "zero0.json"
     options = ["--presence.signal", "loss", "--deepspeed", str(stage_0), "--run_dir", str(tmp_path / "run")]
+    options += ["--model.compile", "aot_eager"]
     finished = presence_train(tiny_recipe, *SHORT, "0.5", *options, environment=environment, cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr
     assert "ZeRO-0" in finished.stdout
+    assert "aot_eager" in finished.stdout
     metrics = read_metrics(tmp_path / "run")
     assert [line["step"] for line in metrics] == [5, 10, 15, 20]
     assert metrics[-1]["loss"] < metrics[0]["loss"]

@@ -88,7 +88,8 @@ def test_fp16_may_skip_until_it_has_found_its_loss_scale_but_not_later(
 def test_a_model_that_was_updated_with_no_finite_gradient_is_not_saved(
     two_ranks: Ranks, tiny_recipe: Path, tmp_path: Path
 ) -> None:
-    options = ["--training.steps", "4", "--checkpoint.every_steps", "1"]
+    """The checkpoint of the step before, which is still on its way to the disk, is completed."""
+    options = ["--training.steps", "4", "--checkpoint.every_steps", "1", "--checkpoint.asynchronous", "true"]
     incident = metric(2, gradient_norm=-1.0)
     ended = two_ranks.run(pool_runs.train, arguments(tiny_recipe, tmp_path / "run", *options), incident)
     assert [rank["status"] for rank in ended] == [76, 76]

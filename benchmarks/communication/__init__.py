@@ -1,0 +1,7 @@
+"""What ranks send each other in one optimizer step: as a model, as counted in real steps, and timed on many ranks."""
+
+from benchmarks.communication.counting import CountCollectives
+from benchmarks.communication.model import ScaleSetting, step_traffic
+from benchmarks.communication.traffic import Traffic
+
+__all__ = ["CountCollectives", "ScaleSetting", "Traffic", "step_traffic"]
