@@ -127,6 +127,29 @@ def test_ids_of_the_first_lane_are_those_of_a_prepared_corpus(tmp_path: Path) ->
             assert epoch_of(second)[0][1].id == f"a.jsonl@{half}:1"
 
 
+@pytest.mark.parametrize("name", ["jsonl", "text of lines", "parquet"])
+def test_nothing_before_a_place_is_read(name: str, tmp_path: Path) -> None:
+    """What is in the file before it is overwritten when the place is known; of parquet, before its row group."""
+    suffix, documents, write = FORMATS[name]
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(write(TEXTS))
+    (lane,) = lanes_of(SourceConfig("s", str(path), documents=documents), 1)  # type: ignore[arg-type]
+    found = epoch_of(lane)
+    index = next(index for index, (_, document, _) in enumerate(found) if document.text.strip() == TEXTS[90])
+    start = found[index][0].place.byte
+    if name == "parquet":
+        start = pq.read_metadata(path).row_group(90 // 11).column(0).dictionary_page_offset
+    with path.open("r+b") as file:
+        file.write(b"PAR1" + b"\xff" * (start - 5) + b"\n")
+    rest = [document for _, document, _ in islice(lane.read(found[index][0]), 30)]
+    assert rest == [document for _, document, _ in found[index : index + 30]]
+    if name == "parquet":
+        with pytest.raises(DataError, match="cannot be read as a parquet file"):
+            epoch_of(lane)
+    else:
+        assert [document for _, document, _ in epoch_of(lane)] == rest
+
+
 def test_files_come_in_another_order_in_every_epoch(tmp_path: Path) -> None:
     for number in range(40):
         (tmp_path / f"{number:02}.txt").write_text("x" * (number + 1))

@@ -53,7 +53,8 @@ def read_json(
         )
     for number, row in enumerate(content[part.place.row :], start=part.place.row + 1):
         part.place = part.place._replace(row=number)
-        yield from_fields(row, f"{name}:{number}", f"{path} row {number}", text_field, id_field, max_bytes)
+        if part.takes():
+            yield from_fields(row, f"{name}:{number}", f"{path} row {number}", text_field, id_field, max_bytes)
 
 
 def _json_or_none(raw: bytes) -> object:

@@ -22,9 +22,10 @@ def read_jsonl(
 
     A line of more than ``max_bytes`` is a bad row, of which no more than that is held in memory.
     """
-    lines = Lines(path, part or Part(), max_bytes)
+    part = part or Part()
+    lines = Lines(path, part, max_bytes)
     for number, raw in lines:
-        if raw.isspace():
+        if raw.isspace() or not part.takes():
             continue
         location = lines.location(number)
         if len(raw) > max_bytes:

@@ -10,7 +10,7 @@ class Place(NamedTuple):
     Attributes:
         row: rows, of text and JSON lines, before it.
         byte: of the decompressed content, where the next line begins; 0 in what is not read by lines.
-        given: documents and bad rows that the rows before it gave.
+        given: documents and bad rows that the rows before it gave; not counted in tables.
     """
 
     row: int = 0
@@ -41,6 +41,8 @@ class Part:
         last = self.index == self.count - 1
         return size * self.index // self.count, None if last else size * (self.index + 1) // self.count
 
-    def holds(self, number: int) -> bool:
-        """Whether the ``number``-th row, from 0, is in it, if it is strided."""
+    def takes(self) -> bool:
+        """Count a row that is found; whether it is in the part, as all of a stretch are."""
+        number = self.place.given
+        self.place = self.place._replace(given=number + 1)
         return not self.strided or number % self.count == self.index

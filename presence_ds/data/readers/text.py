@@ -25,27 +25,28 @@ def read_text(
     part = part or Part()
     lines = Lines(path, part, max_bytes)
     if documents == "file":
-        if part.place.row:
-            return
-        with open_file(path) as stream:
-            raw = stream.read(max_bytes + 1)
-        part.place = Place(1)
-        yield _decode_document(raw, name, lines, 1, max_bytes)
+        if part.place.row == 0:
+            part.place = Place(row=1)
+            if part.takes():
+                with open_file(path) as stream:
+                    raw = stream.read(max_bytes + 1)
+                yield _decode_document(raw, name, lines, 1, max_bytes)
         return
     block = bytearray()
     first_line = 1
     for number, raw in lines:
         if raw.isspace():
-            if block:
+            if block and part.takes():
                 yield _decode_document(bytes(block), lines.id(name, first_line), lines, first_line, max_bytes)
-                block.clear()
+            block.clear()
         elif documents == "line":
-            yield _decode_document(raw, lines.id(name, number), lines, number, max_bytes)
+            if part.takes():
+                yield _decode_document(raw, lines.id(name, number), lines, number, max_bytes)
         else:
             if not block:
                 first_line = number
             block += raw[: max_bytes + 1 - len(block)]
-    if block:
+    if block and part.takes():
         yield _decode_document(bytes(block), lines.id(name, first_line), lines, first_line, max_bytes)
 
 
