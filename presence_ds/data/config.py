@@ -49,7 +49,8 @@ class DataConfig:
             which text and jsonl hold no more than that in memory.
         seed: Seed of the split, of the noise, of the order of samples and of the spans that span_corruption cuts out;
             with prepared, of the last two.
-        num_workers: Processes per rank that load batches. 0: the training process loads them, which is cheap.
+        num_workers: Processes per rank that load batches. 0: the training process loads them, which is cheap unless
+            text is streamed.
     """
 
     sources: list[SourceConfig] = field(default_factory=list)

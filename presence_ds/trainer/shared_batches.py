@@ -41,7 +41,7 @@ class SharedBatches:
             batch = next(self._batches)
         except PresenceError as raised:
             error = raised
-        if self._ranks.largest(error is not None)():
+        if self._ranks.largest(int(error is not None))():
             with self._ranks.agreement():
                 if error is not None:
                     raise error

@@ -60,10 +60,7 @@ def deal(files: list[SourceFile], lanes: int) -> list[list[Share]]:
         return [
             [Share(file, (lane + number) % lanes, lanes) for number, file in enumerate(files)] for lane in range(lanes)
         ]
-    try:
-        sizes = [file.path.stat().st_size for file in files]
-    except OSError as error:
-        raise DataError(f"{error.filename} cannot be read ({error.strerror})") from None
+    sizes = [size_of(file) for file in files]
     dealt: list[list[int]] = [[] for _ in range(lanes)]
     loads = [(0, lane) for lane in range(lanes)]
     for number in sorted(range(len(files)), key=lambda number: -sizes[number]):
@@ -71,6 +68,18 @@ def deal(files: list[SourceFile], lanes: int) -> list[list[Share]]:
         dealt[lane].append(number)
         heapq.heappush(loads, (load + sizes[number], lane))
     return [[Share(files[number]) for number in sorted(numbers)] for numbers in dealt]
+
+
+def size_of(file: SourceFile) -> int:
+    """Bytes of a file.
+
+    Raises:
+        DataError: it is no longer there.
+    """
+    try:
+        return file.path.stat().st_size
+    except OSError as error:
+        raise DataError(f"{file.path} cannot be read ({error.strerror})") from None
 
 
 @dataclass

@@ -15,6 +15,7 @@ from presence_ds.data.readers import Place
 from presence_ds.data.rows import Document
 from presence_ds.data.streaming.documents import Cursor, LaneDocuments
 from presence_ds.data.tokenizer import encode
+from presence_ds.errors import DataError
 
 TOKENIZED_DOCUMENTS = 64  # at a time, or
 TOKENIZED_CHARACTERS = 1 << 18  # so many
@@ -112,14 +113,15 @@ class SourceLane:
         texts, self._left = self._left, []
         length = sum(len(text.tokens) + 1 for text in texts)
         needed = self._sizes[min(self._start.block, 1)] * self._row_length
-        samples: list[PackedSample] = []
-        while not samples:
-            while length < needed:
-                texts.append(next(self._texts))
-                length += len(texts[-1].tokens) + 1
-            documents: Iterator[tuple[str, Tokens]] = ((text.id, text.tokens) for text in texts)
-            samples = list(PACKINGS[self._packing](documents, self._row_length, self._tokenizer.eos_token_id))
-            needed += self._row_length  # documents of nothing but EOS fill no sample
+        while length < needed:
+            texts.append(next(self._texts))
+            length += len(texts[-1].tokens) + 1
+        documents: Iterator[tuple[str, Tokens]] = ((text.id, text.tokens) for text in texts)
+        samples = list(PACKINGS[self._packing](documents, self._row_length, self._tokenizer.eos_token_id))
+        if not samples:
+            raise DataError(
+                f"the tokenizer makes nothing of {len(texts)} documents in a row, the first of which is {texts[0].id}"
+            )
         begin_in_first = -(-(len(texts[0].tokens) + 1) // self._row_length)
         for index, sample in enumerate(samples[:begin_in_first]):
             samples[index] = sample._replace(offset=sample.offset + texts[0].skipped)

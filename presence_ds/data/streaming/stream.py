@@ -16,7 +16,7 @@ from presence_ds.data.mixture import Mixture, mixture_weights
 from presence_ds.data.packing import PackedSample
 from presence_ds.data.sources import SourceFile
 from presence_ds.data.streaming.config import StreamingConfig
-from presence_ds.data.streaming.documents import LaneDocuments, Share, Tally, deal
+from presence_ds.data.streaming.documents import LaneDocuments, Share, Tally, deal, size_of
 from presence_ds.data.streaming.lane import Lane, SourceLane
 from presence_ds.errors import PresenceError
 
@@ -81,7 +81,7 @@ class Stream:
 
     def identity(self) -> dict[str, Any]:
         """What the order of the samples depends on, as plain values."""
-        files = [[(file.name, file.format, file.path.stat().st_size) for file in group] for group in self.files]
+        files = [[(file.name, file.format, size_of(file)) for file in group] for group in self.files]
         return {
             "seed": self.config.seed,
             "weights": self.weights,
