@@ -34,5 +34,3 @@ def test_the_document_has_the_tables() -> None:
     for name in ("counted", "predicted", "simulated"):
         assert text.count(f"<!-- {name} -->") == text.count(f"<!-- /{name} -->") == 1, name
         assert "|" in text.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0], name
-
-
