@@ -32,6 +32,8 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
         raise ConfigError(
             f"data.prepared is {recipe.data.prepared}: leave it out to prepare a corpus from data.sources"
         )
+    if recipe.data.streaming is not None:
+        raise ConfigError("data.streaming is set: leave it out to prepare a corpus, which is not streamed")
     prepare_corpus(recipe.data, parsed.output, overwrite=parsed.overwrite)
     corpus = open_corpus(parsed.output, trust_remote_code=recipe.data.tokenizer.trust_remote_code)
     console = Console()

@@ -11,6 +11,9 @@ from presence_ds.data.prepare import prepare_corpus
 from presence_ds.data.prepared import fill_from_prepared
 from presence_ds.data.report import CorpusReport, SourceReport
 from presence_ds.data.sources import SourceConfig
+from presence_ds.data.streaming.batches import StreamedBatches
+from presence_ds.data.streaming.config import StreamingConfig
+from presence_ds.data.streaming.stream import RankSamples, Stream
 from presence_ds.data.tokenizer import TokenizerConfig, load_tokenizer
 
 __all__ = [
@@ -22,8 +25,12 @@ __all__ = [
     "NoiseConfig",
     "ObjectiveConfig",
     "PackedDataset",
+    "RankSamples",
     "SourceConfig",
     "SourceReport",
+    "Stream",
+    "StreamedBatches",
+    "StreamingConfig",
     "TokenizerConfig",
     "build_evaluation_loader",
     "build_loader",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from presence_ds.data.packing import PackedSample, Piece, with_eos
+from presence_ds.data.packing import PackedSample, Piece, Tokens, with_eos
 
 BUFFER_TOKENS = 1 << 22  # placed at a time: 16 MiB, some thousand samples, so that nearly every gap finds its piece
 BUFFER_ROWS = 256  # at least so many samples' worth
@@ -15,7 +15,7 @@ Part = tuple[Piece, NDArray[np.int32]]
 
 
 def best_fit(
-    documents: Iterable[tuple[str, list[int]]], row_length: int, eos_id: int, buffer_tokens: int = BUFFER_TOKENS
+    documents: Iterable[tuple[str, Tokens]], row_length: int, eos_id: int, buffer_tokens: int = BUFFER_TOKENS
 ) -> Iterator[PackedSample]:
     """Cut documents (id, tokens), with EOS, only where they are longer than ``row_length``; fill samples with the rest.
 

@@ -7,6 +7,7 @@ from presence_ds.data.mixture import check_weights
 from presence_ds.data.noise import NoiseConfig
 from presence_ds.data.objective import Lengths, ObjectiveConfig
 from presence_ds.data.sources import SourceConfig
+from presence_ds.data.streaming.config import StreamingConfig
 from presence_ds.data.tokenizer import TokenizerConfig
 from presence_ds.errors import ConfigError
 
@@ -36,6 +37,8 @@ class DataConfig:
             Objective span_corruption works with concat, at the length from which sequence_length inputs are left.
             None: concat, or what prepared was made with.
         tokenizer: The tokenizer.
+        streaming: Read and tokenize the training text while the model trains, and store nothing of it. Several sources
+            need weights then, and validation its own sources. None: samples are made before training, and stored.
         noise: Word-shuffled copies added to the training documents. None: no noise.
         max_bad_share: Share of a source's rows (malformed lines, rows without text, files that are not UTF-8), between
             0 and 1, that may be skipped; above it the run stops.
@@ -46,7 +49,8 @@ class DataConfig:
             which text and jsonl hold no more than that in memory.
         seed: Seed of the split, of the noise, of the order of samples and of the spans that span_corruption cuts out;
             with prepared, of the last two.
-        num_workers: Processes per rank that load batches. 0: the training process loads them, which is cheap.
+        num_workers: Processes per rank that load batches. 0: the training process loads them, which is cheap unless
+            text is streamed.
     """
 
     sources: list[SourceConfig] = field(default_factory=list)
@@ -57,6 +61,7 @@ class DataConfig:
     sequence_length: int | None = None
     packing: Literal["concat", "best_fit", "document"] | None = None
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    streaming: StreamingConfig | None = None
     noise: NoiseConfig | None = None
     max_bad_share: float = 0.01
     on_bad_file: Literal["stop", "skip"] = "stop"
@@ -119,7 +124,40 @@ class DataConfig:
                 f"samples of one length: it must be concat"
             )
         self.tokenizer.validate(f"{field}.tokenizer", self.objective.num_sentinels(self.sequence_length))
+        if self.streaming is not None:
+            self.streaming.validate(f"{field}.streaming")
+            self._check_streaming(field)
         if self.noise is not None:
             self.noise.validate(f"{field}.noise")
             if self.noise.name in [source.name for source in [*self.sources, *(self.validation_sources or [])]]:
                 raise ConfigError(f'{field}.noise.name "{self.noise.name}" is the name of a source: choose another')
+
+    def _check_streaming(self, field: str) -> None:
+        """Raise `ConfigError` for what needs samples that are stored."""
+        refused = {
+            "prepared": (self.prepared, "null, as a prepared corpus is not streamed"),
+            "noise": (self.noise, "null: shuffle words in a source of your own"),
+        }
+        for name, (value, right) in refused.items():
+            if value is not None:
+                raise ConfigError(f"{field}.{name} is {value} with {field}.streaming: it must be {right}")
+        if self.validation_fraction > 0 and self.validation_sources is None:
+            raise ConfigError(
+                f"{field}.validation_fraction is {self.validation_fraction} with {field}.streaming, which holds "
+                f"nothing out: give {field}.validation_sources, or 0 for no validation"
+            )
+        for index, source in enumerate(self.sources):
+            where = f"{field}.sources[{index}]"
+            if source.format == "python_packages":
+                raise ConfigError(f"{where}.format is python_packages with {field}.streaming: it must be another")
+            for name in ("max_megabytes", "min_megabytes"):
+                if getattr(source, name) is not None:
+                    raise ConfigError(
+                        f"{where}.{name} is {getattr(source, name):g} with {field}.streaming, which does not know how "
+                        f"much text there is: it must be null"
+                    )
+            if source.weight is None and len(self.sources) > 1:
+                raise ConfigError(
+                    f"{where}.weight is not set with {field}.streaming, which does not know the sizes of the sources: "
+                    f"give every source one"
+                )

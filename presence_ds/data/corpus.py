@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from presence_ds.data.hashing import TEXT_HASH_BYTES
 from presence_ds.data.objective import Objective, ObjectiveConfig, make_objective
 from presence_ds.data.report import CorpusReport
 from presence_ds.data.tokenizer import TokenizerConfig, load_tokenizer
@@ -23,6 +24,7 @@ MANIFEST = "corpus.json"
 TOKENIZER_FOLDER = "tokenizer"
 TRAIN_FILE = "train.arrow"
 VALIDATION_FILE = "validation.arrow"
+VALIDATION_TEXTS = "validation_texts.bin"  # with data.streaming
 IDENTITY = ("source_id", "document_id", "offset")  # of a sample
 CORPUS_FILES = (MANIFEST, TOKENIZER_FOLDER, TRAIN_FILE, VALIDATION_FILE)
 
@@ -105,6 +107,7 @@ class Corpus:
         source_names: Names by source id.
         tokenizer: The tokenizer the samples were made with.
         report: What was read, kept, dropped and skipped.
+        validation_texts: With data.streaming, `text_hash` of every validation document.
     """
 
     train: PackedDataset
@@ -112,6 +115,7 @@ class Corpus:
     source_names: list[str]
     tokenizer: PreTrainedTokenizerBase
     report: CorpusReport
+    validation_texts: frozenset[bytes] = frozenset()
 
 
 def read_manifest(directory: Path) -> dict[str, Any] | None:
@@ -196,6 +200,7 @@ def open_corpus(directory: Path | str, trust_remote_code: bool = False, seed: in
         source_names=manifest["source_names"],
         tokenizer=tokenizer,
         report=CorpusReport.from_json(manifest["report"]),
+        validation_texts=_read_hashes(directory / VALIDATION_TEXTS),
     )
 
 
@@ -203,6 +208,13 @@ def load_corpus_tokenizer(directory: Path, trust_remote_code: bool) -> PreTraine
     """The tokenizer that the corpus in ``directory`` was made with."""
     path = str(directory / TOKENIZER_FOLDER)
     return load_tokenizer(TokenizerConfig(path=path, trust_remote_code=trust_remote_code))
+
+
+def _read_hashes(path: Path) -> frozenset[bytes]:
+    if not path.exists():
+        return frozenset()
+    hashes = path.read_bytes()
+    return frozenset(hashes[start : start + TEXT_HASH_BYTES] for start in range(0, len(hashes), TEXT_HASH_BYTES))
 
 
 def _map_rows(path: Path) -> datasets.Dataset:

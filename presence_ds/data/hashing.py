@@ -5,6 +5,8 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+TEXT_HASH_BYTES = 16
+
 
 def stable_hash(seed: int, purpose: str, key: str) -> int:
     """64 bits from ``seed``, what they are for, and a document id: the same on every machine and Python version."""
@@ -17,8 +19,8 @@ def unit_hash(seed: int, purpose: str, key: str) -> float:
 
 
 def text_hash(text: str) -> bytes:
-    """16 bytes that identify a text, to find exact duplicates."""
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+    """`TEXT_HASH_BYTES` that identify a text, to find exact duplicates."""
+    return hashlib.blake2b(text.encode(), digest_size=TEXT_HASH_BYTES).digest()
 
 
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

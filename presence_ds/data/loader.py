@@ -165,14 +165,19 @@ class BatchStream(Iterator[dict[str, Any]]):
                 "the checkpoint was written by an earlier version of this package, which took the samples in another "
                 "order: go on with that version, or start anew"
             )
-        for name, here in self._identity.items():
-            if state["order"][name] != here:
-                raise DataError(
-                    f"the checkpoint was written with {name} = {state['order'][name]} and this run has {here}: resume "
-                    f"with the same value, as the order of the samples depends on it"
-                )
+        check_identity(state["order"], self._identity)
         self.position = state["position"]
         self._batches = None
+
+
+def check_identity(there: dict[str, Any], here: dict[str, Any]) -> None:
+    """Raise `DataError` if the order that a checkpoint was written with is another than this run's."""
+    for name, value in here.items():
+        if there.get(name) != value:
+            raise DataError(
+                f"the checkpoint was written with {name} = {there.get(name)} and this run has {value}: resume with the "
+                f"same value, as the order of the samples depends on it"
+            )
 
 
 def digest(dataset: PackedDataset) -> str:

@@ -55,12 +55,51 @@ def mixture_weights(sources: Sequence[SourceConfig], noise: NoiseConfig | None) 
     return weights
 
 
+class Mixture:
+    """Which source each position of a sequence without end is from.
+
+    Positions are cut into blocks. After every block each source has had its share of all positions so far, to within
+    one sample; within a block the sources are shuffled.
+
+    Args:
+        weights: weights by source name; only their proportions count.
+        seed: seed of every permutation.
+        name: distinguishes mixtures of one seed.
+    """
+
+    def __init__(self, weights: dict[str, float], seed: int, name: str = "") -> None:
+        self._seed, self._name = seed, name
+        total = sum(Fraction(weight) for weight in weights.values())
+        shares = [Fraction(weight) / total for weight in weights.values()]
+        self._bounds = [sum(shares[:count], Fraction(0)) for count in range(len(shares) + 1)]
+        self.block = max(MIN_BLOCK, math.ceil(1 / min(shares)))
+        self.sources = lru_cache(maxsize=max(2, MAX_BLOCK // self.block))(self._make_sources)
+
+    def taken(self, block: int) -> NDArray[np.int64]:
+        """Samples of each source in all blocks before ``block``, int64 [sources].
+
+        Differences of rounded bounds: they sum to the number of positions, and grow from block to block because a block
+        holds at least one sample of every source on average.
+        """
+        rounded = np.array([math.floor(block * self.block * bound + Fraction(1, 2)) for bound in self._bounds])
+        return rounded[1:] - rounded[:-1]
+
+    def _make_sources(self, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For each position of a block, the index of its source and how many samples that source gave before it."""
+        before = self.taken(block)
+        counts = self.taken(block + 1) - before
+        shuffled = Permutation(self.block, self._seed, "mixture", f"{self._name}{block}")(np.arange(self.block))
+        sources = np.searchsorted(np.cumsum(counts), shuffled, side="right")
+        ordinals = np.empty(self.block, dtype=np.int64)
+        first = np.cumsum(counts) - counts
+        ordinals[np.argsort(sources, kind="stable")] = np.arange(self.block) + np.repeat(before - first, counts)
+        return sources, ordinals
+
+
 class MixedOrder:
     """Samples of several sources in the proportions of their weights, each source in epochs of its own.
 
-    Positions are cut into blocks. After every block each source has had its share of all positions so far, to within
-    one sample; within a block the sources are shuffled. A source that is through starts over in another order, however
-    far the others are.
+    A source that is through starts over in another order, however far the others are.
 
     Args:
         dataset: the samples.
@@ -86,18 +125,15 @@ class MixedOrder:
         self._orders = [
             ShuffledOrder(_length(found), seed, name) for name, found in zip(weights, self._runs, strict=True)
         ]
-        total = sum(Fraction(weight) for weight in weights.values())
-        shares = [Fraction(weight) / total for weight in weights.values()]
-        self._bounds = [sum(shares[:count], Fraction(0)) for count in range(len(shares) + 1)]
-        self.block = max(MIN_BLOCK, math.ceil(1 / min(shares)))
-        self._sources = lru_cache(maxsize=max(2, MAX_BLOCK // self.block))(self._make_sources)
+        self._mixture = Mixture(weights, seed)
+        self.block = self._mixture.block
 
     def draws(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         draws = np.empty_like(positions)
         blocks, within = np.divmod(positions, self.block)
         for block in np.unique(blocks).tolist():
             of_block = np.flatnonzero(blocks == block)
-            sources, ordinals = self._sources(block)
+            sources, ordinals = self._mixture.sources(block)
             sources, ordinals = sources[within[of_block]], ordinals[within[of_block]]
             for index in np.unique(sources).tolist():
                 of_source = sources == index
@@ -109,7 +145,8 @@ class MixedOrder:
 
     def epochs(self, position: int) -> dict[str, float]:
         block, within = divmod(position, self.block)
-        taken = self._taken(block) + np.bincount(self._sources(block)[0][:within], minlength=len(self._orders))
+        taken = self._mixture.taken(block)
+        taken = taken + np.bincount(self._mixture.sources(block)[0][:within], minlength=len(self._orders))
         return {
             order.name: count / order.num_samples for order, count in zip(self._orders, taken.tolist(), strict=True)
         }
@@ -117,26 +154,6 @@ class MixedOrder:
     def identity(self) -> dict[str, Any]:
         samples = {order.name: order.num_samples for order in self._orders}
         return {"seed": self.seed, "samples": samples, "weights": self.weights}
-
-    def _taken(self, block: int) -> NDArray[np.int64]:
-        """Samples of each source in all blocks before ``block``, int64 [sources].
-
-        Differences of rounded bounds: they sum to the number of positions, and grow from block to block because a block
-        holds at least one sample of every source on average.
-        """
-        rounded = np.array([math.floor(block * self.block * bound + Fraction(1, 2)) for bound in self._bounds])
-        return rounded[1:] - rounded[:-1]
-
-    def _make_sources(self, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """For each position of a block, the index of its source and how many samples that source gave before it."""
-        before = self._taken(block)
-        counts = self._taken(block + 1) - before
-        shuffled = Permutation(self.block, self.seed, "mixture", str(block))(np.arange(self.block))
-        sources = np.searchsorted(np.cumsum(counts), shuffled, side="right")
-        ordinals = np.empty(self.block, dtype=np.int64)
-        first = np.cumsum(counts) - counts
-        ordinals[np.argsort(sources, kind="stable")] = np.arange(self.block) + np.repeat(before - first, counts)
-        return sources, ordinals
 
 
 Runs = tuple[NDArray[np.int64], NDArray[np.int64]]  # first rows of stretches of one source, and samples before each

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 
-from presence_ds.data.packing import PackedSample, with_eos
+from presence_ds.data.packing import PackedSample, Tokens, with_eos
 
 
 def one_document_per_sample(
-    documents: Iterable[tuple[str, list[int]]], row_length: int, eos_id: int
+    documents: Iterable[tuple[str, Tokens]], row_length: int, eos_id: int
 ) -> Iterator[PackedSample]:
     """Cut every document (id, tokens), with its EOS, into samples of ``row_length`` tokens and a last one of the rest.
 

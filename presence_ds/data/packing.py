@@ -40,12 +40,15 @@ class PackedSample(NamedTuple):
     pieces: tuple[Piece, ...] = ()
 
 
-def with_eos(tokens: list[int], eos_id: int) -> NDArray[np.int32]:
+Tokens = list[int] | NDArray[np.int32]  # of a document, without EOS
+
+
+def with_eos(tokens: Tokens, eos_id: int) -> NDArray[np.int32]:
     """A document's tokens and its EOS, int32."""
-    return np.array([*tokens, eos_id], dtype=np.int32)
+    return np.append(np.asarray(tokens, dtype=np.int32), np.int32(eos_id))
 
 
-def pack(documents: Iterable[tuple[str, list[int]]], row_length: int, eos_id: int) -> Iterator[PackedSample]:
+def pack(documents: Iterable[tuple[str, Tokens]], row_length: int, eos_id: int) -> Iterator[PackedSample]:
     """Concatenate documents (id, tokens), each followed by EOS, and cut the result every ``row_length`` tokens.
 
     Tokens after the last full sample are dropped.

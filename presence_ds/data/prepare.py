@@ -1,4 +1,7 @@
-"""From sources to packed samples on disk, on one rank, once per configuration."""
+"""From sources to packed samples on disk, on one rank, once per configuration.
+
+With data.streaming these are the validation samples alone, and the tokenizer is trained on the beginning of the text.
+"""
 
 import hashlib
 import json
@@ -7,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,6 +27,7 @@ from presence_ds.data.corpus import (
     TOKENIZER_FOLDER,
     TRAIN_FILE,
     VALIDATION_FILE,
+    VALIDATION_TEXTS,
     corpus_files,
     manifest_digest,
     read_manifest,
@@ -32,10 +36,10 @@ from presence_ds.data.corpus import (
 from presence_ds.data.hashing import text_hash, unit_hash
 from presence_ds.data.noise import NoiseConfig, is_copied, shuffle_words
 from presence_ds.data.one_document import one_document_per_sample
-from presence_ds.data.packing import pack
+from presence_ds.data.packing import Tokens, pack
 from presence_ds.data.report import CorpusReport, SourceReport
 from presence_ds.data.rows import Document
-from presence_ds.data.sources import SourceConfig, SourceFile, find_files, read_documents
+from presence_ds.data.sources import Skipped, SourceConfig, SourceFile, find_files, read_documents
 from presence_ds.data.storage import ArrowWriter, read_batches, replaced_when_complete
 from presence_ds.data.tokenizer import encode, load_tokenizer, sentinel_ids, train_tokenizer
 from presence_ds.errors import DataError
@@ -66,11 +70,12 @@ def prepare_corpus(config: DataConfig, directory: Path | str, *, overwrite: bool
     with replaced_when_complete(directory) as work, _progress() as progress:
         started = time.monotonic()
         builder = _Builder(config, work, progress)
-        for source in config.sources:
-            builder.read(source, files[source.name], "train")
+        if config.streaming is None:
+            for source in config.sources:
+                builder.read(source, files[source.name], "train")
         for source in config.validation_sources or []:
             builder.read(source, validation_files[source.name], "validation")
-        names, report = builder.write()
+        names, report = builder.write(files)
         report.seconds = round(time.monotonic() - started, 1)
         manifest = {
             "format_version": FORMAT_VERSION,
@@ -118,8 +123,7 @@ class _Builder:
                 name: stack.enter_context(ArrowWriter(self._documents(name, source.name), DOCUMENT_SCHEMA))
                 for name in parts
             }
-            limits = (self.config.on_bad_file, round(self.config.max_document_megabytes * 1e6))
-            for document in read_documents(source, files, self.config.max_bad_share, skipped, *limits):
+            for document in self._documents_of(source, files, skipped):
                 to = "validation" if holds_out and self._is_held_out(document) else part
                 writers[to].write((document.id, document.text), len(document.text))
                 self.num_read[to, source.name] += 1
@@ -135,17 +139,22 @@ class _Builder:
             rest = f'skipped {skipped.rows - len(skipped.examples)} more rows of source "{source.name}"'
             self.progress.console.print(rest, markup=False, highlight=False, soft_wrap=True)
 
-    def write(self) -> tuple[list[str], CorpusReport]:
-        """Write the tokenizer and both parts' packed samples; return the source names by source id, and the report."""
+    def write(self, files: dict[str, list[SourceFile]]) -> tuple[list[str], CorpusReport]:
+        """Write the tokenizer and both parts' packed samples; return the source names by source id, and the report.
+
+        ``files``: of the training sources.
+        """
         noise = self.config.noise
         train_names = [source.name for source in self.config.sources]
         noise_names = [] if noise is None else [noise.name]
         names = list(dict.fromkeys([*train_names, *noise_names, *self.reports["validation"]]))
-        tokenizer = self.loaded_tokenizer or self._train_tokenizer()
+        tokenizer = self.loaded_tokenizer
+        if tokenizer is None:
+            tokenizer = self._train_tokenizer() if self.config.streaming is None else self._train_on_beginning(files)
         tokenizer.save_pretrained(self.work / TOKENIZER_FOLDER)
         schema = sample_features(self.row_length, self.packing).arrow_schema
         with ArrowWriter(self.work / TRAIN_FILE, schema) as writer:
-            for name in train_names:
+            for name in self.reports["train"]:
                 documents = self._training_documents(name, self.reports["train"][name])
                 self._pack(documents, tokenizer, writer, "train", name, names.index(name))
             if noise is not None:
@@ -163,7 +172,9 @@ class _Builder:
             validation=self.reports["validation"],
         )
         self._check_size(report)
-        shutil.rmtree(self.work / "documents")
+        if self.config.streaming is not None:
+            (self.work / VALIDATION_TEXTS).write_bytes(b"".join(sorted(self.validation_texts)))
+        shutil.rmtree(self.work / "documents", ignore_errors=True)  # streaming without validation has none
         return names, report
 
     def _documents(self, part: str, name: str) -> Path:
@@ -212,6 +223,24 @@ class _Builder:
         self.progress.update(task, completed=total)
         return tokenizer
 
+    def _train_on_beginning(self, files: dict[str, list[SourceFile]]) -> PreTrainedTokenizerBase:
+        assert self.config.streaming is not None
+        task = self.progress.add_task("train tokenizer", total=None)
+        megabytes = self.config.streaming.tokenizer_megabytes / len(self.config.sources)
+
+        def texts() -> Iterator[str]:
+            for source in self.config.sources:
+                beginning = replace(source, max_megabytes=megabytes)
+                for document in self._documents_of(beginning, files[source.name], Skipped()):
+                    yield document.text
+                    self.progress.advance(task)
+
+        return train_tokenizer(self.config.tokenizer, texts(), self.num_sentinels)
+
+    def _documents_of(self, source: SourceConfig, files: list[SourceFile], skipped: Skipped) -> Iterator[Document]:
+        limits = (self.config.on_bad_file, round(self.config.max_document_megabytes * 1e6))
+        return read_documents(source, files, self.config.max_bad_share, skipped, *limits)
+
     def _pack(
         self,
         batches: Iterable[list[Document]],
@@ -225,7 +254,7 @@ class _Builder:
         report = self.reports[part][name]
         task = self.progress.add_task(f"pack {part}: {name}", total=self.num_read[part, name] or None)
 
-        def tokenized() -> Iterator[tuple[str, list[int]]]:
+        def tokenized() -> Iterator[tuple[str, Tokens]]:
             for batch in batches:
                 for document, tokens in zip(batch, encode(tokenizer, [d.text for d in batch]), strict=True):
                     report.documents += 1
@@ -285,7 +314,7 @@ def _is_prepared(directory: Path, fingerprint: str) -> bool:
         return True
     if directory.exists() and not directory.is_dir():
         raise DataError(f"{directory} is a file: choose an empty or new folder for the corpus")
-    own = CORPUS_FILES if manifest is not None else ()
+    own = (*CORPUS_FILES, VALIDATION_TEXTS) if manifest is not None else ()
     if directory.exists() and (foreign := sorted(path.name for path in directory.iterdir() if path.name not in own)):
         raise DataError(
             f"{directory} holds {foreign[0]}, which is not part of a prepared corpus and would be deleted: choose an "

@@ -9,6 +9,7 @@ from presence_ds.data.corpus import check_corpus
 from presence_ds.data.noise import NoiseConfig
 from presence_ds.data.objective import ObjectiveConfig
 from presence_ds.data.sources import SourceConfig
+from presence_ds.data.streaming.config import StreamingConfig
 from presence_ds.data.tokenizer import TokenizerConfig
 from presence_ds.errors import ConfigError
 
@@ -49,6 +50,7 @@ def _parse(values: dict[str, Any]) -> DataConfig:
             "validation_sources": None if validation is None else [SourceConfig(**source) for source in validation],
             "tokenizer": TokenizerConfig(**values["tokenizer"]),
             "objective": ObjectiveConfig(**values["objective"]),
+            "streaming": None if values.get("streaming") is None else StreamingConfig(**values["streaming"]),
             "noise": None if values["noise"] is None else NoiseConfig(**values["noise"]),
         }
     )

@@ -43,7 +43,7 @@ class CorpusReport:
     Args:
         sequence_length: Tokens per stored sample, which is longer than data.sequence_length with span corruption.
         vocab_size: Tokens in the tokenizer.
-        train: Training part by source name.
+        train: Training part by source name; empty with data.streaming.
         validation: Validation part by source name.
         seconds: Time the preparation took.
     """
@@ -82,7 +82,8 @@ class CorpusReport:
         if padded:
             table.add_column("padding", justify="right")
         for part, sources in (("train", self.train), ("validation", self.validation)):
-            table.add_row(part, style="bold")
+            if sources:
+                table.add_row(part, style="bold")
             for name, report in sources.items():
                 counts = (report.documents, report.tokens, report.samples, report.dropped_tokens, report.duplicates)
                 share = [f"{report.padding / max(report.samples * self.sequence_length, 1):.1%}"] if padded else []

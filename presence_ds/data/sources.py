@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 from presence_ds.data import hub, python_packages
 from presence_ds.data.readers import (
     DECOMPRESSORS,
     DEFAULT_MAX_BYTES,
+    Part,
     check_unchanged,
     read_json,
     read_jsonl,
@@ -249,7 +250,7 @@ def read_documents(
         if size >= limit:
             break
     if skipped.rows == rows or skipped.rows > max_bad_share * rows:
-        _raise_too_many(source, files, rows, max_bad_share, skipped)
+        raise_too_many(source, files, rows, max_bad_share, skipped)
     if source.min_megabytes is not None and size < source.min_megabytes * 1e6:
         raise DataError(
             f'source "{source.name}" has {size / 1e6:g} megabytes of text, less than its min_megabytes '
@@ -257,9 +258,10 @@ def read_documents(
         )
 
 
-def _raise_too_many(
+def raise_too_many(
     source: SourceConfig, files: list[SourceFile], rows: int, max_bad_share: float, skipped: Skipped
-) -> None:
+) -> NoReturn:
+    """Raise `DataError`: of ``rows`` rows, those that were skipped are too many, or all."""
     if rows == 0 and skipped.files:
         raise DataError(f'source "{source.name}": none of its files can be read; the first is {skipped.files[0]}')
     if rows == 0:
@@ -281,28 +283,46 @@ def _rows(
         yield from python_packages.read_modules([(f.path, f.name) for f in files], source.content, source.max_megabytes)
         return
     for file in files:
-        good = 0
-        try:
-            if on_bad_file == "skip" and file.format not in TABLES:  # with stop, a fault that shows late ends all
-                check_unchanged(file.path)
-            for row in _read(source, file, max_bytes):
-                good += isinstance(row, Document)
-                yield row
-        except UnreadableFile as error:
-            if on_bad_file == "stop":
-                raise DataError(
-                    f"{error} ({good} good rows before that; data.on_bad_file: skip leaves the rest of such a file out)"
-                ) from error
-            skipped.files.append(f"{error} ({good} good rows before that)")
+        yield from read_part(source, file, Part(), skipped, on_bad_file, max_bytes)
 
 
-def _read(source: SourceConfig, file: SourceFile, max_bytes: int) -> Iterator[Document | BadRow]:
+def read_part(
+    source: SourceConfig, file: SourceFile, part: Part, skipped: Skipped, on_bad_file: OnBadFile, max_bytes: int
+) -> Iterator[Document | BadRow]:
+    """Read a part of a file from its place on, which moves along; a file left out is noted in ``skipped``.
+
+    Raises:
+        DataError: the file cannot be read to its end and ``on_bad_file`` is stop.
+    """
+    part.strided = part.count > 1 and not _has_stretches(source, file)
+    good = 0
+    try:
+        if on_bad_file == "skip" and file.format not in TABLES:  # with stop, a fault that shows late ends all
+            check_unchanged(file.path)
+        for row in _read(source, file, part, max_bytes):
+            good += isinstance(row, Document)
+            yield row
+    except UnreadableFile as error:
+        if on_bad_file == "stop":
+            raise DataError(
+                f"{error} ({good} good rows before that; data.on_bad_file: skip leaves the rest of such a file out)"
+            ) from error
+        skipped.files.append(f"{error} ({good} good rows before that)")
+
+
+def _has_stretches(source: SourceConfig, file: SourceFile) -> bool:
+    """Whether its reader can begin anywhere, so that no part of it has to be read for another."""
+    by_lines = file.format == "jsonl" or (file.format == "text" and source.documents == "line")
+    return file.format in TABLES or (by_lines and file.path.suffix.lower() not in DECOMPRESSORS)
+
+
+def _read(source: SourceConfig, file: SourceFile, part: Part, max_bytes: int) -> Iterator[Document | BadRow]:
     if file.format == "text":
-        return read_text(file.path, file.name, source.documents, max_bytes)
+        return read_text(file.path, file.name, source.documents, max_bytes, part)
     fields = (source.text_field, source.id_field, max_bytes)
     if file.format == "jsonl":
-        return read_jsonl(file.path, file.name, *fields)
+        return read_jsonl(file.path, file.name, *fields, part)
     if file.format == "json":
-        return read_json(file.path, file.name, *fields)
+        return read_json(file.path, file.name, *fields, part)
     kind: Literal["parquet", "arrow"] = "parquet" if file.format == "parquet" else "arrow"
-    return read_table(file.path, file.name, kind, *fields, rows_before=file.rows_before)
+    return read_table(file.path, file.name, kind, *fields, rows_before=file.rows_before, part=part)

@@ -67,6 +67,8 @@ def make_plan(
     fill_from_prepared(recipe.data)
     recipe.validate()
     training = recipe.training
+    if recipe.data.streaming is not None:
+        recipe.data.streaming.check_ranks(world_size)
     accumulation_steps = training.accumulation_steps(world_size)
     precision = training.precision
     if precision == "auto":

@@ -169,6 +169,11 @@ class Recipe:
         self.data.validate("data")
         names = [source.name for source in self.data.sources]
         self.reference.validate("reference", self.presence.signal, names)
+        if self.reference.sources and self.data.streaming is not None:
+            raise ConfigError(
+                "reference.sources is set with data.streaming, which stores no samples to compare with: use another "
+                "presence.signal, or leave data.streaming out"
+            )
         if self.model.activation_checkpointing and self.presence.strategy == "one_pass":
             raise ConfigError(
                 "model.activation_checkpointing is true with presence.strategy one_pass, which keeps every activation: "

@@ -17,6 +17,9 @@ from presence_ds.data import (
     BatchStream,
     Corpus,
     PackedDataset,
+    RankSamples,
+    Stream,
+    StreamedBatches,
     build_evaluation_loader,
     build_loader,
     mixture_weights,
@@ -24,7 +27,9 @@ from presence_ds.data import (
     prepare_corpus,
 )
 from presence_ds.data.corpus import TOKENIZER_FOLDER
+from presence_ds.data.objective import make_objective
 from presence_ds.data.prepared import prepared_folder
+from presence_ds.data.sources import find_files
 from presence_ds.data.token_bytes import token_bytes
 from presence_ds.engine import PresenceConfig
 from presence_ds.errors import Stopped
@@ -63,9 +68,10 @@ from presence_ds.trainer.run_directory import (
     write_stopped,
 )
 from presence_ds.trainer.run_lock import RunLock
+from presence_ds.trainer.shared_batches import SharedBatches
 from presence_ds.trainer.slurm import restart_count
 from presence_ds.trainer.stop_signals import StopSignals
-from presence_ds.trainer.trainer import Trainer
+from presence_ds.trainer.trainer import Batches, Trainer
 
 
 def train(recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) -> None:
@@ -144,10 +150,11 @@ def set_up(
         engine.compile(recipe.model.compile_backend)
     transformers.set_seed(recipe.training.seed + 1 + ranks.rank)  # dropout differs between ranks
 
+    batches = training_batches(corpus, recipe, ranks)
     callbacks = make_callbacks(recipe, resolved, corpus, directory, ranks, signals, console, throughput)
     trainer = Trainer(
         engine,
-        training_batches(corpus, recipe, ranks),
+        batches,
         ranks,
         callbacks | more_callbacks,
         HangWatch(ranks, directory, recipe.stop.hang_seconds),
@@ -160,6 +167,8 @@ def set_up(
         with ranks.agreement():
             check_fits(trainer, resume)
         restore(trainer, resume)
+    if isinstance(batches, SharedBatches):
+        batches.prime()
     with ranks.agreement():
         if ranks.is_main:  # nothing of an earlier run is touched before its checkpoint is loaded
             directory.discard_after(trainer.step, resume.damaged if resume else ())
@@ -214,13 +223,38 @@ def load_corpus(recipe: Recipe, directory: RunDirectory, ranks: Ranks) -> Corpus
     return corpus
 
 
-def training_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks) -> BatchStream:
-    """Micro-batches of this rank out of the whole training part."""
+def training_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks) -> Batches:
+    """Micro-batches of this rank out of the whole training part, or of text that is streamed."""
+    if recipe.data.streaming is not None:
+        return SharedBatches(streamed_batches(corpus, recipe, ranks), ranks)
     weights = mixture_weights(recipe.data.sources, recipe.data.noise)
     loader = build_loader(
         corpus.train, **loader_options(recipe, ranks), weights=weights, source_names=corpus.source_names
     )
     return BatchStream(loader)
+
+
+def streamed_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks) -> StreamedBatches:
+    """Micro-batches of this rank out of the text as it is read."""
+    data = recipe.data
+    assert data.streaming is not None
+    assert data.sequence_length is not None
+    assert data.packing is not None
+    readers = ranks.world_size * max(1, data.num_workers)
+    if data.streaming.lanes % readers != 0:
+        warn(
+            ranks,
+            f"data.streaming.lanes is {data.streaming.lanes}, no multiple of {readers} (ranks x data.num_workers): "
+            f"some lanes are read and tokenized more than once",
+        )
+    with ranks.agreement():
+        files = [find_files(source) for source in data.sources]
+        stream = Stream(data, files, corpus.tokenizer, corpus.validation_texts)
+        objective = make_objective(
+            data.objective, data.sequence_length, data.packing, corpus.tokenizer, data.seed, "train"
+        )
+        samples = RankSamples(stream, ranks.rank, ranks.world_size)
+        return StreamedBatches(samples, objective, recipe.training.micro_batch_size, data.num_workers)
 
 
 def evaluation_loader(part: PackedDataset, recipe: Recipe, ranks: Ranks) -> StatefulDataLoader:

@@ -1,11 +1,10 @@
 """The training loop. Everything optional is a callback."""
 
 import time
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from presence_ds.data import BatchStream
 from presence_ds.engine import PresenceEngine
 from presence_ds.errors import Stopped
 from presence_ds.trainer.callbacks.callback import Callback
@@ -19,13 +18,30 @@ Batch = dict[str, Any]
 Metrics = dict[str, Any]  # one line of metrics.jsonl
 
 
+class Batches(Protocol):
+    """Micro-batches without end on this rank: `BatchStream`, or `SharedBatches` where text is streamed."""
+
+    @property
+    def epoch(self) -> int: ...
+
+    @property
+    def source_epochs(self) -> dict[str, float]: ...
+
+    def __next__(self) -> Batch: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What any number of ranks needs to go on; called on every rank at once."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
 class Trainer:
     """Runs optimizer steps ``step + 1`` to ``total_steps`` and tells the callbacks."""
 
     def __init__(
         self,
         engine: PresenceEngine,
-        batches: BatchStream,
+        batches: Batches,
         ranks: Ranks,
         callbacks: dict[str, Callback],
         watch: HangWatch,

@@ -12,6 +12,7 @@ from presence_ds.data.rows import Document
 from presence_ds.errors import ConfigError, DataError
 from tests.data.conftest import make_text
 from tests.data.test_sources import error_of, read
+from tests.data.test_streaming_documents import epoch_of, lanes_of
 
 
 @pytest.fixture(autouse=True)
@@ -127,6 +128,21 @@ def test_a_corpus_is_kept_until_the_dataset_changes(folder: Path, tmp_path: Path
     with file.open("a") as more:
         more.write(json.dumps({"body": make_text(100)}) + "\n")
     assert prepare() != first
+
+
+def test_the_files_of_the_cache_are_streamed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each lane has rows of every file, and all of them together every row once."""
+    texts = [make_text(number) for number in range(90)]
+    for part in range(3):
+        lines = [json.dumps({"body": text}) + "\n" for text in texts[30 * part : 30 * (part + 1)]]
+        (folder / "de" / f"{part}.jsonl").write_text("".join(lines))
+    (folder / "de" / "train.jsonl").unlink()
+    monkeypatch.setattr(datasets.config, "MAX_SHARD_SIZE", "5KB")
+    lanes = [[document for _, document, _ in epoch_of(lane)] for lane in lanes_of(source_of(folder, subset="de"), 4)]
+    rows = [int(document.id.removeprefix("papers:")) for lane in lanes for document in lane]
+    assert sorted(rows) == list(range(1, 91))
+    assert all(document.text == texts[int(document.id[7:]) - 1] for lane in lanes for document in lane)
+    assert {(int(document.id[7:]) - 1) // 30 for document in lanes[0]} == {0, 1, 2}
 
 
 def test_an_empty_split(folder: Path) -> None:

@@ -9,12 +9,16 @@ from presence_ds.data.readers.compression import DECOMPRESSORS
 from presence_ds.data.readers.json import read_json
 from presence_ds.data.readers.jsonl import read_jsonl
 from presence_ds.data.readers.lines import DEFAULT_MAX_BYTES
+from presence_ds.data.readers.part import START, Part, Place
 from presence_ds.data.readers.table import read_table
 from presence_ds.data.readers.text import read_text
 
 __all__ = [
     "DECOMPRESSORS",
     "DEFAULT_MAX_BYTES",
+    "START",
+    "Part",
+    "Place",
     "check_unchanged",
     "read_json",
     "read_jsonl",

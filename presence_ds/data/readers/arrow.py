@@ -1,20 +1,50 @@
 """Batches of an arrow file, in the stream or the file format."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
+
+from presence_ds.data.readers.compression import READ_ERRORS
 
 ARROW_FILE_MAGIC = b"ARROW1"
 END_MARK_BYTES = (8, 4)  # of a stream; 4 is what writers before version 0.15 left
 
 
-def arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """Batches of the file; of streams written one after another, all of them.
+def arrow_batches(path: Path, start: int = 0) -> Iterator[pa.RecordBatch]:
+    """Batches of the file from row ``start`` on; of streams written one after another, all of them.
+
+    Of the batches before it only the heads are read, unless they are compressed.
 
     Raises:
         EOFError: a stream ends without its end mark.
     """
+    return skip_rows(_batches(path), start)
+
+
+def count_arrow_rows(path: Path) -> int:
+    """Rows of the file, of which only the heads of the batches are read; of a damaged file, those before the fault."""
+    rows = 0
+    with suppress(*READ_ERRORS):
+        for batch in _batches(path):
+            rows += batch.num_rows
+    return rows
+
+
+def skip_rows(batches: Iterable[pa.RecordBatch], start: int) -> Iterator[pa.RecordBatch]:
+    """``batches`` without their first ``start`` rows; empty ones are kept, as they have a schema."""
+    for batch in batches:
+        if start == 0:
+            yield batch
+        elif start < batch.num_rows:
+            yield batch.slice(start)
+            start = 0
+        else:
+            start -= batch.num_rows
+
+
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
     with pa.memory_map(str(path)) as source:
         if source.read(len(ARROW_FILE_MAGIC)) == ARROW_FILE_MAGIC:
             with pa.ipc.open_file(source) as table:

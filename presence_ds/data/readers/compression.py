@@ -97,11 +97,21 @@ class Members(io.RawIOBase):
 
 
 @contextmanager
-def open_file(path: Path, kind: str = "a file") -> Iterator[IO[bytes]]:
-    """Open for reading, decompressing by the ending."""
+def open_file(path: Path, kind: str = "a file", start: int = 0) -> Iterator[IO[bytes]]:
+    """Open for reading, decompressing by the ending, at byte ``start`` of what is read.
+
+    A compressed file is decompressed from its beginning for that.
+    """
     with one_line(path, kind), path.open("rb") as stream:
         new_decompressor = DECOMPRESSORS.get(path.suffix.lower())
-        yield stream if new_decompressor is None else io.BufferedReader(Members(stream, new_decompressor), PACKED_BYTES)
+        if new_decompressor is None:
+            stream.seek(start)
+            yield stream
+            return
+        content = io.BufferedReader(Members(stream, new_decompressor), PACKED_BYTES)
+        while start > 0 and (skipped := content.read(min(start, CHUNK_BYTES))):
+            start -= len(skipped)
+        yield content
 
 
 @contextmanager

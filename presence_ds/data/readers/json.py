@@ -9,12 +9,18 @@ from presence_ds.data.readers.compression import open_file
 from presence_ds.data.readers.fields import from_fields
 from presence_ds.data.readers.jsonl import read_jsonl
 from presence_ds.data.readers.lines import BYTE_ORDER_MARK, DEFAULT_MAX_BYTES
+from presence_ds.data.readers.part import Part
 from presence_ds.data.rows import BadRow, Document
 from presence_ds.errors import DataError
 
 
 def read_json(
-    path: Path, name: str, text_field: str, id_field: str | None, max_bytes: int = DEFAULT_MAX_BYTES
+    path: Path,
+    name: str,
+    text_field: str,
+    id_field: str | None,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+    part: Part | None = None,
 ) -> Iterator[Document | BadRow]:
     """Read a JSON file: an array of objects, an object of arrays of one length (columns), or one object per line.
 
@@ -25,10 +31,11 @@ def read_json(
         DataError: the file is of another kind.
         UnreadableFile: it is not valid JSON.
     """
+    part = part or Part()
     with open_file(path) as stream:
         first = _json_or_none(stream.readline(max_bytes + 1))
     if isinstance(first, dict) and not _is_columns(first):
-        yield from read_jsonl(path, name, text_field, id_field, max_bytes)
+        yield from read_jsonl(path, name, text_field, id_field, max_bytes, part)
         return
     with open_file(path, "a JSON file") as stream:
         try:
@@ -44,8 +51,10 @@ def read_json(
             f"{path} is one JSON value of type {type(content).__name__}: it must be an array of objects, an object of "
             f"arrays, or one object per line"
         )
-    for number, row in enumerate(content, start=1):
-        yield from_fields(row, f"{name}:{number}", f"{path} row {number}", text_field, id_field, max_bytes)
+    for number, row in enumerate(content[part.place.row :], start=part.place.row + 1):
+        part.place = part.place._replace(row=number)
+        if part.takes():
+            yield from_fields(row, f"{name}:{number}", f"{path} row {number}", text_field, id_field, max_bytes)
 
 
 def _json_or_none(raw: bytes) -> object:

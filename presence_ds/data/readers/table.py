@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from presence_ds.data.readers.arrow import arrow_batches
+from presence_ds.data.readers.arrow import arrow_batches, count_arrow_rows
 from presence_ds.data.readers.compression import one_line, uncompressed
 from presence_ds.data.readers.fields import from_fields
-from presence_ds.data.readers.parquet import parquet_batches
+from presence_ds.data.readers.parquet import count_parquet_rows, parquet_batches
+from presence_ds.data.readers.part import Part
 from presence_ds.data.rows import BadRow, Document
 from presence_ds.errors import DataError
 
@@ -25,6 +26,7 @@ def read_table(
     id_field: str | None,
     max_bytes: int,
     rows_before: int = 0,
+    part: Part | None = None,
 ) -> Iterator[Document | BadRow]:
     """Read the rows of a parquet or arrow file. Ids are ``name:row`` unless ``id_field`` is given.
 
@@ -35,20 +37,29 @@ def read_table(
         UnreadableFile: it is not readable as such.
     """
     columns = [text_field] if id_field is None else [text_field, id_field]
-    number = 0
+    part = part or Part()
     with one_line(path, "a parquet file" if kind == "parquet" else "an arrow file"), uncompressed(path) as plain:
-        for batch in parquet_batches(plain, columns) if kind == "parquet" else arrow_batches(plain):
+        begin, end = 0, None
+        if part.count > 1:
+            begin, end = part.bounds(count_parquet_rows(plain) if kind == "parquet" else count_arrow_rows(plain))
+        number = begin + part.place.row
+        for batch in parquet_batches(plain, columns, number) if kind == "parquet" else arrow_batches(plain, number):
             if missing := [column for column in columns if column not in batch.schema.names]:
                 raise DataError(f'{path} has no column "{missing[0]}": its columns are {", ".join(batch.schema.names)}')
             selected = batch.select(columns)
+            if end is not None:
+                selected = selected.slice(0, max(0, end - number))
             for row in zip(*(_values(column) for column in selected.columns), strict=True):
                 number += 1
+                part.place = part.place._replace(row=number - begin)
                 location = f"{path} row {number}"
                 if NOT_UTF8 in row:
                     yield BadRow(location, f'field "{columns[row.index(NOT_UTF8)]}" is not valid UTF-8')
                     continue
                 fields = dict(zip(columns, row, strict=True))
                 yield from_fields(fields, f"{name}:{rows_before + number}", location, text_field, id_field, max_bytes)
+            if end is not None and number >= end:
+                return
 
 
 def _values(column: pa.Array) -> list[Any]:

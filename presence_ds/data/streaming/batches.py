@@ -1,0 +1,154 @@
+"""Batches of a stream on one rank, resumable at any batch and on any number of ranks."""
+
+import os
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from presence_ds.data.loader import check_identity
+from presence_ds.data.objective import Objective
+from presence_ds.data.streaming.stream import LaneSample, RankSamples
+from presence_ds.errors import PresenceError
+
+
+class StreamedBatches(Iterator[dict[str, Any]]):
+    """Micro-batches of one rank without end, as those of `BatchStream`.
+
+    Of every ``micro_batch_size * world_size`` positions the rank takes each ``world_size``-th one. The state is the
+    number of samples taken over all ranks, and that of every lane; a rank knows those of its own lanes alone, so that
+    a run has to `merge` the states of its ranks.
+
+    Args:
+        samples: of this rank.
+        objective: what is made of them.
+        micro_batch_size: samples of a batch.
+        num_workers: processes that read and tokenize, beside this one; 0: this one does.
+    """
+
+    def __init__(self, samples: RankSamples, objective: Objective, micro_batch_size: int, num_workers: int = 0) -> None:
+        self._samples = samples
+        self._objective = objective
+        self._micro_batch_size = micro_batch_size
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*set_vital")  # torchdata calls what newer torch deprecates
+            self._loader = StatefulDataLoader(
+                samples,
+                batch_size=None,
+                num_workers=num_workers,
+                prefetch_factor=max(2, -(-2 * micro_batch_size // num_workers)) if num_workers else None,
+                collate_fn=_unchanged,
+                snapshot_every_n_steps=2**31,  # the state of the lanes comes with the samples
+                generator=torch.Generator(),  # otherwise the seeds of the workers are drawn from the global generator
+            )
+        self._identity = samples.stream.identity()
+        self._iterator: Iterator[LaneSample | PresenceError] | None = None
+        self._ahead: deque[LaneSample] = deque()
+        self._states: dict[int, dict[str, Any]] = {}
+        self.position = 0
+
+    @property
+    def epoch(self) -> int:
+        """How often the text on this rank's lanes has been read; sources that a mixture prefers are further."""
+        return int(min(self.source_epochs.values()))
+
+    @property
+    def source_epochs(self) -> dict[str, float]:
+        """Epochs of each source, by name, on this rank's lanes, to within a file."""
+        own = {number: state for number, state in self._states.items() if self._samples.has_lane(number)}
+        return self._samples.stream.epochs(own)
+
+    def prime(self) -> None:
+        """Read the first sample of every lane of this rank.
+
+        Raises:
+            PresenceError: what is wrong with the text there.
+        """
+        lanes = self._samples.stream.streaming.lanes
+        while len(self._ahead) < -(-lanes // self._samples.world_size):
+            self._ahead.append(self._read())
+
+    def __next__(self) -> dict[str, Any]:
+        """The next batch.
+
+        Raises:
+            DataError: the text cannot be read on.
+        """
+        taken = [self._ahead.popleft() if self._ahead else self._read() for _ in range(self._micro_batch_size)]
+        own = self._samples.rank + np.arange(self._micro_batch_size) * self._samples.world_size
+        draws = self.position + own  # each another number, the same on any number of ranks
+        self._states |= {item.lane: item.state for item in taken}
+        self.position += self._micro_batch_size * self._samples.world_size
+        samples = [item.sample for item in taken]
+        return {
+            **self._objective({"input_ids": _rows([sample.input_ids for sample in samples])}, draws),
+            "source_ids": torch.tensor([item.source_id for item in taken]),
+            "offsets": torch.tensor([sample.offset for sample in samples]),
+            "document_ids": [sample.document_id for sample in samples],
+        }
+
+    def _read(self) -> LaneSample:
+        if self._iterator is None:
+            self._samples.position, self._samples.states = self.position, dict(self._states)
+            with _tokenizers_may_fork():
+                self._iterator = iter(self._loader)
+        found = next(self._iterator)
+        if isinstance(found, PresenceError):
+            raise found
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """What of the run's state is known on this rank: plain values."""
+        return {"position": self.position, "order": self._identity, "lanes": self._states}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where the states that ``state`` was merged of were taken, on any number of ranks.
+
+        Raises:
+            DataError: the text, its tokenizer, the seed or what else the order depends on is another.
+        """
+        check_identity(state["order"], self._identity)
+        self.position, self._states = state["position"], dict(state["lanes"])
+        self._iterator = None
+        self._ahead.clear()
+
+
+def merge(states: list[dict[str, Any]]) -> dict[str, Any]:
+    """The state of a run out of those of its ranks after the same batch.
+
+    A lane that several ranks have a part in is as far as the one of them that had its last sample.
+    """
+    lanes: dict[int, dict[str, Any]] = {}
+    for state in states:
+        for number, lane in state["lanes"].items():
+            if number not in lanes or lanes[number]["taken"] < lane["taken"]:
+                lanes[number] = lane
+    return {**states[0], "lanes": dict(sorted(lanes.items()))}
+
+
+@contextmanager
+def _tokenizers_may_fork() -> Iterator[None]:
+    """Workers that are started here tokenize with one thread: those of ``tokenizers`` do not survive the fork."""
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TOKENIZERS_PARALLELISM"]
+        else:
+            os.environ["TOKENIZERS_PARALLELISM"] = before
+
+
+def _rows(rows: list[Any]) -> Any:
+    """Rows as `PackedDataset` has them: an array, or a list where they differ in length."""
+    return np.stack(rows) if len({len(row) for row in rows}) == 1 else rows
+
+
+def _unchanged(item: Any) -> Any:
+    return item

@@ -1,0 +1,153 @@
+"""What is streamed, and one rank's samples of it."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import count
+from typing import Any, NamedTuple
+
+from torch.utils.data import IterableDataset, get_worker_info
+from transformers import PreTrainedTokenizerBase
+
+from presence_ds.data.config import DataConfig
+from presence_ds.data.mixture import Mixture, mixture_weights
+from presence_ds.data.packing import PackedSample
+from presence_ds.data.sources import SourceFile
+from presence_ds.data.streaming.config import StreamingConfig
+from presence_ds.data.streaming.documents import LaneDocuments, Share, Tally, deal, size_of
+from presence_ds.data.streaming.lane import Lane, SourceLane
+from presence_ds.errors import PresenceError
+
+
+class LaneSample(NamedTuple):
+    """A sample, and the state of its lane after it."""
+
+    lane: int
+    source_id: int
+    sample: PackedSample
+    state: dict[str, Any]
+
+
+@dataclass
+class Stream:
+    """Everything that the samples depend on; the same on every rank.
+
+    Args:
+        config: validated, with its section streaming.
+        files: of every training source.
+        tokenizer: what text is tokenized with.
+        validation_texts: hashes of the texts that are not to be trained on.
+    """
+
+    config: DataConfig
+    files: list[list[SourceFile]]
+    tokenizer: PreTrainedTokenizerBase
+    validation_texts: frozenset[bytes] = frozenset()
+
+    def __post_init__(self) -> None:
+        assert self.config.streaming is not None
+        self.streaming: StreamingConfig = self.config.streaming
+        self.weights = mixture_weights(self.config.sources, None) or {self.config.sources[0].name: 1.0}
+        self.shares = [deal(files, self.streaming.lanes) for files in self.files]
+        self.tallies = [
+            Tally(source, files, self.config.max_bad_share)
+            for source, files in zip(self.config.sources, self.files, strict=True)
+        ]
+
+    def lane(self, number: int) -> Lane:
+        """A lane at its beginning."""
+        return Lane(
+            [self._source_lane(index, shares[number], number) for index, shares in enumerate(self.shares)],
+            Mixture(self.weights, self.config.seed, f"lane {number}\0"),
+        )
+
+    def _source_lane(self, source: int, shares: list[Share], lane: int) -> SourceLane:
+        assert self.config.packing is not None
+        key = f"{self.config.sources[source].name}\0{lane}"
+        max_bytes = round(self.config.max_document_megabytes * 1e6)
+        seed, held, left_out = self.config.seed, self.streaming.buffer_samples, self.validation_texts
+        return SourceLane(
+            LaneDocuments(shares, self.tallies[source], self.config.on_bad_file, max_bytes, left_out, seed, key),
+            self.tokenizer,
+            self.config.packing,
+            self.config.lengths.row,
+            held,
+            -(-held * (lane + 1) // self.streaming.lanes),
+            seed,
+            key,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What the order of the samples depends on, as plain values."""
+        files = [[(file.name, file.format, size_of(file)) for file in group] for group in self.files]
+        return {
+            "seed": self.config.seed,
+            "weights": self.weights,
+            "streaming": {"lanes": self.streaming.lanes, "buffer_samples": self.streaming.buffer_samples},
+            "packing": self.config.packing,
+            "digest of the files": _digest([files, [_reading(asdict(source)) for source in self.config.sources]]),
+            "digest of the tokenizer": _digest(sorted(self.tokenizer.get_vocab().items())),
+            "digest of the validation texts": _digest(sorted(text.hex() for text in self.validation_texts)),
+        }
+
+    def epochs(self, states: dict[int, dict[str, Any]]) -> dict[str, float]:
+        """How often each source has been read on the lanes of ``states``, to within a file; the least of them."""
+        epochs = {}
+        for index, source in enumerate(self.config.sources):
+            read = [0.0]
+            for lane, state in states.items():
+                epoch, shares = state["sources"][index][:2]
+                read.append(epoch + shares / len(self.shares[index][lane]))
+            epochs[source.name] = min(read[1:] or read)
+        return epochs
+
+
+def _reading(source: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a source that decide which documents its files give."""
+    return {name: source[name] for name in ("name", "documents", "text_field", "id_field")}
+
+
+def _digest(values: Any) -> str:
+    return hashlib.blake2b(json.dumps(values).encode(), digest_size=8).hexdigest()
+
+
+class RankSamples(IterableDataset[LaneSample | PresenceError]):
+    """The samples of one rank, without end: every ``world_size``-th position of the run, in order.
+
+    Position p is on lane p % lanes. The workers of a loader, which takes from them in turn, share the positions of the
+    rank in the same way. A lane that several readers have a part in is read by each of them.
+
+    Attributes:
+        position: samples taken over all ranks before the first one.
+        states: of the lanes then; those that are missing are at their beginning.
+    """
+
+    def __init__(self, stream: Stream, rank: int, world_size: int) -> None:
+        self.stream = stream
+        self.rank = rank
+        self.world_size = world_size
+        self.position = 0
+        self.states: dict[int, dict[str, Any]] = {}
+
+    def has_lane(self, number: int) -> bool:
+        """Whether some of the rank's positions are on the lane."""
+        return (number - self.rank) % math.gcd(self.world_size, self.stream.streaming.lanes) == 0
+
+    def __iter__(self) -> Iterator[LaneSample | PresenceError]:
+        """Samples; an error is yielded, as a worker that raises it would hide it in a traceback, and ends them."""
+        info = get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        lanes: dict[int, Lane] = {}
+        try:
+            for position in count(self.position + self.rank + self.world_size * worker, self.world_size * workers):
+                index, number = divmod(position, self.stream.streaming.lanes)
+                if number not in lanes:
+                    lanes[number] = self.stream.lane(number)
+                    if number in self.states:
+                        lanes[number].load_state(self.states[number])
+                source_id, sample = lanes[number].sample(index)
+                yield LaneSample(number, source_id, sample, lanes[number].state())
+        except PresenceError as error:
+            yield error

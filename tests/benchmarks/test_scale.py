@@ -1,0 +1,36 @@
+from pathlib import Path
+
+from benchmarks.communication import ScaleSetting, step_traffic
+from benchmarks.communication.simulation import simulate, weigh_alone
+from benchmarks.communication.traffic import latency_steps, sent_bytes
+from benchmarks.scale import Machine, report_predictions
+
+
+def test_many_ranks_gather_the_same_rows_in_both_ways() -> None:
+    """Five ranks in nodes of two, the last of which is smaller; each checks that the gathers agree."""
+    found = simulate(ScaleSetting(0, ranks=5, stage=0), node=2, rounds=2)
+    assert all(milliseconds > 0 for milliseconds in found.values())
+    assert weigh_alone(64, rounds=2) > 0
+
+
+def test_what_a_rank_sends() -> None:
+    plain = ScaleSetting(1000, ranks=4, stage=3, strategy=None, accumulation_steps=3)
+    assert step_traffic(plain)["all-gather"].payload == 3 * 2 * 2000
+    assert sent_bytes("all-reduce", 800, 4) == 1200
+    assert sent_bytes("all-gather", 800, 4) == 600
+    assert latency_steps("all-gather", 64) == 63
+    assert latency_steps("all-reduce", 64) == 12
+
+
+def test_predictions_for_a_machine() -> None:
+    """8 GPUs x 8 samples x 3 numbers of 4 bytes; seven messages inside a machine."""
+    line = report_predictions(Machine(local_message=1e-3)).splitlines()[2]
+    assert line.startswith("| 8 | ")
+    assert "| 0.8 kB | 7.00 ms (" in line
+
+
+def test_the_document_has_the_tables() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "scale.md").read_text()
+    for name in ("counted", "predicted", "simulated"):
+        assert text.count(f"<!-- {name} -->") == text.count(f"<!-- /{name} -->") == 1, name
+        assert "|" in text.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0], name
