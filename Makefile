@@ -6,13 +6,21 @@ BIN := $(VENV)/bin
 export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/$(VENV)/torch_extensions
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: quickstart test lint format install install-dev clean
+.PHONY: quickstart test test-slurm slurm-packages lint format install install-dev clean
 
 quickstart: install
 	$(BIN)/presence train recipes/quickstart.yaml $(ARGS)
 
 test: install-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --ignore=tests/slurm $(ARGS)
+
+# The templates on a real Slurm on this machine; ARGS="-m 'not long'" is the short form.
+test-slurm: install-dev slurm-packages
+	$(BIN)/python -m pytest tests/slurm $(ARGS)
+
+slurm-packages:
+	command -v slurmctld slurmd munged shellcheck || \
+	    (apt-get update -q && apt-get install -q -y --no-install-recommends slurm-wlm munge shellcheck)
 
 lint: install-dev
 	$(BIN)/ruff format --check .

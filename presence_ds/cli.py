@@ -1,18 +1,25 @@
 """The command line: ``presence COMMAND ...``, each command in a file of `presence_ds.commands`."""
 
+import os
 import signal
 import sys
 import time
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from presence_ds.commands import estimate, export, prepare, train
+from presence_ds.commands import estimate, export, prepare, slurm, train
 from presence_ds.commands.command import Command
-from presence_ds.errors import ConfigError, PresenceError, Stopped
+from presence_ds.errors import ConfigError, HealthError, PresenceError, Stopped
 from presence_ds.trainer.distributed import environment_rank
 from presence_ds.trainer.launcher import set_environment_defaults
 
-COMMANDS: dict[str, Command] = {"train": train, "prepare": prepare, "estimate": estimate, "export": export}
+COMMANDS: dict[str, Command] = {
+    "train": train,
+    "slurm": slurm,
+    "prepare": prepare,
+    "estimate": estimate,
+    "export": export,
+}
 GRACE = 20.0  # seconds
 
 
@@ -24,6 +31,8 @@ def main(arguments: list[str] | None = None) -> None:
     except Stopped as stopped:  # on every rank
         if environment_rank() == 0:
             print(f"presence: {stopped}", file=sys.stderr, flush=True)
+        if isinstance(stopped, HealthError):  # a thread that waits for a dead node might abort an orderly exit
+            os._exit(stopped.status)
         sys.exit(stopped.status)
     except PresenceError as error:
         if environment_rank() != 0:

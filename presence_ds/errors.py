@@ -56,5 +56,14 @@ class NonFiniteError(AnomalyError):
     """No sample of an optimizer step has a finite loss and self-influence; nothing was updated."""
 
 
+class HealthError(AnomalyError):
+    """A device or a node is sick; nothing was begun."""
+
+    status = 78
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "health")
+
+
 class CheckpointError(PresenceError):
     """The last checkpoint of a run could not be written; the one before is intact."""

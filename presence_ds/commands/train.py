@@ -1,7 +1,9 @@
 """``presence train RECIPE.yaml [--section.field value ...]``."""
 
+import os
 import warnings
 
+from deepspeed.accelerator import get_accelerator
 from jsonargparse import ArgumentParser, Namespace
 
 from presence_ds.commands.recipe_arguments import make_recipe_parser, read_recipe, resolved_recipe
@@ -11,6 +13,7 @@ from presence_ds.trainer.distributed import launched
 from presence_ds.trainer.launcher import launch, local_processes
 from presence_ds.trainer.plan import make_plan
 from presence_ds.trainer.precision import hardware_has_bf16
+from presence_ds.trainer.slurm import slurm_step
 
 HELP = "Train a model as a recipe says."
 NOT_OURS = (
@@ -34,6 +37,9 @@ def make_parser() -> ArgumentParser:
 
 def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None:
     """Train on this rank; without a launcher, check the recipe and become the launcher."""
+    step = None if launched() else slurm_step()
+    if step is not None and step.is_rank:
+        os.environ |= step.rank_environment(get_accelerator().device_count())
     recipe, recipe_file = read_recipe(parser, parsed)
     if launched():
         from presence_ds.trainer.run import train
@@ -45,8 +51,9 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
         if parsed.num_processes is not None and parsed.num_processes < 1:
             raise ConfigError(f"num_processes is {parsed.num_processes}: it must be at least 1")
         processes = local_processes(parsed.num_processes)
-        make_plan(recipe, recipe_file, world_size=processes, bf16_hardware=hardware_has_bf16())
+        ranks = processes * (1 if step is None else step.nodes)
+        make_plan(recipe, recipe_file, world_size=ranks, bf16_hardware=hardware_has_bf16())
         if recipe.data.prepared is None:
             for source in [*recipe.data.sources, *(recipe.data.validation_sources or [])]:
                 find_files(source)
-        launch(arguments, parsed.num_processes, recipe.stop.signal_numbers)
+        launch(arguments, parsed.num_processes, recipe.stop.signal_numbers, step)

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from deepspeed.constants import default_pg_timeout
 
-from presence_ds.errors import PresenceError
+from presence_ds.errors import HealthError, PresenceError
 from presence_ds.trainer.extensions import clear_stale_locks
 from presence_ds.trainer.shared_memory import clear_stale_buffers
 from presence_ds.trainer.stop_signals import StopSignals
@@ -24,13 +24,18 @@ POLL = 0.02  # seconds between two looks at a collective that may take long
 
 
 def launched() -> bool:
-    """Whether a launcher (deepspeed, torchrun, srun with RANK set) started this process as one rank of several."""
+    """Whether a launcher (deepspeed, torchrun) started this process as one rank of several."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def environment_rank() -> int:
-    """Global rank stated by the launcher; 0 without one."""
-    return int(os.environ.get("RANK", "0"))
+    """Global rank stated by the launcher, else the number of srun's task; 0 without either."""
+    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID", "0"))
+
+
+def local_size() -> int:
+    """Ranks on this machine as stated by the launcher, DeepSpeed's or torchrun; 1 without one."""
+    return int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def cores_per_rank(ranks: int) -> int:
@@ -49,7 +54,7 @@ class Ranks:
             timeout: how long a collective may take at least, if that is longer than DeepSpeed's own default.
         """
         if "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(cores_per_rank(int(os.environ.get("LOCAL_SIZE", "1"))))
+            torch.set_num_threads(cores_per_rank(local_size()))
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         clear_stale_locks(local_rank)
         if local_rank == 0:
@@ -147,7 +152,8 @@ class Ranks:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Leave the process group, also after an error that every rank has: gloo's threads may abort an exit without.
 
-        After any other error the rank's peers may be in the middle of a collective, which leaving would wait for.
+        After any other error the rank's peers may be in the middle of a collective, which leaving would wait for, and
+        after a failed health check a thread of this rank.
         """
-        if kind is None or issubclass(kind, PresenceError):
+        if kind is None or (issubclass(kind, PresenceError) and not issubclass(kind, HealthError)):
             dist.destroy_process_group()

@@ -26,6 +26,7 @@ import psutil
 
 from presence_ds.trainer import distributed
 from presence_ds.trainer.distributed import Ranks
+from presence_ds.trainer.rank_log import print_error
 from presence_ds.trainer.run_directory import RunDirectory, write_atomically, write_stopped
 
 STATUS = 77  # of a process that ends here, beside those in `presence_ds.errors`
@@ -130,7 +131,7 @@ class HangWatch:
             if self._ranks.rank == min(reports):
                 message = describe(reports, self._ranks.world_size, self._silent(reports), self._folder)
                 message += f"; go on with: presence train {self._directory.recipe}"
-                print(f"presence: error: {message}", file=sys.stderr, flush=True)
+                print_error(message)
                 write_stopped(self._directory, "hang", message, STATUS, self.step)
             else:  # a launcher ends this one when that one has left
                 _wait(self._directory.stopped.exists, GRACE)
@@ -140,7 +141,7 @@ class HangWatch:
     def _leave_in_time(self) -> None:
         """End the process also if the file system is what hangs."""
         time.sleep(3 * GRACE)
-        print("presence: error: no progress, and the run directory does not answer", file=sys.stderr, flush=True)
+        print_error("no progress, and the run directory does not answer")
         os._exit(STATUS)
 
     def _report(self, idle: float) -> None:

@@ -15,6 +15,7 @@ from presence_ds.trainer.callbacks.evaluation import EvaluationConfig
 from presence_ds.trainer.callbacks.reference import ReferenceConfig
 from presence_ds.trainer.callbacks.wandb_run import WandbConfig
 from presence_ds.trainer.checkpoint import CheckpointConfig
+from presence_ds.trainer.health_config import HealthConfig
 from presence_ds.trainer.learning_rate import LearningRateConfig
 from presence_ds.trainer.model import ModelConfig
 from presence_ds.trainer.optimizer import OptimizerConfig
@@ -121,6 +122,7 @@ class Recipe:
         training: Length, batch sizes, precision, seed.
         evaluation: Loss on the validation split.
         checkpoint: Saving and resuming.
+        health: A check of devices and links before the run.
         stop: Ending the run early.
         anomalies: Steps that went wrong, and how many of them end the run.
         logging: Metrics and score records.
@@ -138,6 +140,7 @@ class Recipe:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
     stop: StopConfig = field(default_factory=StopConfig)
     anomalies: AnomaliesConfig = field(default_factory=AnomaliesConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
@@ -180,6 +183,7 @@ class Recipe:
         self.lr_schedule.validate("lr_schedule", self.training.steps)
         self.evaluation.validate("evaluation")
         self.checkpoint.validate("checkpoint")
+        self.health.validate("health")
         self.stop.validate("stop")
         self.anomalies.validate("anomalies")
         self.logging.validate("logging")

@@ -32,6 +32,7 @@ from presence_ds.data.prepared import prepared_folder
 from presence_ds.data.sources import find_files
 from presence_ds.data.token_bytes import token_bytes
 from presence_ds.engine import PresenceConfig
+from presence_ds.errors import Stopped
 from presence_ds.reweighting.schedule import ScheduleConfig, TemperatureSchedule
 from presence_ds.trainer.callbacks.anomalies import Anomalies
 from presence_ds.trainer.callbacks.callback import Callback
@@ -40,6 +41,7 @@ from presence_ds.trainer.callbacks.console import Console, print_setup, print_su
 from presence_ds.trainer.callbacks.evaluation import Evaluation
 from presence_ds.trainer.callbacks.metrics_file import MetricsFile
 from presence_ds.trainer.callbacks.reference import ReferenceStream
+from presence_ds.trainer.callbacks.requeues import Requeues
 from presence_ds.trainer.callbacks.score_records import ScoreRecords
 from presence_ds.trainer.callbacks.stage_summary import StageSummary
 from presence_ds.trainer.callbacks.stopping import Stopping
@@ -50,15 +52,24 @@ from presence_ds.trainer.device import device_name, known_peak_tflops
 from presence_ds.trainer.distributed import Ranks
 from presence_ds.trainer.estimate.flops import count_flops
 from presence_ds.trainer.hang_watch import HangWatch, collective_timeout
+from presence_ds.trainer.health import check_health
 from presence_ds.trainer.learning_rate import build_lr_scheduler
 from presence_ds.trainer.model import build_model, fit_vocabulary
 from presence_ds.trainer.optimizer import build_optimizer
 from presence_ds.trainer.plan import Plan, make_plan
 from presence_ds.trainer.precision import hardware_has_bf16
+from presence_ds.trainer.rank_log import RankLog
 from presence_ds.trainer.recipe import Recipe
-from presence_ds.trainer.run_directory import RunDirectory, default_run_directory, write_atomically, write_json
+from presence_ds.trainer.run_directory import (
+    RunDirectory,
+    default_run_directory,
+    write_atomically,
+    write_json,
+    write_stopped,
+)
 from presence_ds.trainer.run_lock import RunLock
 from presence_ds.trainer.shared_batches import SharedBatches
+from presence_ds.trainer.slurm import restart_count
 from presence_ds.trainer.stop_signals import StopSignals
 from presence_ds.trainer.trainer import Batches, Trainer
 
@@ -96,6 +107,32 @@ def train_on(
     with ranks.agreement():
         plan = make_plan(recipe, recipe_file, world_size=ranks.world_size, bf16_hardware=bf16_hardware)
     directory, resume = open_run_directory(recipe, recipe_file, resolved, ranks, lock)
+    with RankLog(None if ranks.is_main else directory.log(ranks.rank)):
+        try:
+            if recipe.health.enabled:
+                health = check_health(ranks, recipe.health, partial(warn, ranks))
+                console.print(health, highlight=False, soft_wrap=True)
+            trainer = set_up(directory, resume, plan, ranks, signals, console, recipe, resolved, more_callbacks or {})
+        except Stopped as stopped:
+            if ranks.is_main:
+                step = 0 if resume is None else resume.manifest.step
+                write_stopped(directory, stopped.reason, str(stopped), stopped.status, step)
+            raise
+        trainer.fit()
+
+
+def set_up(
+    directory: RunDirectory,
+    resume: Resume | None,
+    plan: Plan,
+    ranks: Ranks,
+    signals: StopSignals,
+    console: RichConsole,
+    recipe: Recipe,
+    resolved: dict[str, Any],
+    more_callbacks: dict[str, Callback],
+) -> Trainer:
+    """Everything before the first step, with the run directory open."""
     corpus = load_corpus(recipe, directory, ranks)
     with ranks.agreement():
         fit_vocabulary(plan.model_config, recipe.model, corpus.tokenizer)
@@ -119,7 +156,7 @@ def train_on(
         engine,
         batches,
         ranks,
-        callbacks | (more_callbacks or {}),
+        callbacks | more_callbacks,
         HangWatch(ranks, directory, recipe.stop.hang_seconds),
         total_steps=recipe.training.steps,
         log_every_steps=recipe.logging.every_steps,
@@ -140,7 +177,7 @@ def train_on(
     console.print(corpus.report.table())
     print_setup(console, setup_facts(recipe, plan, trainer, directory))
     ranks.set_up()
-    trainer.fit()
+    return trainer
 
 
 def open_run_directory(
@@ -251,6 +288,8 @@ def make_callbacks(
     if recipe.logging.score_records:
         callbacks["score_records"] = ScoreRecords(directory.scores, ranks.rank, corpus.source_names)
     callbacks["throughput"] = throughput
+    if (restarts := restart_count()) is not None:
+        callbacks["requeues"] = Requeues(restarts)
     anomalies = Anomalies(recipe.anomalies, directory.checkpoints, partial(warn, ranks))
     callbacks["anomalies"] = anomalies
     evaluation = None
@@ -262,7 +301,7 @@ def make_callbacks(
         callbacks["metrics_file"] = MetricsFile(directory.metrics)
         callbacks["console"] = Console(console)
         if recipe.wandb.enabled:
-            callbacks["wandb"] = WandbRun(recipe.wandb, directory, resolved, console.print)
+            callbacks["wandb"] = WandbRun(recipe.wandb, directory, resolved, console.print, recipe.stop.signal_numbers)
     if recipe.reference.sources:
         trusted = corpus.train.of_sources([corpus.source_names.index(name) for name in recipe.reference.sources])
         stream = BatchStream(build_loader(trusted, **loader_options(recipe, ranks)))

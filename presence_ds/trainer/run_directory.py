@@ -7,6 +7,8 @@ RUN_DIR/
   metrics.jsonl     one JSON object per logged step
   scores/           loss, self-influence and weight of every sample (parquet)
   checkpoints/      step_*/ and the pointer `latest` (`presence_ds.trainer.checkpoint`)
+  logs/             what ranks other than 0 print (`presence_ds.trainer.rank_log`)
+  slurm/            what its jobs know of each other (`slurm/` of the repository)
   lock              held by the run in progress (`presence_ds.trainer.run_lock`)
   wandb_run_id      with wandb enabled
   stopped.json      written when it has ended early: why, and after which step
@@ -38,6 +40,8 @@ class RunDirectory:
         self.metrics = self.path / "metrics.jsonl"
         self.scores = self.path / "scores"
         self.checkpoints = self.path / "checkpoints"
+        self.logs = self.path / "logs"
+        self.slurm = self.path / "slurm"
         self.lock = self.path / "lock"
         self.wandb_run_id = self.path / "wandb_run_id"
         self.stopped = self.path / "stopped.json"
@@ -48,6 +52,10 @@ class RunDirectory:
     def name(self) -> str:
         """Last part of the path."""
         return self.path.name
+
+    def log(self, rank: int) -> Path:
+        """What ``rank`` prints."""
+        return self.logs / f"rank_{rank:05d}.log"
 
     def claim(self, *, training_steps: int, may_resume: bool) -> None:
         """Create the directory, or make sure that a run may go on in it. On rank 0 only.
@@ -60,7 +68,7 @@ class RunDirectory:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            content = set(os.listdir(self.path)) - {self.lock.name, _temporary(self.recipe).name}
+            content = set(os.listdir(self.path)) - {self.lock.name, self.slurm.name, _temporary(self.recipe).name}
         except OSError as error:
             raise ConfigError(f"run_dir is {self.path}: it cannot be made ({error.strerror})") from None
         if not os.access(self.path, os.W_OK | os.X_OK):
@@ -165,7 +173,7 @@ def write_stopped(directory: RunDirectory, why: str, message: str, status: int, 
     """Write stopped.json, by which a script tells whether and how to go on; on one rank.
 
     Args:
-        why: signal, stop_file, wall_clock, anomaly or hang.
+        why: signal, stop_file, wall_clock, anomaly, hang or health.
         step: last optimizer step that was finished.
     """
     content = {"reason": why, "message": message, "status": status, "step": step, "unix_time": round(time.time(), 1)}

@@ -80,9 +80,15 @@ def write_recipe(path: Path, corpus_file: Path) -> Path:
     return path
 
 
-def presence_train(*arguments: str | Path, environment: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    """``presence train`` in a process of its own, on two ranks."""
-    command = [sys.executable, "-m", "presence_ds.train", *map(str, arguments), "--num_processes", "2"]
+def presence_train(
+    *arguments: str | Path, environment: dict[str, str], cwd: Path, torchrun: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """``presence train`` in a process of its own, on two ranks that DeepSpeed's launcher starts, or torchrun."""
+    if torchrun:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        command += ["-m", "presence_ds.train", *map(str, arguments)]
+    else:
+        command = [sys.executable, "-m", "presence_ds.train", *map(str, arguments), "--num_processes", "2"]
     return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 

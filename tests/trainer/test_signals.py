@@ -39,7 +39,10 @@ def test_weights_by_the_loss_compiled_at_zero_stage_0(
 def test_alignment_with_a_trusted_source_resumes_to_the_bit(
     tiny_recipe: Path, tmp_path: Path, environment: Environment
 ) -> None:
-    """Two passes with activation checkpointing; the reference and its stream are in the checkpoint."""
+    """Two passes with activation checkpointing; the reference and its stream are in the checkpoint.
+
+    Resumed on ranks that torchrun has started.
+    """
     options = [
         *("--presence.signal", "alignment", "--presence.strategy", "two_pass", "--presence.projection_dim", "8"),
         *("--reference.sources", "[lines]", "--reference.every_steps", "3", "--model.activation_checkpointing", "true"),
@@ -52,7 +55,7 @@ def test_alignment_with_a_trusted_source_resumes_to_the_bit(
     assert "two_pass, alignment" in whole.stdout
     checkpoint = ["--checkpoint.resume", str(runs[0] / "checkpoints" / "step_00000010")]
     resumed = presence_train(
-        tiny_recipe, *options, *checkpoint, "--run_dir", runs[1], environment=environment, cwd=tmp_path
+        tiny_recipe, *options, *checkpoint, "--run_dir", runs[1], environment=environment, cwd=tmp_path, torchrun=True
     )
     assert resumed.returncode == 0, resumed.stderr
     lines = [

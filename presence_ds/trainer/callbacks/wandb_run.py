@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -46,17 +47,30 @@ class WandbRun(Callback):
     """One wandb run per run directory; its id is kept there, so that a resumed run goes on in it."""
 
     def __init__(
-        self, config: WandbConfig, directory: RunDirectory, resolved: dict[str, Any], warn: Callable[[str], None]
+        self,
+        config: WandbConfig,
+        directory: RunDirectory,
+        resolved: dict[str, Any],
+        warn: Callable[[str], None],
+        signals: Sequence[int] = (),
     ) -> None:
-        """``resolved`` is shown as the run's configuration; ``warn`` takes the one line about a failure."""
+        """Start nothing yet.
+
+        Args:
+            resolved: shown as the run's configuration.
+            warn: takes the one line about a failure.
+            signals: numbers of those that wandb's own process is to ignore: SLURM sends them to every process of a job,
+                and the last steps are still to be written then. SIGTERM it takes in any case.
+        """
         self._config = config
         self._directory = directory
         self._resolved = resolved
         self._warn = warn
+        self._signals = signals
         self._run: Any = None
 
     def on_train_start(self, trainer: Trainer) -> None:
-        with self._never_fail():
+        with self._never_fail(), _blocked(self._signals):
             import wandb
 
             run_id_file = self._directory.wandb_run_id
@@ -104,6 +118,16 @@ class WandbRun(Callback):
         except Exception as error:
             self._run = None
             self._warn(f"wandb is off for the rest of this run: {' '.join(str(error).split()) or repr(error)}")
+
+
+@contextmanager
+def _blocked(signals: Sequence[int]) -> Iterator[None]:
+    """A process that is started inside has the signals blocked for good; here they are handled afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _answers(url: str) -> bool:

@@ -1,8 +1,10 @@
 """wandb itself, offline: a run is written, its id is kept, and a failure is one line and no exception."""
 
+import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from presence_ds.trainer.callbacks.wandb_run import WandbConfig, WandbRun
@@ -70,3 +72,21 @@ def test_failure_while_logging_is_one_line(tmp_path: Path) -> None:
         callback.on_log(None, {"step": step})  # type: ignore[arg-type]
     callback.close()
     assert len(lines) == 1
+
+
+def test_signals_to_every_process_of_a_job_do_not_end_it(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path / "run")
+    directory.path.mkdir()
+    lines: list[str] = []
+    numbers = [signal.SIGUSR1, signal.SIGUSR2]
+    callback = WandbRun(WandbConfig(enabled=True, mode="offline"), directory, {}, lines.append, numbers)
+    callback.on_train_start(None)  # type: ignore[arg-type]
+    children = psutil.Process().children(recursive=True)
+    assert any("wandb" in " ".join(child.cmdline()) for child in children)
+    for child in children:
+        for number in numbers:
+            child.send_signal(number)
+    time.sleep(0.5)
+    callback.on_log(None, {"step": 1, "loss": 1.25})  # type: ignore[arg-type]
+    callback.close()
+    assert lines == []

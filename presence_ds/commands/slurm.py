@@ -1,0 +1,80 @@
+"""``presence slurm RECIPE.yaml [--nodes N ...] [--section.field value ...]``."""
+
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import ArgumentParser, Namespace
+
+from presence_ds.commands.recipe_arguments import make_recipe_parser, read_recipe, resolved_recipe
+from presence_ds.data.sources import find_files
+from presence_ds.errors import ConfigError
+from presence_ds.trainer.launcher import CPU_RANKS
+from presence_ds.trainer.plan import make_plan
+from presence_ds.trainer.run_directory import RunDirectory, default_run_directory
+from presence_ds.trainer.slurm_job import (
+    read_site,
+    ready_script,
+    sbatch_variables,
+    submit,
+    try_script,
+    write_run_directory,
+)
+
+HELP = "Submit a recipe to SLURM, with a run directory that says what was submitted."
+
+
+def make_parser() -> ArgumentParser:
+    """The fields of `Recipe`, and what is asked of SLURM."""
+    parser = make_recipe_parser(
+        f"{HELP} Checks recipe, site file, partition and nodes at once. Account, partition and GPUs are those of "
+        "slurm/site.sh."
+    )
+    parser.add_argument("--nodes", type=int, default=1, help="Nodes of the job.")
+    parser.add_argument("--time", type=str | None, default=None, help="Time limit. null: the template's.")
+    parser.add_argument("--partition", type=str | None, default=None, help="Partition. null: the site's.")
+    parser.add_argument(
+        "--template",
+        type=Literal["train_preemptible", "train", "train_task_per_gpu"],
+        default="train_preemptible",
+        help="Which of slurm/*.sbatch.",
+    )
+    parser.add_argument(
+        "--sbatch",
+        type=dict[str, str],
+        default={},
+        help='More options of sbatch by their long names, such as {"qos": "high", "signal": "B:USR1@900"}.',
+    )
+    parser.add_argument("--dry-run", action="store_true", help="Show the batch script and leave nothing.")
+    return parser
+
+
+def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None:
+    """Check, write the run directory, submit; with --dry-run, check and show."""
+    recipe, recipe_file = read_recipe(parser, parsed)
+    if parsed.nodes < 1:
+        raise ConfigError(f"nodes is {parsed.nodes}: it must be at least 1")
+    site = read_site()
+    per_node = site.gpus_per_node or CPU_RANKS
+    make_plan(recipe, recipe_file, world_size=parsed.nodes * per_node, bf16_hardware=True, runs_here=False)
+    if recipe.data.prepared is None:
+        for source in [*recipe.data.sources, *(recipe.data.validation_sources or [])]:
+            find_files(source)
+
+    path = Path(recipe.run_dir or default_run_directory(recipe_file)).expanduser().absolute()
+    directory = RunDirectory(path)
+    options = {"job-name": f"presence-{path.name}", "nodes": str(parsed.nodes), "chdir": str(Path.cwd())}
+    options["output"] = str(directory.slurm / "%x-%j.log")
+    if parsed.template == "train_task_per_gpu":
+        options["ntasks-per-node"] = str(per_node)
+    options |= {name: getattr(parsed, name) for name in ("time", "partition") if getattr(parsed, name) is not None}
+    options |= parsed.sbatch
+    script, variables = ready_script(site, parsed.template, options, path), sbatch_variables(site, options)
+    starts = try_script(script, variables)
+    if parsed.dry_run:
+        print(script)
+        print(f"{parsed.nodes} nodes x {per_node} ranks; {starts}")
+        return
+    directory.claim(training_steps=recipe.training.steps, may_resume=recipe.checkpoint.resume != "never")
+    resolved = resolved_recipe(parser, parsed, recipe, recipe_file) | {"run_dir": str(path)}
+    job = submit(write_run_directory(directory, script, resolved, site.home), variables)
+    print(f"job {job}: {parsed.nodes} nodes x {per_node} ranks, {directory.slurm / f'presence-{path.name}-{job}.log'}")

@@ -1,0 +1,33 @@
+"""The ``health`` section of a recipe."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from presence_ds.errors import ConfigError
+
+
+@dataclass
+class HealthConfig:
+    """A check of every device and of the ways between them, before data is read.
+
+    Every rank multiplies matrices whose product is known, every node (on one machine, every rank) exchanges data with
+    its neighbours, and all ranks add numbers up. A run that fails ends with status 78 and a line that names the node.
+
+    Args:
+        enabled: Check.
+        seconds: Each part of the check must be done within so long.
+        slow_factor: A device or a node that takes so many times as long as the median is slow.
+        on_slow: What a slow one leads to: a warning, or the end of the run.
+    """
+
+    enabled: bool = True
+    seconds: float = 120.0
+    slow_factor: float = 3.0
+    on_slow: Literal["warn", "stop"] = "warn"
+
+    def validate(self, field: str) -> None:
+        """Raise `ConfigError` naming the first field whose value cannot be used."""
+        if not 1.0 <= self.seconds < float("inf"):
+            raise ConfigError(f"{field}.seconds is {self.seconds}: it must be at least 1")
+        if not 1.0 < self.slow_factor < float("inf"):
+            raise ConfigError(f"{field}.slow_factor is {self.slow_factor}: it must be above 1")
