@@ -25,7 +25,9 @@ HOLD += "; lock = RunLock(); lock.take(Path(sys.argv[1])); print(flush=True); ti
 @pytest.fixture
 def other_run(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process that holds the lock of tmp_path."""
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "lock")], stdout=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "lock")]
+    environment = os.environ | {"DS_ACCELERATOR": "cpu"}  # DeepSpeed prints a line when it has to look for one
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         process.stdout.readline()
         yield process
