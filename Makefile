@@ -19,8 +19,8 @@ test-slurm: install-dev slurm-packages
 	$(BIN)/python -m pytest tests/slurm $(ARGS)
 
 slurm-packages:
-	command -v slurmctld slurmd munged shellcheck || \
-	    (apt-get update -q && apt-get install -q -y --no-install-recommends slurm-wlm munge shellcheck)
+	PATH="$$PATH:/usr/sbin" which slurmctld slurmd munged shellcheck || (apt-get update -q && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends slurm-wlm munge shellcheck)
 
 lint: install-dev
 	$(BIN)/ruff format --check .

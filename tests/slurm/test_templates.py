@@ -1,5 +1,6 @@
 """Every template is clean and accepted, and says in one line what is missing."""
 
+import shutil
 import subprocess
 
 import pytest
@@ -12,7 +13,9 @@ SCRIPTS = [*TEMPLATES, *sorted(path.name for path in (ROOT / "slurm").glob("*.sh
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_shellcheck(script: str, cluster: object) -> None:
+def test_shellcheck(script: str) -> None:
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed: make slurm-packages")
     checked = subprocess.run(
         ["shellcheck", "--external-sources", f"--source-path={ROOT}", ROOT / "slurm" / script],
         capture_output=True,
