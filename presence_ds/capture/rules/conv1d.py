@@ -24,10 +24,11 @@ class _Conv1D(Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (delta,) = grad_outputs
         module, capture = ctx.module, ctx.capture
+        weight = module.weight.detach()  # first, as in the rule of linear layers
         (a,) = ctx.saved_tensors
         capture.add_outer(module.weight, rows=a, cols=delta)
         capture.add_dense(module.bias, capture.sum_positions(delta))
-        grad_input = delta @ module.weight.mT if ctx.needs_input_grad[0] else None
+        grad_input = delta @ weight.mT if ctx.needs_input_grad[0] else None
         return grad_input, None, None, None
 
 

@@ -33,6 +33,9 @@ class _General(Function):
     @staticmethod
     def backward(ctx: Any, *deltas: Tensor) -> tuple[Any, ...]:
         module, capture, batch_size = ctx.module, ctx.capture, ctx.capture.batch_size
+        held = {
+            n: p.detach() for n, p in module.named_parameters(recurse=False)
+        }  # first, as in the rule of linear layers
         inputs = [other if saved is None else saved for saved, other in zip(ctx.saved_tensors, ctx.others, strict=True)]
         parameters = {n: p for n, p in module.named_parameters(recurse=False) if p.requires_grad}
         wanted = [index for index in range(len(inputs)) if ctx.needs_input_grad[4 + index]]
@@ -43,14 +46,14 @@ class _General(Function):
         for sample in range(batch_size):
             rows = [_rows(value, sample, batch_size) for value in inputs]
             with torch.enable_grad():
-                leaves = {n: p.detach().requires_grad_() for n, p in parameters.items()}
+                leaves = {name: held[name].detach().requires_grad_() for name in parameters}
                 for index in wanted:
                     rows[index] = rows[index].detach().requires_grad_()
-                module.__dict__.update(leaves)  # instance attributes hide the parameters of the same names
+                module.__dict__.update(held | leaves)  # instance attributes hide the parameters of the same names
                 try:
                     output = _call(module, ctx.names, rows)
                 finally:
-                    for name in leaves:
+                    for name in held:
                         del module.__dict__[name]
             outputs = output if isinstance(output, tuple) else (output,)
             differentiable = [

@@ -22,6 +22,9 @@ class _LayerNorm(Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (delta,) = grad_outputs
         module, capture = ctx.module, ctx.capture
+        weight, bias = (
+            None if p is None else p.detach() for p in (module.weight, module.bias)
+        )  # first, as in linear.py
         x, mean, rstd = ctx.saved_tensors
         capture.add_dense(module.weight, capture.sum_positions((x - mean) * rstd * delta))
         if module.bias is not None:
@@ -29,7 +32,7 @@ class _LayerNorm(Function):
         grad_input = None
         if ctx.needs_input_grad[0]:
             grad_input, _, _ = torch.ops.aten.native_layer_norm_backward(
-                delta.contiguous(), x, module.normalized_shape, mean, rstd, module.weight, module.bias,
+                delta.contiguous(), x, module.normalized_shape, mean, rstd, weight, bias,
                 [True, False, False],
             )  # fmt: skip
         return grad_input, None, None, None

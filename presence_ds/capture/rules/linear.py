@@ -21,12 +21,14 @@ class _Linear(Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (delta,) = grad_outputs
         module, capture = ctx.module, ctx.capture
+        # The weight is reached through the module, not saved: under ZeRO-3 only the module has it gathered now. Before
+        # the saved input, for which activation checkpointing may run the module again, which gives it up afterwards.
+        weight = module.weight.detach()
         (a,) = ctx.saved_tensors
         capture.add_outer(module.weight, rows=delta, cols=a)
         if _bias(module) is not None:
             capture.add_dense(_bias(module), capture.sum_positions(delta))
-        # The weight is reached through the module, not saved: under ZeRO-3 only the module has it gathered now.
-        grad_input = delta @ module.weight if ctx.needs_input_grad[0] else None
+        grad_input = delta @ weight if ctx.needs_input_grad[0] else None
         return grad_input, None, None, None
 
 
