@@ -10,8 +10,9 @@ TINY = Setting(hidden_size=64, layers=2, vocabulary=300, sequence_length=24, thr
 
 
 def test_every_variant_with_exact_norms_takes_the_same_weighted_steps() -> None:
-    found = run_ranks(TINY, list(VARIANTS))
-    assert {name: len(seconds) for name, seconds in found["seconds"].items()} == dict.fromkeys(VARIANTS, 2)
+    variants = [name for name in VARIANTS if not name.endswith("_compiled")]  # tests/engine/test_compile.py is faster
+    found = run_ranks(TINY, variants)
+    assert {name: len(seconds) for name, seconds in found["seconds"].items()} == dict.fromkeys(variants, 2)
     # the scores are those of the fourth step: three wrongly weighted ones before it would show in them
     ours = found["scores"]["one_pass_exact"]
     for name in BASELINES:
