@@ -131,7 +131,7 @@ class PresenceEngine(DeepSpeedEngine):
         return loss
 
     def train(self, mode: bool = True) -> None:
-        """DeepSpeed's."""
+        """DeepSpeed's; what ZeRO-3 learned from forwards of evaluation alone is not applied to training."""
         if mode and not self.module.training:
             forget_release_plan()
         super().train(mode)

@@ -33,11 +33,10 @@ class _General(Function):
     @staticmethod
     def backward(ctx: Any, *deltas: Tensor) -> tuple[Any, ...]:
         module, capture, batch_size = ctx.module, ctx.capture, ctx.capture.batch_size
-        held = {
-            n: p.detach() for n, p in module.named_parameters(recurse=False)
-        }  # first, as in the rule of linear layers
+        own = dict(module.named_parameters(recurse=False))
+        held = {name: parameter.detach() for name, parameter in own.items()}  # first, as in the rule of linear layers
         inputs = [other if saved is None else saved for saved, other in zip(ctx.saved_tensors, ctx.others, strict=True)]
-        parameters = {n: p for n, p in module.named_parameters(recurse=False) if p.requires_grad}
+        parameters = {name: parameter for name, parameter in own.items() if parameter.requires_grad}
         wanted = [index for index in range(len(inputs)) if ctx.needs_input_grad[4 + index]]
         grad_inputs: list[Tensor | None] = [None] * len(inputs)
         for index in wanted:

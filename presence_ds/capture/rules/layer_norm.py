@@ -22,9 +22,8 @@ class _LayerNorm(Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (delta,) = grad_outputs
         module, capture = ctx.module, ctx.capture
-        weight, bias = (
-            None if p is None else p.detach() for p in (module.weight, module.bias)
-        )  # first, as in linear.py
+        # first, as in the rule of linear layers
+        weight, bias = (None if p is None else p.detach() for p in (module.weight, module.bias))
         x, mean, rstd = ctx.saved_tensors
         capture.add_dense(module.weight, capture.sum_positions((x - mean) * rstd * delta))
         if module.bias is not None:
