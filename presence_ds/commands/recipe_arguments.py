@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
+from presence_ds.data.sources import find_files
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.recipe import Recipe, find_beside_recipe
 from presence_ds.trainer.shape import check_recipe_file, check_values
@@ -61,3 +62,10 @@ def resolved_recipe(
     values = {name: value for name, value in yaml.safe_load(parser.dump(parsed)).items() if name in SECTIONS}
     values["deepspeed"] = str(find_beside_recipe(recipe.deepspeed, recipe_file, "deepspeed"))
     return values
+
+
+def check_files(recipe: Recipe) -> None:
+    """Raise `DataError` for the first source of a validated ``recipe`` that is not there; datasets are downloaded."""
+    if recipe.data.prepared is None:
+        for source in [*recipe.data.sources, *(recipe.data.validation_sources or [])]:
+            find_files(source)

@@ -5,8 +5,7 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from presence_ds.commands.recipe_arguments import make_recipe_parser, read_recipe, resolved_recipe
-from presence_ds.data.sources import find_files
+from presence_ds.commands.recipe_arguments import check_files, make_recipe_parser, read_recipe, resolved_recipe
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.launcher import CPU_RANKS
 from presence_ds.trainer.plan import make_plan
@@ -56,9 +55,7 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
     site = read_site()
     per_node = site.gpus_per_node or CPU_RANKS
     make_plan(recipe, recipe_file, world_size=parsed.nodes * per_node, bf16_hardware=True, runs_here=False)
-    if recipe.data.prepared is None:
-        for source in [*recipe.data.sources, *(recipe.data.validation_sources or [])]:
-            find_files(source)
+    check_files(recipe)
 
     path = Path(recipe.run_dir or default_run_directory(recipe_file)).expanduser().absolute()
     directory = RunDirectory(path)

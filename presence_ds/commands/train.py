@@ -6,8 +6,7 @@ import warnings
 from deepspeed.accelerator import get_accelerator
 from jsonargparse import ArgumentParser, Namespace
 
-from presence_ds.commands.recipe_arguments import make_recipe_parser, read_recipe, resolved_recipe
-from presence_ds.data.sources import find_files
+from presence_ds.commands.recipe_arguments import check_files, make_recipe_parser, read_recipe, resolved_recipe
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.distributed import launched
 from presence_ds.trainer.launcher import launch, local_processes
@@ -53,7 +52,5 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
         processes = local_processes(parsed.num_processes)
         ranks = processes * (1 if step is None else step.nodes)
         make_plan(recipe, recipe_file, world_size=ranks, bf16_hardware=hardware_has_bf16())
-        if recipe.data.prepared is None:
-            for source in [*recipe.data.sources, *(recipe.data.validation_sources or [])]:
-                find_files(source)
+        check_files(recipe)
         launch(arguments, parsed.num_processes, recipe.stop.signal_numbers, step)
