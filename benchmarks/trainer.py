@@ -3,12 +3,15 @@
     python -m benchmarks.trainer measure [--setting.ranks 2 ...]
     python -m benchmarks.trainer matrix --results trainer.jsonl [--document docs/benchmarks.md]
 
-Every trainer is the real one, with its own loop, logging and files, in a thread of one process per rank; they take
-turns of a few steps. Absolute times on a shared machine mean little, ratios of paired turns mean more.
+Every trainer is the real one, with its own loop, logging and files, in processes of its own; they take turns of a few
+steps, while the others wait. Absolute times on a shared machine mean little, ratios of paired turns mean more.
 """
 
 import json
+import os
+import shutil
 import statistics
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +19,9 @@ from typing import Any, Literal
 from jsonargparse import auto_cli
 
 from benchmarks.document import table, write_section
-from benchmarks.ranks import run_module
 from benchmarks.trainers import BASELINE, TRAINERS, TrainerSetting
+from benchmarks.trainers.processes import Processes
+from presence_ds.data import prepare_corpus
 from presence_ds.trainer.precision import hardware_has_bf16
 
 
@@ -35,20 +39,46 @@ def measure(setting: TrainerSetting, trainers: list[str] = list(TRAINERS)) -> di
     Raises:
         RuntimeError: a rank failed; the message ends with its output.
     """
-    options = {"setting": setting.as_dict(), "trainers": trainers}
-    ran = run_module("benchmarks.trainers.worker", options, setting.ranks, setting.environment())
+    with tempfile.TemporaryDirectory() as folder:
+        seconds_of, losses = _take_turns(setting, trainers, Path(folder))
     tokens = setting.turn_steps * setting.tokens_per_step
     found = {}
-    for name, seconds in ran["seconds"].items():
-        paired = [theirs / ours for ours, theirs in zip(seconds, ran["seconds"][BASELINE], strict=True)]
+    for name, seconds in seconds_of.items():
+        paired = [theirs / ours for ours, theirs in zip(seconds, seconds_of[BASELINE], strict=True)]
         low, _, high = statistics.quantiles(paired, n=4) if len(paired) > 1 else paired * 3
         found[name] = {
             "tokens_per_second": round(tokens / statistics.median(seconds), 1),
             "ratio": round(statistics.median(paired), 3),
             "quartiles": [round(low, 3), round(high, 3)],
-            "losses": ran["losses"][name],
+            "losses": losses[name],
         }
-    return {"setting": setting.as_dict(), "parameters": ran["parameters"], "trainers": found}
+    parameters = sum(parameter.numel() for parameter in setting.model().parameters())
+    return {"setting": setting.as_dict(), "parameters": parameters, "trainers": found}
+
+
+def _take_turns(
+    setting: TrainerSetting, trainers: list[str], folder: Path
+) -> tuple[dict[str, list[float]], dict[str, dict[str, float]]]:
+    """Seconds of every measured turn of every trainer, and its losses by logged step."""
+    prepare_corpus(setting.recipe(folder)[0].data, folder / "corpus")
+    running: dict[str, Processes] = {}
+    try:
+        for name in trainers:
+            shutil.copytree(folder / "corpus", folder / name / "corpus", copy_function=os.link)
+            running[name] = Processes(name, setting, folder / name)
+        seconds: dict[str, list[float]] = {name: [] for name in trainers}
+        for number in range(1 + setting.steps // setting.turn_steps):
+            # the order turns, so that none always finds the caches warm
+            for name in trainers if number % 2 == 0 else reversed(trainers):
+                taken = running[name].turn()
+                if number > 0:  # the first steps are not measured
+                    seconds[name].append(taken)
+        losses = {name: processes.finish() for name, processes in running.items()}
+    finally:
+        for processes in running.values():
+            processes.end()
+    # as in the JSON that a setting's line becomes
+    return seconds, {name: {str(step): loss for step, loss in found.items()} for name, found in losses.items()}
 
 
 def settings() -> list[TrainerSetting]:

@@ -8,7 +8,6 @@ import torch
 import transformers
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers.integrations import unset_hf_deepspeed_config
 
 from benchmarks.trainers.run import Run
 from presence_ds.data import open_corpus
@@ -42,7 +41,6 @@ class _Turns(transformers.TrainerCallback):
         self._run, self._rest = run, rest
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        unset_hf_deepspeed_config()  # with ZeRO-3, other trainers' models would be partitioned as they are made
         self._rest()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
@@ -59,7 +57,7 @@ def transformers_trainer(
 ) -> None:
     """Train with a ``kind`` of `transformers.Trainer`, its arguments as in the recipe and otherwise their defaults."""
     setting = run.setting
-    recipe, _ = setting.recipe(run.folder, run.ranks)
+    recipe, _ = setting.recipe(run.folder)
     plan = make_plan(recipe, None, world_size=setting.ranks, bf16_hardware=True)
     corpus = open_corpus(run.folder / "corpus")
     fit_vocabulary(plan.model_config, recipe.model, corpus.tokenizer)

@@ -33,6 +33,6 @@ class _Turns(Callback):
 
 def trainer(run: Run, rest: Callable[[], None], **presence: Any) -> None:
     """Train with the fields ``presence`` of that section of the recipe."""
-    recipe, resolved = run.setting.recipe(run.folder, run.ranks, **presence)
+    recipe, resolved = run.setting.recipe(run.folder, **presence)
     with RunLock() as lock:
         train_on(run.ranks, lock, StopSignals(recipe.stop), recipe, None, resolved, {"turns": _Turns(run, rest)})

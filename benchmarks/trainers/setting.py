@@ -1,5 +1,6 @@
 """What is varied in the comparison of trainers, and the recipe of one setting."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from benchmarks.ranks import ROOT
 from benchmarks.setting import Setting
 from presence_ds.commands.recipe_arguments import read_recipe, resolved_recipe
 from presence_ds.commands.train import make_parser
-from presence_ds.trainer.distributed import Ranks
 from presence_ds.trainer.recipe import Recipe
 from presence_ds.trainer.run_directory import RunDirectory
 
@@ -45,8 +45,8 @@ class TrainerSetting(Setting):
         """Whether a trainer's turn ends with optimizer step ``step``, counted from 1."""
         return step >= self.warmup and (step - self.warmup) % self.turn_steps == 0
 
-    def recipe(self, run_dir: Path, ranks: Ranks, **presence: Any) -> tuple[Recipe, dict[str, Any]]:
-        """The recipe of a run, as `presence train` reads it, and the same as plain values; on every rank.
+    def recipe(self, run_dir: Path, **presence: Any) -> tuple[Recipe, dict[str, Any]]:
+        """The recipe of a run, as `presence train` reads it, and the same as plain values.
 
         Args:
             run_dir: exists; ``recipe.yaml`` is written there.
@@ -78,9 +78,9 @@ class TrainerSetting(Setting):
             "logging": {"every_steps": self.log_every_steps},
         }
         file = RunDirectory(run_dir).recipe
-        if ranks.is_main:
-            file.write_text(yaml.safe_dump(values))
-        ranks.barrier()
+        own = file.with_suffix(f".{os.getpid()}")
+        own.write_text(yaml.safe_dump(values))
+        own.replace(file)  # every rank writes the same, and reads a whole file
         parser = make_parser()
         parsed = parser.parse_args([str(file)])
         recipe, recipe_file = read_recipe(parser, parsed)

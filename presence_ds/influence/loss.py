@@ -9,7 +9,12 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 IGNORED = -100
-MAX_ELEMENTS = 1 << 20  # of a chunk of float32 logits: 4 MiB, so that its passes stay in cache
+MAX_ELEMENTS = 1 << 20  # of a chunk of float32 logits: 4 MiB, so that its passes stay in a CPU's cache
+MAX_ELEMENTS_OF_GPU = 1 << 25  # 128 MiB, so that its passes take longer than they take to launch
+
+# What ∂ℓ/∂logits is kept in: the loss scale of fp16 comes with the backward, and small probabilities must survive till
+# then. The largest is 1, and 2^14 fits.
+_UNITS = {torch.float16: 2.0**14}
 
 Normalizer = Literal["token_mean", "sum"] | float
 
@@ -49,30 +54,42 @@ class SampleLoss:
 
 
 class _CrossEntropySum(Function):
-    """Σ_t over the targets of each sample; its backward repeats the exponentials instead of keeping them."""
+    """Σ_t over the targets of each sample; ∂ℓ_t/∂logits, in their dtype, is kept from the forward in their place.
+
+    So there is one softmax, the pass over a chunk that torch has a fast kernel for; the largest probability, 1 / Σ_v
+    exp(logit_v − the largest logit), tells the normaliser that the loss needs.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
         wide = torch.promote_types(logits.dtype, torch.float32)
         flat, index, kept = _flatten(logits, targets)
-        log_z = flat.new_empty(len(flat), dtype=wide)
+        largest, probability = flat.new_empty(2, len(flat), dtype=wide)
+        derivative = torch.empty_like(flat) if ctx.needs_input_grad[0] else None
+        unit = _UNITS.get(logits.dtype, 1.0)
+        minus = flat.new_full((len(flat), 1), -unit, dtype=wide)
         for part in _chunks(flat):
-            log_z[part] = flat[part].to(wide).logsumexp(1)
-        losses = log_z - flat.gather(1, index).squeeze(1).to(wide)
-        ctx.save_for_backward(logits, targets, log_z)
+            p = flat[part].softmax(1, dtype=wide)
+            largest[part] = flat[part].amax(1)
+            probability[part] = p.amax(1)
+            if derivative is not None:
+                p = p if unit == 1.0 else p.mul_(unit)
+                derivative[part] = p.scatter_add_(1, index[part], minus[part])
+        losses = largest - flat.gather(1, index).squeeze(1).to(wide) - probability.log_()
+        if derivative is not None:
+            _clear_rows(derivative, ~kept)
+            ctx.save_for_backward(derivative.view_as(logits))
         return torch.where(kept, losses, 0.0).view(targets.shape).sum(1)  # ignored positions may hold anything
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
-        logits, targets, log_z = ctx.saved_tensors
-        flat, index, kept = _flatten(logits, targets)
-        factors = (grad_outputs[0].unsqueeze(1) * kept.view(targets.shape)).view(-1, 1).to(log_z.dtype)
+        (derivative,) = ctx.saved_tensors
+        flat = derivative.flatten(0, 1)
+        factors = (grad_outputs[0] / _UNITS.get(flat.dtype, 1.0)).repeat_interleave(derivative.shape[1]).unsqueeze(1)
         gradient = torch.empty_like(flat)
         for part in _chunks(flat):
-            p = flat[part].to(log_z.dtype, copy=True).sub_(log_z[part, None]).exp_().mul_(factors[part])
-            p.scatter_add_(1, index[part], -factors[part])
-            gradient[part] = p.masked_fill_(~kept[part, None], 0.0)  # 0 times what is ignored need not be 0
-        return gradient.view_as(logits), None
+            gradient[part] = flat[part] * factors[part]  # the product in the dtype of the losses
+        return gradient.view_as(derivative), None
 
 
 def _flatten(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -82,5 +99,14 @@ def _flatten(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _chunks(flat: Tensor) -> list[slice]:
-    step = max(1, MAX_ELEMENTS // flat.shape[1])
+    elements = MAX_ELEMENTS if flat.is_cpu else MAX_ELEMENTS_OF_GPU
+    step = max(1, elements // flat.shape[1])
     return [slice(start, start + step) for start in range(0, len(flat), step)]
+
+
+def _clear_rows(values: Tensor, rows: Tensor) -> None:
+    """Fill the rows [N] bool of ``values`` [N, V] with 0: on a CPU only these, on a GPU without waiting for it."""
+    if values.is_cpu:
+        values.index_fill_(0, rows.nonzero().squeeze(1), 0.0)
+    else:
+        values.masked_fill_(rows.unsqueeze(1), 0.0)
