@@ -53,6 +53,7 @@ from presence_ds.trainer.distributed import Ranks
 from presence_ds.trainer.estimate.flops import count_flops
 from presence_ds.trainer.hang_watch import HangWatch, collective_timeout
 from presence_ds.trainer.health import check_health
+from presence_ds.trainer.hub_commits import pin_commits
 from presence_ds.trainer.learning_rate import build_lr_scheduler
 from presence_ds.trainer.model import build_model, fit_vocabulary
 from presence_ds.trainer.optimizer import build_optimizer
@@ -133,6 +134,7 @@ def set_up(
     more_callbacks: dict[str, Callback],
 ) -> Trainer:
     """Everything before the first step, with the run directory open."""
+    pin_commits(recipe.data, resolved, directory.hub_commits, ranks, resuming=resume is not None)
     corpus = load_corpus(recipe, directory, ranks)
     with ranks.agreement():
         fit_vocabulary(plan.model_config, recipe.model, corpus.tokenizer)

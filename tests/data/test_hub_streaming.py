@@ -24,6 +24,7 @@ from presence_ds.data.sources import find_files
 from presence_ds.data.streaming.documents import Cursor
 from presence_ds.data.tokenizer import train_tokenizer
 from presence_ds.errors import DataError
+from presence_ds.trainer.hub_commits import pin_commits
 from tests.data.conftest import make_text
 from tests.data.hub_server import TOKEN, Dataset, HubServer
 from tests.data.test_sources import COMPRESS
@@ -174,6 +175,42 @@ def test_a_moved_branch(call: Call, server: HubServer) -> None:
 def first_document(fields: dict[str, Any]) -> str:
     (lane,) = lanes_of(web(**fields), 1)
     return next(lane.read(Cursor()))[1].text
+
+
+class OneRank:
+    """The part of `Ranks` that agrees on something, without any other rank."""
+
+    is_main = True
+
+    def agreement(self) -> Any:
+        return multiprocessing.Lock()
+
+    def broadcast(self, value: Any) -> Any:
+        return value
+
+
+def pinned(file: Path, resuming: bool, **fields: Any) -> tuple[str | None, str]:
+    """What a run makes of the revision, in its sources and in the recipe that it writes."""
+    source = web(**fields)
+    data = DataConfig(sources=[source, SourceConfig("local", "a.txt")], streaming=StreamingConfig())
+    resolved = {"data": {"sources": [{"revision": None}, {"revision": None}]}}
+    pin_commits(data, resolved, file, OneRank(), resuming=resuming)  # type: ignore[arg-type]
+    assert data.sources[1].revision is None
+    return source.revision, str(resolved["data"]["sources"][0]["revision"])
+
+
+def pins(file: Path) -> list[tuple[str | None, str]]:
+    return [pinned(file, True), pinned(file, True, revision="v2"), pinned(file, False)]
+
+
+def test_a_run_keeps_its_commit(call: Call, server: HubServer, tmp_path: Path) -> None:
+    dataset, file = Dataset(), tmp_path / "hub_commits.json"
+    server.datasets["me/web"] = dataset
+    first = dataset.commit({"train.jsonl": lines(TEXTS)})
+    assert call(pinned, file, False) == (first, first)
+    second = dataset.commit({"train.jsonl": lines(TEXTS[1:])})
+    third = dataset.commit({"train.jsonl": lines(TEXTS[2:])}, "v2")
+    assert call(pins, file) == [(first, first), (third, third), (second, second)]
 
 
 def late_in_an_epoch(count: int) -> tuple[Cursor, list[Document]]:
