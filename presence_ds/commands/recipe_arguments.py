@@ -65,7 +65,8 @@ def resolved_recipe(
 
 
 def check_files(recipe: Recipe) -> None:
-    """Raise `DataError` for the first source of a validated ``recipe`` that is not there; datasets are downloaded."""
+    """Raise `DataError` for the first source of a validated ``recipe`` that is not there; datasets that are not
+    streamed are downloaded."""
     if recipe.data.prepared is None:
         for source in [*recipe.data.sources, *(recipe.data.validation_sources or [])]:
-            find_files(source)
+            find_files(source, streamed=recipe.data.streaming is not None)

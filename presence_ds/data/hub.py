@@ -1,15 +1,21 @@
 """Datasets of the Hugging Face hub, and folders that ``datasets`` loads: here they are arrow files on this machine.
 
 ``datasets`` downloads what it does not have yet and keeps every split as arrow files in its cache (``HF_HOME`` says
-where). Those are read like arrow files of the user's own.
+where). Those are read like arrow files of the user's own. What is streamed stays on the hub: ``datasets`` only says
+which files a split is made of.
 """
 
 from functools import partial
 from pathlib import Path
 
 import datasets
+from huggingface_hub import HfApi, HfFileSystem
 
+from presence_ds.data.readers.hub_file import HubFile, reason_of
 from presence_ds.errors import DataError
+
+# What a dataset's card can say of how files become rows, and the readers here do not know.
+CARD_OPTIONS = ("field", "encoding", "encoding_errors", "sample_by", "filters")
 
 
 def load_files(source: str, path: str, subset: str | None, split: str, revision: str | None) -> list[tuple[Path, int]]:
@@ -40,10 +46,65 @@ def load_files(source: str, path: str, subset: str | None, split: str, revision:
     return [(file, sum(sizes[:index])) for index, file in enumerate(files)]
 
 
+def list_files(source: str, name: str, subset: str | None, split: str, revision: str | None) -> list[HubFile]:
+    """The files of a split in the order that ``datasets`` reads them, at one commit; none of them is downloaded.
+
+    Args:
+        source: name of the source, for errors.
+        name: of the dataset on the hub.
+
+    Raises:
+        DataError: there is no such dataset, subset, split or revision, the hub cannot be reached, or the rows of the
+            dataset are not those of its files.
+    """
+    commit = resolve(source, name, revision)
+    root = f"hf://datasets/{name}@{commit}/"
+    try:
+        config = datasets.load_dataset_builder(name, name=subset, revision=commit).config
+        urls = dict(config.data_files or {})
+        listing = HfFileSystem(endpoint=datasets.config.HF_ENDPOINT)  # the instance that datasets has listed with
+        folders = {url.rpartition("/")[0] for url in urls.get(split, ()) if url.startswith(root)}
+        entries = [entry for folder in folders for entry in listing.ls(folder) if isinstance(entry, dict)]  # all are
+        sizes = {f"hf://{entry['name']}": int(entry["size"]) for entry in entries}
+    except Exception as error:  # of datasets and huggingface_hub
+        raise DataError(f'source "{source}": path {name} cannot be listed on the hub: {reason_of(error)}') from error
+    if not urls.get(split):
+        raise DataError(
+            f'source "{source}": split is {split}, and {name} has {", ".join(map(str, urls)) or "none"} to stream'
+        )
+    advice = "leave data.streaming out, and it is downloaded and loaded by datasets"
+    usual = type(config)()
+    for option in CARD_OPTIONS:
+        if getattr(config, option, None) != getattr(usual, option, None):
+            value = getattr(config, option)
+            raise DataError(f'source "{source}": the card of {name} sets {option} to {value!r}: {advice}')
+    if foreign := [url for url in urls[split] if url not in sizes]:
+        raise DataError(f'source "{source}": {foreign[0]} is no file of {name} at commit {commit}: {advice}')
+    return [HubFile(source, name, commit, url.removeprefix(root), sizes[url]) for url in urls[split]]
+
+
+def resolve(source: str, name: str, revision: str | None) -> str:
+    """The commit that a branch, tag or commit of a dataset on the hub is now; None: its main branch.
+
+    Raises:
+        DataError: there is no such dataset or revision, or the hub cannot be reached.
+    """
+    try:
+        return str(HfApi().dataset_info(name, revision=revision).sha)
+    except Exception as error:  # of huggingface_hub, and of the HTTP client that its version uses
+        at = "" if revision is None else f" at revision {revision}"
+        raise DataError(f'source "{source}": path {name}{at} cannot be found on the hub: {reason_of(error)}') from error
+
+
 def dataset_name(path: str) -> str:
     """What document ids begin with: a name on the hub, or the name of a folder."""
     folder = _folder(path)
     return path if folder is None else folder.resolve().name
+
+
+def is_folder(path: str) -> bool:
+    """Whether the path of a source is a folder, and no name on the hub."""
+    return _folder(path) is not None
 
 
 def _folder(path: str) -> Path | None:

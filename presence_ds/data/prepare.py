@@ -60,8 +60,9 @@ def prepare_corpus(config: DataConfig, directory: Path | str, *, overwrite: bool
     """
     config.validate()
     directory = Path(directory).resolve()
-    files = {source.name: find_files(source) for source in config.sources}
-    validation_files = {source.name: find_files(source) for source in config.validation_sources or []}
+    streamed = config.streaming is not None
+    files = {source.name: find_files(source, streamed) for source in config.sources}
+    validation_files = {source.name: find_files(source, streamed) for source in config.validation_sources or []}
     fingerprint = _fingerprint(config, [*files.values(), *validation_files.values()])
     if _is_prepared(directory, fingerprint):
         return

@@ -12,6 +12,8 @@ from presence_ds.data import hub, python_packages
 from presence_ds.data.readers import (
     DECOMPRESSORS,
     DEFAULT_MAX_BYTES,
+    File,
+    HubFile,
     Part,
     check_unchanged,
     read_json,
@@ -45,13 +47,15 @@ class SourceConfig:
             Not used by python_packages.
         format: text; jsonl, an object per line; json, an array of objects, an object of arrays, or an object per line;
             parquet; arrow, stream or file; hub, whatever load_dataset of datasets loads, downloaded once into its
-            cache; or python_packages, English prose and code out of the Python packages installed in this environment
-            (nothing is downloaded, nothing imported). None: inferred from the files' endings (.txt .text .md, .jsonl
-            .ndjson, .json, .parquet .pq, .arrow). Each may be compressed as a whole, which .gz, .zst, .bz2 or .xz at
-            the end says.
+            cache, or, with data.streaming, parquet, JSON, text or arrow files on the hub, read over the network; or
+            python_packages, English prose and code out of the Python packages installed in this environment (nothing
+            is downloaded, nothing imported). None: inferred from the files' endings (.txt .text .md, .jsonl .ndjson,
+            .json, .parquet .pq, .arrow). Each may be compressed as a whole, which .gz, .zst, .bz2 or .xz at the end
+            says.
         subset: Which of the configurations of a dataset of the hub ("en"). None: the only one, or its default.
         split: Which split of a dataset of the hub.
-        revision: Branch, tag or commit of a dataset of the hub. None: the newest.
+        revision: Branch, tag or commit of a dataset of the hub. None: the newest. With data.streaming, what it is when
+            the run begins.
         documents: What one document is in a text file: the whole file, each line, or each paragraph (paragraphs are
             separated by blank lines).
         text_field: Field (jsonl, json) or column (parquet, arrow, hub) that holds the text.
@@ -147,19 +151,24 @@ class SourceFile:
         rows_before: rows of the files that make up one table with this one and come before it.
     """
 
-    path: Path
+    path: File
     name: str
     format: str
     rows_before: int = 0
 
 
-def find_files(source: SourceConfig) -> list[SourceFile]:
+def find_files(source: SourceConfig, streamed: bool = False) -> list[SourceFile]:
     """List the input files of a source in the order they are read; a dataset of the hub is downloaded for it.
+
+    Args:
+        streamed: whether a dataset given by its name on the hub is left there, and its files are read over the network.
 
     Raises:
         DataError: a file or folder does not exist, a glob matches nothing, a format cannot be told, or a dataset of the
             hub cannot be loaded.
     """
+    if streamed and is_remote(source):
+        return [SourceFile(file, f"{file.dataset}/{file.path}", _format(source, file)) for file in _hub_files(source)]
     if source.format == "python_packages":
         return [SourceFile(path, name, "python_packages") for path, name in python_packages.find_modules()]
     if source.format == "hub":
@@ -176,6 +185,16 @@ def find_files(source: SourceConfig) -> list[SourceFile]:
             found.setdefault(file, root)
     common = Path(os.path.commonpath(list(found.values())))
     return [SourceFile(file, file.relative_to(common).as_posix(), _format(source, file)) for file in found]
+
+
+def is_remote(source: SourceConfig) -> bool:
+    """Whether the source is a dataset given by its name on the hub, and not a folder."""
+    return source.format == "hub" and isinstance(source.path, str) and not hub.is_folder(source.path)
+
+
+def _hub_files(source: SourceConfig) -> list[HubFile]:
+    assert isinstance(source.path, str)  # SourceConfig.validate
+    return hub.list_files(source.name, source.path, source.subset, source.split, source.revision)
 
 
 def _expand(source: SourceConfig, pattern: str) -> tuple[Path, list[Path]]:
@@ -205,18 +224,23 @@ def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-def _ending(path: Path) -> str:
+def _ending(path: File) -> str:
     """The ending that tells the format: that before .gz and the like."""
     suffix = path.suffix.lower()
     return Path(path.stem).suffix.lower() if suffix in DECOMPRESSORS else suffix
 
 
-def _format(source: SourceConfig, path: Path) -> str:
-    if source.format is not None:
+def _format(source: SourceConfig, path: File) -> str:
+    if source.format is not None and source.format != "hub":
         return source.format
     for name, endings in ENDINGS.items():
         if _ending(path) in endings:
             return name
+    if isinstance(path, HubFile):
+        raise DataError(
+            f'source "{source.name}": {path} cannot be read over the network, as parquet, JSON, text and arrow are: '
+            f"leave data.streaming out, and the dataset is downloaded and loaded by datasets"
+        )
     raise DataError(f'source "{source.name}": the ending of {path} tells no format: set format to {", ".join(ENDINGS)}')
 
 
@@ -280,7 +304,9 @@ def _rows(
     source: SourceConfig, files: list[SourceFile], skipped: Skipped, on_bad_file: OnBadFile, max_bytes: int
 ) -> Iterator[Document | BadRow]:
     if source.format == "python_packages":
-        yield from python_packages.read_modules([(f.path, f.name) for f in files], source.content, source.max_megabytes)
+        yield from python_packages.read_modules(
+            [(f.path, f.name) for f in files if isinstance(f.path, Path)], source.content, source.max_megabytes
+        )
         return
     for file in files:
         yield from read_part(source, file, Part(), skipped, on_bad_file, max_bytes)
@@ -312,13 +338,18 @@ def read_part(
 
 def _has_stretches(source: SourceConfig, file: SourceFile) -> bool:
     """Whether its reader can begin anywhere, so that no part of it has to be read for another."""
-    by_lines = file.format == "jsonl" or (file.format == "text" and source.documents == "line")
+    by_lines = file.format == "jsonl" or (file.format == "text" and _documents(source) == "line")
     return file.format in TABLES or (by_lines and file.path.suffix.lower() not in DECOMPRESSORS)
+
+
+def _documents(source: SourceConfig) -> Literal["file", "line", "paragraph"]:
+    """What is a document of a text file; of a dataset of the hub, what is a row to ``datasets``."""
+    return "line" if source.format == "hub" else source.documents
 
 
 def _read(source: SourceConfig, file: SourceFile, part: Part, max_bytes: int) -> Iterator[Document | BadRow]:
     if file.format == "text":
-        return read_text(file.path, file.name, source.documents, max_bytes, part)
+        return read_text(file.path, file.name, _documents(source), max_bytes, part)
     fields = (source.text_field, source.id_field, max_bytes)
     if file.format == "jsonl":
         return read_jsonl(file.path, file.name, *fields, part)

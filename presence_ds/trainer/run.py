@@ -29,7 +29,7 @@ from presence_ds.data import (
 from presence_ds.data.corpus import TOKENIZER_FOLDER
 from presence_ds.data.objective import make_objective
 from presence_ds.data.prepared import prepared_folder
-from presence_ds.data.sources import find_files
+from presence_ds.data.sources import find_files, is_remote
 from presence_ds.data.token_bytes import token_bytes
 from presence_ds.engine import PresenceConfig
 from presence_ds.errors import Stopped
@@ -53,6 +53,7 @@ from presence_ds.trainer.distributed import Ranks
 from presence_ds.trainer.estimate.flops import count_flops
 from presence_ds.trainer.hang_watch import HangWatch, collective_timeout
 from presence_ds.trainer.health import check_health
+from presence_ds.trainer.hub_commits import pin_commits
 from presence_ds.trainer.learning_rate import build_lr_scheduler
 from presence_ds.trainer.model import build_model, fit_vocabulary
 from presence_ds.trainer.optimizer import build_optimizer
@@ -133,6 +134,7 @@ def set_up(
     more_callbacks: dict[str, Callback],
 ) -> Trainer:
     """Everything before the first step, with the run directory open."""
+    pin_commits(recipe.data, resolved, directory.hub_commits, ranks, resuming=resume is not None)
     corpus = load_corpus(recipe, directory, ranks)
     with ranks.agreement():
         fit_vocabulary(plan.model_config, recipe.model, corpus.tokenizer)
@@ -247,8 +249,13 @@ def streamed_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks) -> StreamedBa
             f"data.streaming.lanes is {data.streaming.lanes}, no multiple of {readers} (ranks x data.num_workers): "
             f"some lanes are read and tokenized more than once",
         )
+    with ranks.agreement():  # what is on the hub is listed once for all: the hub limits how often one may ask
+        found = [
+            [] if is_remote(source) and not ranks.is_main else find_files(source, streamed=True)
+            for source in data.sources
+        ]
+    files = [own or of_main for own, of_main in zip(found, ranks.broadcast(found), strict=True)]
     with ranks.agreement():
-        files = [find_files(source) for source in data.sources]
         stream = Stream(data, files, corpus.tokenizer, corpus.validation_texts)
         objective = make_objective(
             data.objective, data.sequence_length, data.packing, corpus.tokenizer, data.seed, "train"

@@ -2,6 +2,7 @@
 
 RUN_DIR/
   recipe.yaml       the recipe as resolved, overrides included; `presence train RUN_DIR/recipe.yaml` repeats it
+  hub_commits.json  with streamed datasets of the hub: the commits that the run reads
   deepspeed.json    what DeepSpeed was given
   corpus/           tokenizer, packed tokens, report; with data.prepared, tokenizer/ instead
   metrics.jsonl     one JSON object per logged step
@@ -34,6 +35,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.recipe = self.path / "recipe.yaml"
+        self.hub_commits = self.path / "hub_commits.json"
         self.deepspeed = self.path / "deepspeed.json"
         self.corpus = self.path / "corpus"
         self.tokenizer = self.path / "tokenizer"

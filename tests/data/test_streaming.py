@@ -95,7 +95,7 @@ def group_of(
     """The batches of every rank, from ``state`` on."""
     assert config.sequence_length is not None
     assert config.packing is not None
-    files = [find_files(source) for source in config.sources]
+    files = [find_files(source, streamed=True) for source in config.sources]
     group = []
     for rank in range(ranks):
         stream = Stream(config, files, tokenizer, validation_texts)

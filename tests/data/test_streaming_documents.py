@@ -52,7 +52,7 @@ FORMATS = {  # by ending, and how documents stand in a text file
 
 
 def lanes_of(source: SourceConfig, lanes: int, on_bad_file: str = "stop") -> list[LaneDocuments]:
-    files = find_files(source)
+    files = find_files(source, streamed=True)
     tally = Tally(source, files, 1.0)
     return [
         LaneDocuments(shares, tally, on_bad_file, 10_000, frozenset(), 0, f"{lane}")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Readers of local files: each yields a file's documents and its bad rows, in order.
+"""Readers of files, local or on the hub: each yields a file's documents and its bad rows, in order.
 
 Text and json are read here rather than through the loaders of ``datasets``, which stop at the first malformed row and
 do not say where a row stood; parquet and arrow through pyarrow, which gives every row before a fault.
@@ -6,6 +6,7 @@ do not say where a row stood; parquet and arrow through pyarrow, which gives eve
 
 from presence_ds.data.readers.checksums import check_unchanged
 from presence_ds.data.readers.compression import DECOMPRESSORS
+from presence_ds.data.readers.hub_file import File, HubFile
 from presence_ds.data.readers.json import read_json
 from presence_ds.data.readers.jsonl import read_jsonl
 from presence_ds.data.readers.lines import DEFAULT_MAX_BYTES
@@ -17,6 +18,8 @@ __all__ = [
     "DECOMPRESSORS",
     "DEFAULT_MAX_BYTES",
     "START",
+    "File",
+    "HubFile",
     "Part",
     "Place",
     "check_unchanged",

@@ -7,15 +7,16 @@ from pathlib import Path
 import pyarrow as pa
 
 from presence_ds.data.readers.compression import READ_ERRORS
+from presence_ds.data.readers.hub_file import File
 
 ARROW_FILE_MAGIC = b"ARROW1"
 END_MARK_BYTES = (8, 4)  # of a stream; 4 is what writers before version 0.15 left
 
 
-def arrow_batches(path: Path, start: int = 0) -> Iterator[pa.RecordBatch]:
+def arrow_batches(path: File, start: int = 0) -> Iterator[pa.RecordBatch]:
     """Batches of the file from row ``start`` on; of streams written one after another, all of them.
 
-    Of the batches before it only the heads are read, unless they are compressed.
+    Of the batches before it only the heads are read, unless they are compressed or the file is on the hub.
 
     Raises:
         EOFError: a stream ends without its end mark.
@@ -23,7 +24,7 @@ def arrow_batches(path: Path, start: int = 0) -> Iterator[pa.RecordBatch]:
     return skip_rows(_batches(path), start)
 
 
-def count_arrow_rows(path: Path) -> int:
+def count_arrow_rows(path: File) -> int:
     """Rows of the file, of which only the heads of the batches are read; of a damaged file, those before the fault."""
     rows = 0
     with suppress(*READ_ERRORS):
@@ -44,8 +45,8 @@ def skip_rows(batches: Iterable[pa.RecordBatch], start: int) -> Iterator[pa.Reco
             start -= batch.num_rows
 
 
-def _batches(path: Path) -> Iterator[pa.RecordBatch]:
-    with pa.memory_map(str(path)) as source:
+def _batches(path: File) -> Iterator[pa.RecordBatch]:
+    with pa.memory_map(str(path)) if isinstance(path, Path) else pa.PythonFile(path.open()) as source:
         if source.read(len(ARROW_FILE_MAGIC)) == ARROW_FILE_MAGIC:
             with pa.ipc.open_file(source) as table:
                 yield from (table.get_batch(index) for index in range(table.num_record_batches))

@@ -5,17 +5,17 @@ used altered ones by the time a fault shows.
 """
 
 import os
-from pathlib import Path
 from typing import IO
 
 from presence_ds.data.readers.compression import CHUNK_BYTES, DECOMPRESSORS, Members, one_line
+from presence_ds.data.readers.hub_file import File
 
 TAIL_BYTES = 16
 GZIP_LENGTH_TOLERANCE = 1 << 22
 BZIP2_END_MARK = 0x177245385090
 
 
-def check_unchanged(path: Path) -> None:
+def check_unchanged(path: File) -> None:
     """Read a compressed file to its end, holding none of it, so that its checksums are compared.
 
     A file that was only cut short passes, as what comes before the cut is as it was written. It is told from one in

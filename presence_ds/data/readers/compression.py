@@ -18,6 +18,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
+from presence_ds.data.readers.hub_file import File
 from presence_ds.data.rows import UnreadableFile
 
 CHUNK_BYTES = 1 << 20
@@ -97,7 +98,7 @@ class Members(io.RawIOBase):
 
 
 @contextmanager
-def open_file(path: Path, kind: str = "a file", start: int = 0) -> Iterator[IO[bytes]]:
+def open_file(path: File, kind: str = "a file", start: int = 0) -> Iterator[IO[bytes]]:
     """Open for reading, decompressing by the ending, at byte ``start`` of what is read.
 
     A compressed file is decompressed from its beginning for that.
@@ -115,7 +116,7 @@ def open_file(path: Path, kind: str = "a file", start: int = 0) -> Iterator[IO[b
 
 
 @contextmanager
-def uncompressed(path: Path) -> Iterator[Path]:
+def uncompressed(path: File) -> Iterator[File]:
     """The file, or a temporary copy of it without its compression, for formats that are read in any order."""
     if path.suffix.lower() not in DECOMPRESSORS:
         yield path
@@ -128,7 +129,7 @@ def uncompressed(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def one_line(path: Path, kind: str) -> Iterator[None]:
+def one_line(path: File, kind: str) -> Iterator[None]:
     """Turn what a library raises about an unreadable file into one line that names the file."""
     try:
         yield

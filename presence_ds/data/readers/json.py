@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from presence_ds.data.readers.compression import open_file
 from presence_ds.data.readers.fields import from_fields
+from presence_ds.data.readers.hub_file import File
 from presence_ds.data.readers.jsonl import read_jsonl
 from presence_ds.data.readers.lines import BYTE_ORDER_MARK, DEFAULT_MAX_BYTES
 from presence_ds.data.readers.part import Part
@@ -15,7 +15,7 @@ from presence_ds.errors import DataError
 
 
 def read_json(
-    path: Path,
+    path: File,
     name: str,
     text_field: str,
     id_field: str | None,

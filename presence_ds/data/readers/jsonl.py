@@ -2,16 +2,16 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 from presence_ds.data.readers.fields import from_fields
+from presence_ds.data.readers.hub_file import File
 from presence_ds.data.readers.lines import BYTE_ORDER_MARK, DEFAULT_MAX_BYTES, Lines, too_long
 from presence_ds.data.readers.part import Part
 from presence_ds.data.rows import BadRow, Document
 
 
 def read_jsonl(
-    path: Path,
+    path: File,
     name: str,
     text_field: str,
     id_field: str | None,

@@ -1,10 +1,10 @@
 """Lines of a file, none of which is held in memory beyond the size of a document."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO
 
 from presence_ds.data.readers.compression import CHUNK_BYTES, DECOMPRESSORS, one_line, open_file
+from presence_ds.data.readers.hub_file import File
 from presence_ds.data.readers.part import Part, Place
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -17,7 +17,7 @@ class Lines:
     Of a line longer than ``max_bytes`` there are only the first ``max_bytes`` + 1 bytes.
     """
 
-    def __init__(self, path: Path, part: Part, max_bytes: int) -> None:
+    def __init__(self, path: File, part: Part, max_bytes: int) -> None:
         self._path, self._part, self._max_bytes = path, part, max_bytes
         self._begin, self._end = 0, None
         if path.suffix.lower() not in DECOMPRESSORS:

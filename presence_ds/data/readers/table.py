@@ -1,7 +1,7 @@
 """Rows of parquet and arrow files."""
 
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -9,7 +9,8 @@ import pyarrow as pa
 from presence_ds.data.readers.arrow import arrow_batches, count_arrow_rows
 from presence_ds.data.readers.compression import one_line, uncompressed
 from presence_ds.data.readers.fields import from_fields
-from presence_ds.data.readers.parquet import count_parquet_rows, parquet_batches
+from presence_ds.data.readers.hub_file import File
+from presence_ds.data.readers.parquet import open_parquet, parquet_batches
 from presence_ds.data.readers.part import Part
 from presence_ds.data.rows import BadRow, Document
 from presence_ds.errors import DataError
@@ -19,7 +20,7 @@ BINARY = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.str
 
 
 def read_table(
-    path: Path,
+    path: File,
     name: str,
     kind: Literal["parquet", "arrow"],
     text_field: str,
@@ -38,12 +39,15 @@ def read_table(
     """
     columns = [text_field] if id_field is None else [text_field, id_field]
     part = part or Part()
-    with one_line(path, "a parquet file" if kind == "parquet" else "an arrow file"), uncompressed(path) as plain:
+    with ExitStack() as stack:
+        stack.enter_context(one_line(path, "a parquet file" if kind == "parquet" else "an arrow file"))
+        plain = stack.enter_context(uncompressed(path))
+        table = stack.enter_context(open_parquet(plain)) if kind == "parquet" else None
         begin, end = 0, None
         if part.count > 1:
-            begin, end = part.bounds(count_parquet_rows(plain) if kind == "parquet" else count_arrow_rows(plain))
+            begin, end = part.bounds(count_arrow_rows(plain) if table is None else table.metadata.num_rows)
         number = begin + part.place.row
-        for batch in parquet_batches(plain, columns, number) if kind == "parquet" else arrow_batches(plain, number):
+        for batch in arrow_batches(plain, number) if table is None else parquet_batches(table, columns, number):
             if missing := [column for column in columns if column not in batch.schema.names]:
                 raise DataError(f'{path} has no column "{missing[0]}": its columns are {", ".join(batch.schema.names)}')
             selected = batch.select(columns)

@@ -1,17 +1,17 @@
 """UTF-8 text."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
 from presence_ds.data.readers.compression import open_file
+from presence_ds.data.readers.hub_file import File
 from presence_ds.data.readers.lines import BYTE_ORDER_MARK, DEFAULT_MAX_BYTES, Lines, too_long
 from presence_ds.data.readers.part import Part, Place
 from presence_ds.data.rows import BadRow, Document, text_problem
 
 
 def read_text(
-    path: Path,
+    path: File,
     name: str,
     documents: Literal["file", "line", "paragraph"],
     max_bytes: int = DEFAULT_MAX_BYTES,

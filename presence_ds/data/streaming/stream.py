@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from presence_ds.data.config import DataConfig
 from presence_ds.data.mixture import Mixture, mixture_weights
 from presence_ds.data.packing import PackedSample
+from presence_ds.data.readers import HubFile
 from presence_ds.data.sources import SourceFile
 from presence_ds.data.streaming.config import StreamingConfig
 from presence_ds.data.streaming.documents import LaneDocuments, Share, Tally, deal, size_of
@@ -82,7 +83,13 @@ class Stream:
     def identity(self) -> dict[str, Any]:
         """What the order of the samples depends on, as plain values."""
         files = [[(file.name, file.format, size_of(file)) for file in group] for group in self.files]
+        commits = {
+            source.name: group[0].path.commit
+            for source, group in zip(self.config.sources, self.files, strict=True)
+            if isinstance(group[0].path, HubFile)
+        }
         return {
+            **({"commits of the datasets on the hub": commits} if commits else {}),
             "seed": self.config.seed,
             "weights": self.weights,
             "streaming": {"lanes": self.streaming.lanes, "buffer_samples": self.streaming.buffer_samples},
