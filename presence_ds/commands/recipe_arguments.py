@@ -7,9 +7,10 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
-from presence_ds.data.sources import find_files
+from presence_ds.data.sources import find_files, is_remote
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.recipe import Recipe, find_beside_recipe
+from presence_ds.trainer.run_directory import RunDirectory
 from presence_ds.trainer.shape import check_recipe_file, check_values
 
 SECTIONS = {section.name for section in fields(Recipe)}
@@ -65,8 +66,15 @@ def resolved_recipe(
 
 
 def check_files(recipe: Recipe) -> None:
-    """Raise `DataError` for the first source of a validated ``recipe`` that is not there; datasets that are not
-    streamed are downloaded."""
-    if recipe.data.prepared is None:
-        for source in [*recipe.data.sources, *(recipe.data.validation_sources or [])]:
-            find_files(source, streamed=recipe.data.streaming is not None)
+    """Raise `DataError` for the first source of a validated ``recipe`` that is not there.
+
+    Datasets of the hub that are not streamed are downloaded. Those that are have been found before where a run goes on,
+    and it does so with their commits of then.
+    """
+    if recipe.data.prepared is not None:
+        return
+    streamed = recipe.data.streaming is not None
+    pinned = streamed and recipe.run_dir is not None and RunDirectory(Path(recipe.run_dir)).hub_commits.is_file()
+    for source in [*recipe.data.sources, *(recipe.data.validation_sources or [])]:
+        if not (pinned and is_remote(source)):
+            find_files(source, streamed)

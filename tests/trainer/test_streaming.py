@@ -3,7 +3,9 @@
 import gzip
 import json
 import shutil
+import time
 from pathlib import Path
+from threading import Thread
 
 import pyarrow as pa
 import pytest
@@ -11,6 +13,7 @@ import torch
 import yaml
 
 from presence_ds import cli
+from tests.data.hub_server import Dataset, HubServer
 from tests.ranks import Ranks
 from tests.trainer import pool_runs
 from tests.trainer.checkpoint.test_ranks import SAME_BATCH, STILL, samples
@@ -65,6 +68,51 @@ def test_a_run_is_the_same_with_workers_and_resumed(
     assert samples(alone) == samples(whole)
     for ours, theirs in zip(part["parameters"], parts[0]["parameters"], strict=True):
         assert torch.allclose(ours, theirs, atol=1e-3)
+
+
+def touch_after_the_first_line(metrics: Path, stop: Path) -> None:
+    while not (metrics.exists() and metrics.read_text()):
+        time.sleep(0.02)
+    stop.touch()
+
+
+def test_a_dataset_of_the_hub_is_read_at_its_commit(
+    streaming_recipe: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Over the network, on two ranks; stopped and resumed to the bit, although the branch was emptied meanwhile."""
+    recipe = yaml.safe_load(streaming_recipe.read_text())
+    more = recipe["data"]["sources"][1]
+    recipe["data"]["sources"][1] = more | {"path": "me/more", "format": "hub"}
+    streaming_recipe.write_text(yaml.safe_dump(recipe))
+    whole, run_dir, stop = tmp_path / "whole", tmp_path / "run", tmp_path / "stop"
+    server = HubServer()
+    try:
+        dataset = server.datasets["me/more"] = Dataset()
+        first = dataset.commit({"train.jsonl.gz": (tmp_path / "more.jsonl.gz").read_bytes()})
+        hub = {"HF_ENDPOINT": server.endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hub")}
+
+        def train(folder: Path) -> int:
+            options = [*arguments(streaming_recipe, folder), "--training.steps", "150", "--stop.stop_file", str(stop)]
+            finished = presence_train(*options, environment=environment | hub, cwd=tmp_path)
+            assert finished.returncode in (0, 75), finished.stderr
+            return finished.returncode
+
+        assert train(whole) == 0
+        stopping = Thread(target=touch_after_the_first_line, args=(run_dir / "metrics.jsonl", stop), daemon=True)
+        stopping.start()
+        assert train(run_dir) == 75
+        stopping.join()
+        stop.unlink()
+        dataset.commit({"README.md": b"moved away"})
+        assert train(run_dir) == 0
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert json.loads((run_dir / "hub_commits.json").read_text()) == {"me/more@main": first}
+    assert yaml.safe_load((run_dir / "recipe.yaml").read_text())["data"]["sources"][1]["revision"] == first
+    assert untimed(run_dir) == untimed(whole)
+    assert read_scores(run_dir) == read_scores(whole)
+    assert {row["source"] for row in read_scores(whole)} == {"lines", "more"}
 
 
 def test_a_fault_in_the_text_ends_the_run_on_every_rank(
