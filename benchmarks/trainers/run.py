@@ -14,7 +14,7 @@ class Run:
     Attributes:
         setting: what is trained.
         folder: of its own; ``corpus`` is in it.
-        ranks: the process group, which all trainers share.
+        ranks: the process group of this trainer.
         losses: to be filled: by logged optimizer step, the mean loss over the samples of all ranks.
     """
 
