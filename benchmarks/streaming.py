@@ -3,6 +3,7 @@
 python -m benchmarks.streaming TEXT.jsonl --tokenizer FOLDER [--document docs/benchmarks.md]
 """
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,8 @@ from presence_ds.data.objective import Causal
 from presence_ds.data.sources import find_files
 
 MICRO_BATCH_SIZE = 8
+CPU_TICK = 1 / os.sysconf("SC_CLK_TCK")  # seconds; less CPU time is counted as none
+
 # tokens_per_second, tokens_per_cpu_second over all processes, and first_batch and resumed in seconds
 Clocked = dict[str, float]
 
@@ -47,7 +50,7 @@ def measure(text: Path, tokenizer: str, sequence_length: int, samples: int, work
     with tempfile.TemporaryDirectory() as folder:
         started, used = time.perf_counter(), _cpu_seconds()
         prepare_corpus(config, Path(folder, "corpus"))
-        seconds, used = time.perf_counter() - started, _cpu_seconds() - used
+        seconds, used = time.perf_counter() - started, max(_cpu_seconds() - used, CPU_TICK)
         corpus = open_corpus(Path(folder, "corpus"))
         tokens = sum(report.tokens for report in corpus.report.train.values())
         found["prepare"] = {"tokens_per_second": tokens / seconds, "tokens_per_cpu_second": tokens / used}
@@ -80,7 +83,7 @@ def _clock(make: Callable[[], Any], samples: int, sequence_length: int) -> Clock
     first, used = time.perf_counter(), _cpu_seconds()
     for _ in range(samples // MICRO_BATCH_SIZE):
         next(batches)
-    last, used = time.perf_counter(), _cpu_seconds() - used
+    last, used = time.perf_counter(), max(_cpu_seconds() - used, CPU_TICK)
     resumed = make()
     resumed.load_state_dict(batches.state_dict())  # type: ignore[attr-defined]
     again = time.perf_counter()
