@@ -13,6 +13,15 @@ ROOT = Path(__file__).parent.parent
 TIMEOUT_S = 3600
 
 
+def rendezvous(ranks: int) -> list[dict[str, str]]:
+    """The variables by which each of ``ranks`` processes on this machine finds the others."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
+
+
 def run_module(module: str, options: dict[str, Any], ranks: int, environment: dict[str, str]) -> dict[str, Any]:
     """Run ``python -m MODULE --NAME VALUE ... --result FILE`` on every rank; what rank 0 wrote to the file, from JSON.
 
@@ -24,10 +33,6 @@ def run_module(module: str, options: dict[str, Any], ranks: int, environment: di
     Raises:
         RuntimeError: a rank failed; the message ends with its output.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
     with tempfile.TemporaryDirectory() as folder:
         result, log = Path(folder, "result.json"), Path(folder, "log")
         command = [sys.executable, "-m", module, "--result", str(result)]
@@ -37,12 +42,12 @@ def run_module(module: str, options: dict[str, Any], ranks: int, environment: di
             processes = [
                 subprocess.Popen(
                     command,
-                    env=os.environ | environment | rendezvous | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                    env=os.environ | environment | rank,
                     cwd=ROOT,
                     stdout=stream,
                     stderr=stream,
                 )
-                for rank in range(ranks)
+                for rank in rendezvous(ranks)
             ]
             try:
                 failed = [process.wait(TIMEOUT_S) for process in processes]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from multiprocessing import Pipe
@@ -10,7 +9,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ranks import ROOT
+from benchmarks.ranks import ROOT, rendezvous
 from benchmarks.trainers.setting import TrainerSetting
 
 
@@ -27,13 +26,8 @@ class Processes:
         self._log = folder.with_suffix(".log")
         self._ranks: list[Connection[Any, Any]] = []
         self._processes: list[subprocess.Popen[bytes]] = []
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(setting.ranks)}
-        for rank in range(setting.ranks):
-            own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            self._start(os.environ | setting.environment() | rendezvous | own, setting, folder)
+        for rank in rendezvous(setting.ranks):
+            self._start(os.environ | setting.environment() | rank, setting, folder)
         try:
             self._receive()
         except BaseException:

@@ -1,5 +1,7 @@
 """The short form of `python -m benchmarks.trainer`."""
 
+from dataclasses import replace
+
 import pytest
 
 from benchmarks.trainer import measure, report
@@ -35,3 +37,8 @@ def test_every_trainer_trains_the_same_model_on_the_same_samples() -> None:
     assert found["tokens_per_second"] > 0
     assert found["quartiles"][0] <= found["ratio"] <= found["quartiles"][1]
     assert f"{found['ratio']:.2f} (" in report([row]).splitlines()[4]
+
+
+def test_a_trainer_that_fails_says_why() -> None:
+    with pytest.raises(RuntimeError, match=r"(?s)trainer loss failed:.* fewer than the 10000 of one micro-batch"):
+        measure(replace(TINY, ranks=1, batch_size=10_000), ["loss"])

@@ -112,6 +112,40 @@ def test_narrow_logits_get_a_gradient_of_their_own_type() -> None:
     torch.testing.assert_close(narrow.grad.float(), wide.grad, rtol=1e-2, atol=1e-6)
 
 
+def test_small_probabilities_survive_float16() -> None:
+    """The loss scale comes with the backward; float16 alone would hold no probability below 6e-8 till then."""
+    logits = torch.zeros(1, 3, 5)
+    logits[..., 1] = -20.0  # a probability of 5e-10
+    labels = torch.tensor([[2, 3, 4]])
+    narrow, wide = logits.half().requires_grad_(), logits.double().requires_grad_()
+    for leaf in (narrow, wide):
+        (SampleLoss()(leaf, labels) * 2.0**16).sum().backward()
+    assert narrow.grad is not None
+    assert wide.grad is not None
+    assert wide.grad[0, 0, 1] > 1e-5
+    torch.testing.assert_close(narrow.grad.double(), wide.grad, rtol=1e-2, atol=0.0)
+
+
+def test_large_logits_and_tokens_that_are_ruled_out() -> None:
+    logits = torch.randn(2, 6, 9) * 1e4
+    logits[..., 4] = float("-inf")
+    labels = torch.randint(4, (2, 6))
+    leaf, plain_leaf = logits.clone().requires_grad_(), logits.double().requires_grad_()
+    losses, expected = SampleLoss()(leaf, labels), plain(plain_leaf, labels, "token_mean", False)
+    losses.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(losses.double(), expected, rtol=1e-6, atol=1e-6)
+    assert leaf.grad is not None
+    torch.testing.assert_close(leaf.grad.double(), plain_leaf.grad, rtol=1e-5, atol=1e-7)
+
+
+def test_a_graph_that_is_kept_gives_the_same_gradient_again() -> None:
+    leaf = torch.randn(2, 6, 11).requires_grad_()
+    total = SampleLoss()(leaf, torch.randint(11, (2, 6))).sum()
+    first, second = (torch.autograd.grad(total, leaf, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
+
+
 class _Sizes(TorchDispatchMode):
     """Notes the largest float32 tensor that is made inside."""
 
