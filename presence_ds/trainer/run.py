@@ -1,6 +1,5 @@
 """One rank of a training run, from a recipe to the summary."""
 
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,14 +41,14 @@ from presence_ds.trainer.callbacks.evaluation import Evaluation
 from presence_ds.trainer.callbacks.metrics_file import MetricsFile
 from presence_ds.trainer.callbacks.reference import ReferenceStream
 from presence_ds.trainer.callbacks.requeues import Requeues
-from presence_ds.trainer.callbacks.score_records import ScoreRecords
+from presence_ds.trainer.callbacks.score_records import RANKS_PER_FILE, ScoreRecords
 from presence_ds.trainer.callbacks.stage_summary import StageSummary
 from presence_ds.trainer.callbacks.stopping import Stopping
 from presence_ds.trainer.callbacks.throughput import Throughput
 from presence_ds.trainer.callbacks.wandb_run import WandbRun
 from presence_ds.trainer.checkpoint import Resume, check_fits, find_resume, load_settings, restore
 from presence_ds.trainer.device import device_name, known_peak_tflops
-from presence_ds.trainer.distributed import Ranks
+from presence_ds.trainer.distributed import Neighbours, Ranks
 from presence_ds.trainer.estimate.flops import count_flops
 from presence_ds.trainer.failure import Failures
 from presence_ds.trainer.hang_watch import HangWatch, collective_timeout
@@ -60,7 +59,7 @@ from presence_ds.trainer.model import build_model, fit_vocabulary
 from presence_ds.trainer.optimizer import build_optimizer
 from presence_ds.trainer.plan import Plan, make_plan
 from presence_ds.trainer.precision import hardware_has_bf16
-from presence_ds.trainer.rank_log import RankLog
+from presence_ds.trainer.rank_log import RankLog, print_warning
 from presence_ds.trainer.recipe import Recipe
 from presence_ds.trainer.run_directory import (
     RunDirectory,
@@ -165,7 +164,9 @@ def set_up(
     transformers.set_seed(recipe.training.seed + 1 + ranks.rank)  # dropout differs between ranks
 
     batches = training_batches(corpus, recipe, ranks)
-    callbacks = make_callbacks(recipe, resolved, corpus, directory, ranks, signals, console, throughput)
+    neighbours = ranks.neighbours(RANKS_PER_FILE)
+    with ranks.agreement():
+        callbacks = make_callbacks(recipe, resolved, corpus, directory, ranks, neighbours, signals, console, throughput)
     trainer = Trainer(
         engine,
         batches,
@@ -222,7 +223,7 @@ def write_recipe(directory: RunDirectory, resolved: dict[str, Any]) -> None:
 def warn(ranks: Ranks, text: str) -> None:
     """One line on standard error, from rank 0."""
     if ranks.is_main:
-        print(f"presence: warning: {text}", file=sys.stderr, flush=True)
+        print_warning(text)
 
 
 def load_corpus(recipe: Recipe, directory: RunDirectory, ranks: Ranks) -> Corpus:
@@ -299,6 +300,7 @@ def make_callbacks(
     corpus: Corpus,
     directory: RunDirectory,
     ranks: Ranks,
+    neighbours: Neighbours,
     signals: StopSignals,
     console: RichConsole,
     throughput: Throughput,
@@ -306,7 +308,7 @@ def make_callbacks(
     """The callbacks of this rank in the order they are called; the names are those in a checkpoint."""
     callbacks: dict[str, Callback] = {}
     if recipe.logging.score_records:
-        callbacks["score_records"] = ScoreRecords(directory.scores, ranks.rank, corpus.source_names)
+        callbacks["score_records"] = ScoreRecords(directory.scores, ranks.rank, neighbours, corpus.source_names)
     callbacks["throughput"] = throughput
     if (restarts := restart_count()) is not None:
         callbacks["requeues"] = Requeues(restarts)
