@@ -10,8 +10,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from presence_ds.commands import estimate, export, prepare, slurm, train
 from presence_ds.commands.command import Command
 from presence_ds.errors import ConfigError, HealthError, PresenceError, Stopped
-from presence_ds.trainer.distributed import environment_rank
-from presence_ds.trainer.launcher import set_environment_defaults
+from presence_ds.trainer.environment import environment_rank, set_environment_defaults
 
 COMMANDS: dict[str, Command] = {
     "train": train,

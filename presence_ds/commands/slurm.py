@@ -5,10 +5,15 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from presence_ds.commands.recipe_arguments import check_files, make_recipe_parser, read_recipe, resolved_recipe
+from presence_ds.commands.recipe_arguments import (
+    check_datasets,
+    check_recipe,
+    make_recipe_parser,
+    read_recipe,
+    resolved_recipe,
+)
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.launcher import CPU_RANKS
-from presence_ds.trainer.plan import make_plan
+from presence_ds.trainer.environment import CPU_RANKS
 from presence_ds.trainer.run_directory import RunDirectory, default_run_directory
 from presence_ds.trainer.slurm_job import (
     read_site,
@@ -50,12 +55,15 @@ def make_parser() -> ArgumentParser:
 def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None:
     """Check, write the run directory, submit; with --dry-run, check and show."""
     recipe, recipe_file = read_recipe(parser, parsed)
+    check_recipe(recipe, recipe_file)
     if parsed.nodes < 1:
         raise ConfigError(f"nodes is {parsed.nodes}: it must be at least 1")
     site = read_site()
     per_node = site.gpus_per_node or CPU_RANKS
+    from presence_ds.trainer.plan import make_plan
+
     make_plan(recipe, recipe_file, world_size=parsed.nodes * per_node, bf16_hardware=True, runs_here=False)
-    check_files(recipe)
+    check_datasets(recipe)
 
     path = Path(recipe.run_dir or default_run_directory(recipe_file)).expanduser().absolute()
     directory = RunDirectory(path)

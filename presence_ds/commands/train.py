@@ -3,15 +3,17 @@
 import os
 import warnings
 
-from deepspeed.accelerator import get_accelerator
 from jsonargparse import ArgumentParser, Namespace
 
-from presence_ds.commands.recipe_arguments import check_files, make_recipe_parser, read_recipe, resolved_recipe
+from presence_ds.commands.recipe_arguments import (
+    check_datasets,
+    check_recipe,
+    make_recipe_parser,
+    read_recipe,
+    resolved_recipe,
+)
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.distributed import launched
-from presence_ds.trainer.launcher import launch, local_processes
-from presence_ds.trainer.plan import make_plan
-from presence_ds.trainer.precision import hardware_has_bf16
+from presence_ds.trainer.environment import launched
 from presence_ds.trainer.slurm import slurm_step
 
 HELP = "Train a model as a recipe says."
@@ -38,6 +40,8 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
     """Train on this rank; without a launcher, check the recipe and become the launcher."""
     step = None if launched() else slurm_step()
     if step is not None and step.is_rank:
+        from deepspeed.accelerator import get_accelerator
+
         os.environ |= step.rank_environment(get_accelerator().device_count())
     recipe, recipe_file = read_recipe(parser, parsed)
     if launched():
@@ -49,8 +53,14 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
     else:
         if parsed.num_processes is not None and parsed.num_processes < 1:
             raise ConfigError(f"num_processes is {parsed.num_processes}: it must be at least 1")
+        check_recipe(recipe, recipe_file)
+
+        from presence_ds.trainer.launcher import launch, local_processes
+        from presence_ds.trainer.plan import make_plan
+        from presence_ds.trainer.precision import hardware_has_bf16
+
         processes = local_processes(parsed.num_processes)
         ranks = processes * (1 if step is None else step.nodes)
         make_plan(recipe, recipe_file, world_size=ranks, bf16_hardware=hardware_has_bf16())
-        check_files(recipe)
+        check_datasets(recipe)
         launch(arguments, parsed.num_processes, recipe.stop.signal_numbers, step)

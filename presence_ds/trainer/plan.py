@@ -18,7 +18,7 @@ from presence_ds.trainer.model import (
     check_sequence_length,
     load_model_config,
 )
-from presence_ds.trainer.optimizer import KINDS
+from presence_ds.trainer.optimizer_config import KINDS
 from presence_ds.trainer.recipe import Recipe, find_beside_recipe
 
 
