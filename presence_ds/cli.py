@@ -48,7 +48,7 @@ def run(arguments: list[str]) -> None:
         PresenceError: what is wrong with the input, in one line.
     """
     parser = ArgumentParser(
-        prog="presence", exit_on_error=False, description="Pre-training weighted by self-influence."
+        prog="presence", exit_on_error=False, allow_abbrev=False, description="Pre-training weighted by self-influence."
     )
     subcommands = parser.add_subcommands(required=True, dest="command")
     parsers = {}
