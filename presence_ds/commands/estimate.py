@@ -14,14 +14,18 @@ HELP = (
 
 def make_parser() -> ArgumentParser:
     """The fields of `Recipe`, and a number of ranks."""
-    parser = make_recipe_parser(HELP)
+    return make_recipe_parser("presence estimate RECIPE.yaml", HELP, add_options)
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """What is no field of `Recipe`."""
     parser.add_argument(
         "--ranks",
+        metavar="N",
         type=int | None,
         default=None,
         help="Ranks of the run. null: as many as train starts on this machine.",
     )
-    return parser
 
 
 def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None:

@@ -1,5 +1,6 @@
 """A recipe on the command line: ``RECIPE.yaml [--section.field value ...]``, alike for every command that takes one."""
 
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
+from presence_ds.commands.recipe_help import ALL, RecipeHelp
 from presence_ds.data import fill_from_prepared
 from presence_ds.data.sources import SourceConfig, find_files, is_remote
 from presence_ds.errors import ConfigError
@@ -18,10 +20,26 @@ from presence_ds.trainer.shape import check_recipe_file, check_values
 SECTIONS = {section.name for section in fields(Recipe)}
 
 
-def make_recipe_parser(description: str) -> ArgumentParser:
-    """A parser of the fields of `Recipe`; a command may add options of its own, of other names."""
-    parser = ArgumentParser(exit_on_error=False, description=description)
+def make_recipe_parser(usage: str, description: str, add_options: Callable[[ArgumentParser], None]) -> ArgumentParser:
+    """A parser of the fields of `Recipe`, and of the command's own arguments.
+
+    Args:
+        usage: of the command, without fields and options; has RECIPE.yaml in it.
+        description: what the command does.
+        add_options: adds the command's own arguments, of other names than the recipe's.
+    """
+    parser = ArgumentParser(
+        exit_on_error=False,
+        usage=f"{usage} [options] [--SECTION.FIELD VALUE ...]",
+        description=description,
+        add_help=False,
+    )
+    about: dict[str, Any] = {"usage": usage, "description": description, "add_options": add_options}
+    parser.add_argument(
+        "-h", "--help", action=RecipeHelp, **about, help=f"A first page; the fields of a section, or {ALL}, and exit."
+    )
     parser.add_argument("recipe", action=RecipeFile, help="YAML file with the fields below; later options override it.")
+    add_options(parser)
     parser.add_class_arguments(Recipe)
     return parser
 

@@ -29,13 +29,20 @@ HELP = "Submit a recipe to SLURM, with a run directory that says what was submit
 
 def make_parser() -> ArgumentParser:
     """The fields of `Recipe`, and what is asked of SLURM."""
-    parser = make_recipe_parser(
+    description = (
         f"{HELP} Checks recipe, site file, partition and nodes at once. Account, partition and GPUs are those of "
         "slurm/site.sh."
     )
-    parser.add_argument("--nodes", type=int, default=1, help="Nodes of the job.")
+    return make_recipe_parser("presence slurm RECIPE.yaml", description, add_options)
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """What is no field of `Recipe`."""
+    parser.add_argument("--nodes", metavar="N", type=int, default=1, help="Nodes of the job.")
     parser.add_argument("--time", type=str | None, default=None, help="Time limit. null: the template's.")
-    parser.add_argument("--partition", type=str | None, default=None, help="Partition. null: the site's.")
+    parser.add_argument(
+        "--partition", metavar="NAME", type=str | None, default=None, help="Partition. null: the site's."
+    )
     parser.add_argument(
         "--template",
         type=Literal["train_preemptible", "train", "train_task_per_gpu"],
@@ -44,12 +51,12 @@ def make_parser() -> ArgumentParser:
     )
     parser.add_argument(
         "--sbatch",
+        metavar="OPTIONS",
         type=dict[str, str],
         default={},
         help='More options of sbatch by their long names, such as {"qos": "high", "signal": "B:USR1@900"}.',
     )
     parser.add_argument("--dry-run", action="store_true", help="Show the batch script and leave nothing.")
-    return parser
 
 
 def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None:

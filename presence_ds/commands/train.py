@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from argparse import SUPPRESS
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -25,15 +26,19 @@ NOT_OURS = (
 
 def make_parser() -> ArgumentParser:
     """The fields of `Recipe`, and how many ranks to start."""
-    parser = make_recipe_parser(HELP)
+    return make_recipe_parser("presence train RECIPE.yaml", HELP, add_options)
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """What is no field of `Recipe`."""
     parser.add_argument(
         "--num_processes",
+        metavar="N",
         type=int | None,
         default=None,
         help="Ranks to start on this machine when no launcher has. null: one per GPU, or 2 without GPUs.",
     )
-    parser.add_argument("--local_rank", type=int | None, default=None, help="Set by the DeepSpeed launcher.")
-    return parser
+    parser.add_argument("--local_rank", type=int | None, default=None, help=SUPPRESS)  # the DeepSpeed launcher sets it
 
 
 def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None:
