@@ -7,12 +7,13 @@ import time
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from presence_ds.commands import estimate, export, prepare, slurm, train
+from presence_ds.commands import estimate, export, new, prepare, slurm, train
 from presence_ds.commands.command import Command
 from presence_ds.errors import ConfigError, HealthError, PresenceError, Stopped
 from presence_ds.trainer.environment import environment_rank, set_environment_defaults
 
 COMMANDS: dict[str, Command] = {
+    "new": new,
     "train": train,
     "slurm": slurm,
     "prepare": prepare,
