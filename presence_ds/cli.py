@@ -1,6 +1,5 @@
 """The command line: ``presence COMMAND ...``, each command in a file of `presence_ds.commands`."""
 
-import os
 import signal
 import sys
 import time
@@ -9,7 +8,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from presence_ds.commands import estimate, export, new, prepare, slurm, train
 from presence_ds.commands.command import Command
-from presence_ds.errors import ConfigError, HealthError, PresenceError, Stopped
+from presence_ds.errors import ConfigError, PresenceError
 from presence_ds.trainer.environment import environment_rank, set_environment_defaults
 
 COMMANDS: dict[str, Command] = {
@@ -24,16 +23,10 @@ GRACE = 20.0  # seconds
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command; bad input ends in a line on standard error and exit status 1, an early stop in one and its own."""
+    """Run a command; bad input ends in a line on standard error and exit status 1."""
     set_environment_defaults()
     try:
         run(sys.argv[1:] if arguments is None else arguments)
-    except Stopped as stopped:  # on every rank
-        if environment_rank() == 0:
-            print(f"presence: {stopped}", file=sys.stderr, flush=True)
-        if isinstance(stopped, HealthError):  # a thread that waits for a dead node might abort an orderly exit
-            os._exit(stopped.status)
-        sys.exit(stopped.status)
     except PresenceError as error:
         if environment_rank() != 0:
             signal.pthread_sigmask(signal.SIG_SETMASK, [])

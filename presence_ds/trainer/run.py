@@ -51,6 +51,7 @@ from presence_ds.trainer.checkpoint import Resume, check_fits, find_resume, load
 from presence_ds.trainer.device import device_name, known_peak_tflops
 from presence_ds.trainer.distributed import Ranks
 from presence_ds.trainer.estimate.flops import count_flops
+from presence_ds.trainer.failure import Failures
 from presence_ds.trainer.hang_watch import HangWatch, collective_timeout
 from presence_ds.trainer.health import check_health
 from presence_ds.trainer.hub_commits import pin_commits
@@ -83,12 +84,17 @@ def train(recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) ->
         resolved: the recipe as plain values, to be written to the run directory.
 
     Raises:
-        PresenceError: bad input, before any step is taken and the same on every rank.
-        Stopped: the run has ended early, on every rank alike.
+        SystemExit: after an error, when it has been said (`presence_ds.trainer.failure`).
     """
     timeout = collective_timeout(recipe.stop.hang_seconds)
-    with StopSignals(recipe.stop) as signals, Ranks(signals, timeout) as ranks, RunLock() as lock:
-        train_on(ranks, lock, signals, recipe, recipe_file, resolved)
+    with (
+        Failures() as failures,
+        StopSignals(recipe.stop) as signals,
+        Ranks(signals, timeout) as ranks,
+        RunLock() as lock,
+    ):
+        failures.connect(ranks)
+        train_on(ranks, lock, signals, recipe, recipe_file, resolved, failures=failures)
 
 
 def train_on(
@@ -99,8 +105,10 @@ def train_on(
     recipe_file: Path | None,
     resolved: dict[str, Any],
     more_callbacks: dict[str, Callback] | None = None,
+    failures: Failures | None = None,
 ) -> None:
     """`train` with the ranks connected; takes ``lock`` for the run directory. ``more_callbacks`` are called last."""
+    failures = failures or Failures()
     console = RichConsole(quiet=not ranks.is_main)
     if not ranks.is_main:
         transformers.logging.set_verbosity_error()  # rank 0 says it
@@ -108,12 +116,15 @@ def train_on(
     with ranks.agreement():
         plan = make_plan(recipe, recipe_file, world_size=ranks.world_size, bf16_hardware=bf16_hardware)
     directory, resume = open_run_directory(recipe, recipe_file, resolved, ranks, lock)
-    with RankLog(None if ranks.is_main else directory.log(ranks.rank)):
+    with RankLog(directory.log(ranks.rank), redirected=not ranks.is_main):
         try:
             if recipe.health.enabled:
                 health = check_health(ranks, recipe.health, partial(warn, ranks))
                 console.print(health, highlight=False, soft_wrap=True)
-            trainer = set_up(directory, resume, plan, ranks, signals, console, recipe, resolved, more_callbacks or {})
+            watch = HangWatch(ranks, directory, recipe.stop.hang_seconds, failures)
+            trainer = set_up(
+                directory, resume, plan, ranks, signals, watch, console, recipe, resolved, more_callbacks or {}
+            )
         except Stopped as stopped:
             if ranks.is_main:
                 step = 0 if resume is None else resume.manifest.step
@@ -128,6 +139,7 @@ def set_up(
     plan: Plan,
     ranks: Ranks,
     signals: StopSignals,
+    watch: HangWatch,
     console: RichConsole,
     recipe: Recipe,
     resolved: dict[str, Any],
@@ -159,7 +171,7 @@ def set_up(
         batches,
         ranks,
         callbacks | more_callbacks,
-        HangWatch(ranks, directory, recipe.stop.hang_seconds),
+        watch,
         total_steps=recipe.training.steps,
         log_every_steps=recipe.logging.every_steps,
         tokens_per_step=plan.tokens_per_step,
@@ -197,7 +209,8 @@ def open_run_directory(
         if ranks.is_main:
             if not directory.recipe.is_file():  # first of all: a directory without it is taken for someone else's
                 write_recipe(directory, resolved)
-            directory.checkpoints.mkdir(exist_ok=True)
+            for folder in (directory.checkpoints, directory.logs):
+                folder.mkdir(exist_ok=True)
     return directory, resume
 
 

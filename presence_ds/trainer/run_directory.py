@@ -8,7 +8,7 @@ RUN_DIR/
   metrics.jsonl     one JSON object per logged step
   scores/           loss, self-influence and weight of every sample (parquet)
   checkpoints/      step_*/ and the pointer `latest` (`presence_ds.trainer.checkpoint`)
-  logs/             what ranks other than 0 print (`presence_ds.trainer.rank_log`)
+  logs/             what ranks other than 0 print, and tracebacks (`presence_ds.trainer.rank_log`)
   slurm/            what its jobs know of each other (`slurm/` of the repository)
   lock              held by the run in progress (`presence_ds.trainer.run_lock`)
   wandb_run_id      with wandb enabled

@@ -1,6 +1,7 @@
 """The training loop. Everything optional is a callback."""
 
 import time
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 import torch
@@ -104,8 +105,9 @@ class Trainer:
             self.notify("on_stop")
         finally:
             self.watch.stop()
-            for callback in self._callbacks.values():
-                callback.close()
+            with ExitStack() as stack:  # all of them, also when one fails
+                for callback in reversed(self._callbacks.values()):
+                    stack.callback(callback.close)
         if self.stop is not None:
             self.ranks.meet(PATIENCE)  # the launcher ends the others when the first one leaves
             raise self.stop
