@@ -153,8 +153,9 @@ class Trainer:
         if len(self._batches.source_epochs) > 1:
             metrics |= {f"source/{name}/epoch": value for name, value in self._batches.source_epochs.items()}
         metrics["learning_rate"] = learning_rate
-        norm = self.engine.get_global_grad_norm()
-        metrics["gradient_norm"] = None if norm is None else float(norm)  # DeepSpeed has none at ZeRO stage 0
+        # DeepSpeed has none at ZeRO stage 0, and after a step without a target that of the step before
+        norm = None if self.engine.presence.is_empty else self.engine.get_global_grad_norm()
+        metrics["gradient_norm"] = None if norm is None else float(norm)
         return metrics
 
     def state_dict(self) -> dict[str, Any]:

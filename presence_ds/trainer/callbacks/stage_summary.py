@@ -45,7 +45,7 @@ class StageSummary(Callback):
 
     def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
         statistics = trainer.engine.presence.statistics
-        if not statistics:  # a step without a finite sample, which fp16 skipped
+        if "loss" not in statistics:  # a step without a sample to learn from was skipped
             return
         empty: dict[str, Any] = {"steps": 0, "effective_share": 0.0, "sources": {}}
         stage = self._stages.setdefault(statistics["stage"], empty)
