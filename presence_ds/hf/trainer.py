@@ -1,5 +1,6 @@
 """`transformers.Trainer` with PRESENCE inside, changed through its overridable methods alone."""
 
+import math
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
@@ -85,7 +86,8 @@ class PresenceTrainer(transformers.Trainer):
             num_items_in_batch: not used: a sample's loss is normalised by ``presence.loss_normalizer``.
 
         Returns:
-            The mean loss of the micro-batch's samples, unweighted, divided by the step's number of micro-batches.
+            At the last micro-batch of an optimizer step the mean loss of all its samples, unweighted, over all ranks
+            (NaN if none of them counts), otherwise 0: the Trainer adds them up.
         """
         if not isinstance(model, PresenceEngine):
             raise ConfigError(
@@ -97,13 +99,13 @@ class PresenceTrainer(transformers.Trainer):
         model.set_gradient_accumulation_boundary(
             self.accelerator.sync_gradients
         )  # accelerate does it after the forward
-        loss = model(**inputs)
+        weighted = model(**inputs)
         every = self.args.torch_empty_cache_steps
         if every is not None and self.state.global_step % every == 0:
             get_accelerator().empty_cache()
-        self.accelerator.backward(loss)
-        assert model.presence.losses is not None
-        return model.presence.losses.mean() / self.current_gradient_accumulation_steps
+        self.accelerator.backward(weighted)
+        loss = model.presence.statistics.get("loss", math.nan) if self.accelerator.sync_gradients else 0.0
+        return torch.tensor(loss, device=self.args.device)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """The Trainer's, with the statistics of PRESENCE in the logs of training."""

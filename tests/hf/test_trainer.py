@@ -30,6 +30,7 @@ def test_the_same_to_the_bit_as_a_loop_written_by_hand(
         for logged, figures in zip(trainer.logs, loop.logs, strict=False):
             assert logged | figures == logged
             assert logged["loss"] == pytest.approx(figures["presence/loss"])
+        assert sum(logged.get("presence/samples_without_targets", 0) for logged in trainer.logs) > 0
         assert {"presence/si_mean", "presence/tau", "presence/source/2/mean_weight"} <= set(trainer.logs[0])
 
 

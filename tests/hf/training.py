@@ -23,7 +23,7 @@ PRESENCE = {"schedule": {"switch_step": 3}, "projection_dim": 4}
 
 
 class Tokens(Dataset[dict[str, Tensor]]):
-    """Random samples, with ``ragged`` the last eight targets of every other one ignored."""
+    """Random samples, with ``ragged`` the last eight targets of every other one ignored, and all of every seventh."""
 
     def __init__(self, size: int, seed: int, ragged: bool = True) -> None:
         self.ids = tokens(size, LENGTH, seed=seed)
@@ -36,6 +36,8 @@ class Tokens(Dataset[dict[str, Tensor]]):
         labels = self.ids[index].clone()
         if self.ragged and index % 2:
             labels[LENGTH - 8 :] = -100
+        if self.ragged and index % 7 == 3:
+            labels[1:] = -100
         return {"input_ids": self.ids[index], "labels": labels, "source_ids": torch.tensor(index % 3)}
 
 
