@@ -90,7 +90,7 @@ def prepare_corpus(config: DataConfig, directory: Path | str, *, overwrite: bool
             "files": corpus_files(work),
         }
         manifest["digest"] = manifest_digest(manifest)
-        (work / MANIFEST).write_text(json.dumps(manifest, indent=2))
+        (work / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
 
 
 def _parts(config: DataConfig) -> dict[str, list[SourceConfig]]:

@@ -97,9 +97,11 @@ def _read(config: Mapping[str, Any] | str | Path) -> dict[str, Any]:
         return dict(config)
     path = Path(config)
     try:
-        settings = json.loads(path.read_text())
+        settings = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"config: {path} does not exist: give the path of a DeepSpeed JSON") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config: {path} cannot be read: {error}") from None
     except json.JSONDecodeError as error:
         raise ConfigError(f"config: {path} is not valid JSON: {error}") from None
     if not isinstance(settings, dict):

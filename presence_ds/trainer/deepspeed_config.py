@@ -17,7 +17,7 @@ def read_deepspeed_json(path: Path, field: str = "deepspeed") -> dict[str, Any]:
         ConfigError: no such file, no JSON object, or a setting this project does not work with.
     """
     try:
-        section = json.loads(path.read_text())
+        section = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{field} is {path}: it cannot be read ({error})") from None
     except json.JSONDecodeError as error:

@@ -55,4 +55,4 @@ class RankLog:
 
 def print_error(message: str) -> None:
     """One line of error on the job's standard error, from any rank."""
-    os.write(_job_stderr, f"presence: error: {message}\n".encode())
+    os.write(_job_stderr, f"presence: error: {message}\n".encode(errors="backslashreplace"))
