@@ -1,5 +1,7 @@
 """The command line: ``presence COMMAND ...``, each command in a file of `presence_ds.commands`."""
 
+import io
+import os
 import signal
 import sys
 import time
@@ -26,6 +28,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command; bad input ends in a line on standard error and exit status 1."""
     set_environment_defaults()
     try:
+        use_utf8()
+        set_environment_defaults()
         run(sys.argv[1:] if arguments is None else arguments)
     except PresenceError as error:
         if environment_rank() != 0:
@@ -33,6 +37,24 @@ def main(arguments: list[str] | None = None) -> None:
             time.sleep(GRACE)  # rank 0 has the same error as a rule, and the launcher then ends this process in silence
         print(f"presence: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         sys.exit(error.status)
+
+
+def use_utf8() -> None:
+    """Have the names of files, arguments, output and child processes in UTF-8, whatever the locale says.
+
+    Python takes the encoding of names from the locale when it starts, so that in another one it is started again.
+
+    Raises:
+        ConfigError: Python was told to do otherwise.
+    """
+    if sys.getfilesystemencoding() != "utf-8":
+        if os.environ.get("PYTHONUTF8") == "1":
+            raise ConfigError("Python was started with -E, -I or -X utf8=0: leave that out")
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names that are not UTF-8 are shown as they are
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
 def run(arguments: list[str]) -> None:

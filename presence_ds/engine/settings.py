@@ -36,7 +36,7 @@ def read_settings(path: Path, field: str) -> dict[str, Any]:
         return dict(pairs)
 
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
+        settings = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
     except FileNotFoundError:
         raise ConfigError(f"{field}: {path} does not exist: give the path of a DeepSpeed JSON") from None
     except (OSError, UnicodeDecodeError) as error:

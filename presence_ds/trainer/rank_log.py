@@ -77,7 +77,7 @@ class _LossyFile(io.FileIO):
 def print_error(message: str) -> None:
     """One line of error on the job's standard error, from any rank."""
     with suppress(OSError):
-        os.write(_job_stderr, f"presence: error: {message}\n".encode())
+        os.write(_job_stderr, f"presence: error: {message}\n".encode(errors="backslashreplace"))
 
 
 def write_traceback(error: BaseException) -> str:
@@ -85,11 +85,11 @@ def write_traceback(error: BaseException) -> str:
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     if _log is not None:
         with suppress(OSError):
-            with open(_log, "a", encoding="utf-8") as file:
+            with open(_log, "a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text)
             return str(_log)
     with suppress(OSError):
-        os.write(_job_stderr, text.encode())
+        os.write(_job_stderr, text.encode(errors="backslashreplace"))
     return "the lines above"
 
 

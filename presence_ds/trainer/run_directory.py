@@ -82,7 +82,7 @@ class RunDirectory:
                 f"run_dir is {self.path}: it holds a run already and checkpoint.resume is never; name a new directory"
             )
         if self.summary.is_file():
-            finished = json.loads(self.summary.read_text())["steps"]
+            finished = json.loads(self.summary.read_text(encoding="utf-8"))["steps"]
             if finished >= training_steps:
                 raise ConfigError(
                     f"run_dir is {self.path}: it holds a run that has finished its {finished} steps; name a new "
@@ -159,7 +159,7 @@ def score_file_steps(file: Path) -> tuple[int, int]:
 def write_atomically(path: Path, text: str) -> None:
     """Replace ``path`` by ``text``; a reader, or a crash, finds the old content or the new, never a part."""
     temporary = _temporary(path)
-    with open(temporary, "w") as file:
+    with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

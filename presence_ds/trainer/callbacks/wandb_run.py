@@ -53,7 +53,7 @@ class WandbRun(Callback):
             import wandb
 
             run_id_file = self._directory.wandb_run_id
-            run_id = run_id_file.read_text().strip() if run_id_file.is_file() else uuid.uuid4().hex[:8]
+            run_id = run_id_file.read_text(encoding="utf-8").strip() if run_id_file.is_file() else uuid.uuid4().hex[:8]
             write_atomically(run_id_file, run_id + "\n")
             self._run = wandb.init(
                 project=self._config.project,

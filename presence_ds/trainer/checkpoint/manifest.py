@@ -74,7 +74,7 @@ def read_manifest(checkpoint: Path) -> Manifest:
         ConfigError: it is intact and of a format that this version does not know.
     """
     try:
-        text = (checkpoint / MANIFEST).read_text()
+        text = (checkpoint / MANIFEST).read_text(encoding="utf-8")
         content = json.loads(text)
         stated = content.pop("sha256")
     except OSError as error:

@@ -48,7 +48,11 @@ def convert(source: Path, target: Path) -> None:
     command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
     command += ["--input_folder", str(source), "--output_folder", str(target)]
     finished = subprocess.run(
-        [*command, "--num_extract_workers", "1", "--num_merge_workers", "1"], capture_output=True, text=True
+        [*command, "--num_extract_workers", "1", "--num_merge_workers", "1"],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="backslashreplace",
     )
     if finished.returncode != 0:
         reason = (finished.stderr.strip().splitlines() or ["no reason given"])[-1]
