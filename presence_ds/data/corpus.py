@@ -19,7 +19,7 @@ from presence_ds.data.report import CorpusReport
 from presence_ds.data.tokenizer import TokenizerConfig, load_tokenizer
 from presence_ds.errors import DataError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST = "corpus.json"
 TOKENIZER_FOLDER = "tokenizer"
 TRAIN_FILE = "train.arrow"
