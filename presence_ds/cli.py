@@ -26,7 +26,6 @@ GRACE = 20.0  # seconds
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; bad input ends in a line on standard error and exit status 1."""
-    set_environment_defaults()
     try:
         use_utf8()
         set_environment_defaults()

@@ -7,7 +7,7 @@ from typing import Any
 
 from presence_ds.errors import DataError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST = "corpus.json"
 
 

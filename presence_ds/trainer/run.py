@@ -34,6 +34,7 @@ from presence_ds.data.token_bytes import token_bytes
 from presence_ds.engine import PresenceConfig
 from presence_ds.errors import Stopped
 from presence_ds.reweighting.schedule import ScheduleConfig, TemperatureSchedule
+from presence_ds.trainer.building import build_model
 from presence_ds.trainer.callbacks.anomalies import Anomalies
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.checkpoint import Checkpoints
@@ -56,7 +57,6 @@ from presence_ds.trainer.hang_watch import HangWatch, collective_timeout
 from presence_ds.trainer.health import check_health
 from presence_ds.trainer.hub_commits import pin_commits
 from presence_ds.trainer.learning_rate import build_lr_scheduler
-from presence_ds.trainer.model import build_model, fit_vocabulary
 from presence_ds.trainer.optimizer import build_optimizer
 from presence_ds.trainer.plan import Plan, make_plan
 from presence_ds.trainer.precision import hardware_has_bf16
@@ -74,6 +74,7 @@ from presence_ds.trainer.shared_batches import SharedBatches
 from presence_ds.trainer.slurm import restart_count
 from presence_ds.trainer.stop_signals import StopSignals
 from presence_ds.trainer.trainer import Batches, Trainer
+from presence_ds.trainer.vocabulary import Vocabulary, fit_vocabulary
 
 
 def train(recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) -> None:
@@ -115,6 +116,8 @@ def train_on(
     bf16_hardware = ranks.all(hardware_has_bf16())
     with ranks.agreement():
         plan = make_plan(recipe, recipe_file, world_size=ranks.world_size, bf16_hardware=bf16_hardware)
+    for text in plan.warnings:
+        warn(ranks, text)
     directory, resume = open_run_directory(recipe, recipe_file, resolved, ranks, lock)
     with RankLog(directory.log(ranks.rank), redirected=not ranks.is_main):
         try:
@@ -149,7 +152,7 @@ def set_up(
     pin_commits(recipe.data, resolved, directory.hub_commits, ranks, resuming=resume is not None)
     corpus = load_corpus(recipe, directory, ranks)
     with ranks.agreement():
-        fit_vocabulary(plan.model_config, recipe.model, corpus.tokenizer)
+        fit_vocabulary(plan.model_config, recipe.model, Vocabulary.of(corpus.tokenizer))
         transformers.set_seed(recipe.training.seed)
         model = build_model(plan.model_config, recipe.model)
     throughput = make_throughput(recipe, plan, model, ranks)  # before ZeRO-3 partitions the model
