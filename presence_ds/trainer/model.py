@@ -1,7 +1,6 @@
 """The model to train: from a `transformers` configuration, or from a checkpoint."""
 
 import copy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,54 +18,11 @@ from transformers import (
 from presence_ds.data import ObjectiveConfig
 from presence_ds.data.tokenizer import padding_id
 from presence_ds.errors import ConfigError
+from presence_ds.trainer.model_config import ModelConfig
 
 VOCABULARY_MULTIPLE = 64  # matrix sides that accelerators like
 DECODER_START = "decoder_start_token_id"  # T5 has it without listing it
 LEGACY_FIELDS = {"rope_theta", "rope_scaling"}  # transformers moves them into rope_parameters
-
-
-@dataclass
-class ModelConfig:
-    """A causal or encoder-decoder language model of `transformers`. Give config or path, not both.
-
-    Args:
-        config: A `transformers` configuration: model_type (llama, gpt2, mt5, ...) and that type's own fields. The model
-            starts from random weights. vocab_size may be left out: it is then the tokenizer's size, rounded up to a
-            multiple of 64; the special token ids are the tokenizer's unless given, and a decoder starts with padding.
-        path: A local directory, or a name on the Hugging Face hub.
-        from_scratch: With path: take the configuration only and start from random weights.
-        trust_remote_code: Let Python code that comes with the model run on this machine.
-        attention: Attention implementation: eager, sdpa, or on a GPU flash_attention_2 (needs package flash-attn, and
-            bf16 or fp16), flex_attention and what else `transformers` knows. null: what `transformers` chooses.
-        activation_checkpointing: Compute the activations of every block again in the backward pass instead of keeping
-            them; needs presence.strategy two_pass.
-        compile: Run the passes that are ordinary forwards through torch.compile: the weighted pass of presence.strategy
-            two_pass, or all of presence.signal loss; ZeRO 0 to 2. A name, such as aot_eager, is another backend than
-            inductor.
-    """
-
-    config: dict[str, Any] | None = None
-    path: str | None = None
-    from_scratch: bool = False
-    trust_remote_code: bool = False
-    attention: str | None = None
-    activation_checkpointing: bool = False
-    compile: bool | str = False
-
-    def validate(self, field: str) -> None:
-        """Raise `ConfigError` naming the first field whose value cannot be used."""
-        if (self.config is None) == (self.path is None):
-            state = "neither is set" if self.config is None else "both are set"
-            raise ConfigError(f"{field}.config and {field}.path: {state}; give exactly one of them")
-        if self.compile_backend not in (None, *(known := torch.compiler.list_backends(exclude_tags=()))):
-            raise ConfigError(
-                f'{field}.compile is "{self.compile}": it must be true, false or one of {", ".join(known)}'
-            )
-
-    @property
-    def compile_backend(self) -> str | None:
-        """Backend of torch.compile; None if nothing is compiled."""
-        return ("inductor" if self.compile else None) if isinstance(self.compile, bool) else self.compile
 
 
 def load_model_config(model: ModelConfig, field: str = "model") -> PretrainedConfig:

@@ -9,6 +9,7 @@ from transformers import PretrainedConfig
 
 from presence_ds.data import Lengths, fill_from_prepared
 from presence_ds.engine.checks import check_compilable, check_settings
+from presence_ds.engine.settings import try_settings
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.attention import check_attention
 from presence_ds.trainer.deepspeed_config import merge_deepspeed_config, offloads_optimizer, read_deepspeed_json
@@ -18,7 +19,7 @@ from presence_ds.trainer.model import (
     check_sequence_length,
     load_model_config,
 )
-from presence_ds.trainer.optimizer import KINDS
+from presence_ds.trainer.optimizer_config import KINDS
 from presence_ds.trainer.recipe import Recipe, find_beside_recipe
 
 
@@ -92,6 +93,7 @@ def make_plan(
         untested_optimizer=not KINDS[recipe.optimizer.kind].listed,
     )
     try:
+        try_settings(deepspeed)
         check_settings(deepspeed, runs_here=runs_here)
     except ConfigError as error:
         raise ConfigError(f"deepspeed: {error}") from None

@@ -10,16 +10,16 @@ from typing import Literal
 from presence_ds.data import DataConfig
 from presence_ds.engine.config import PresenceConfig
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.callbacks.anomalies import AnomaliesConfig
-from presence_ds.trainer.callbacks.evaluation import EvaluationConfig
-from presence_ds.trainer.callbacks.reference import ReferenceConfig
-from presence_ds.trainer.callbacks.wandb_run import WandbConfig
+from presence_ds.trainer.anomalies_config import AnomaliesConfig
 from presence_ds.trainer.checkpoint import CheckpointConfig
+from presence_ds.trainer.evaluation_config import EvaluationConfig
 from presence_ds.trainer.health_config import HealthConfig
-from presence_ds.trainer.learning_rate import LearningRateConfig
-from presence_ds.trainer.model import ModelConfig
-from presence_ds.trainer.optimizer import OptimizerConfig
+from presence_ds.trainer.learning_rate_config import LearningRateConfig
+from presence_ds.trainer.model_config import ModelConfig
+from presence_ds.trainer.optimizer_config import OptimizerConfig
+from presence_ds.trainer.reference_config import ReferenceConfig
 from presence_ds.trainer.stop_config import StopConfig
+from presence_ds.trainer.wandb_config import WandbConfig
 
 
 @dataclass

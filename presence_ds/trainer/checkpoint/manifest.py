@@ -46,7 +46,7 @@ class Manifest:
         parameters: name and shape of every parameter of the model.
         files: every file but the manifest, by its path in the checkpoint.
         versions: of the libraries that wrote it, for whoever reads it.
-        recipe: what the recipe came to (`recipe_changes.recipe_values`); None of an earlier version.
+        recipe: what the recipe came to (`changed_recipe.recipe_values`); None of an earlier version.
     """
 
     step: int

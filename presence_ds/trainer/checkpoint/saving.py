@@ -50,7 +50,7 @@ class Saver:
     """Writes checkpoints of one run into ``folder``, one at a time."""
 
     def __init__(self, config: CheckpointConfig, folder: Path, recipe: dict[str, Any]) -> None:
-        """``recipe``: what the run's recipe came to (`recipe_changes.recipe_values`)."""
+        """``recipe``: what the run's recipe came to (`changed_recipe.recipe_values`)."""
         self._config = config
         self._recipe = recipe
         self._folder = folder
