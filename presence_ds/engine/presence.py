@@ -13,6 +13,7 @@ from presence_ds.engine.config import PresenceConfig
 from presence_ds.engine.loss_only import losses_alone, losses_for_backward
 from presence_ds.engine.one_pass import weight_gradient_loss
 from presence_ds.engine.reference import Reference
+from presence_ds.engine.resume_rules import Change, plain_values, presence_changes, refuse
 from presence_ds.engine.scorer import Scorer
 from presence_ds.engine.two_pass import Waiting, random_states
 from presence_ds.engine.weighted_pass import mean_loss, weighted_mean_loss
@@ -46,6 +47,7 @@ class Presence:
             if no sample had targets.
         is_empty: whether no sample of the step in progress, or of the last finished one, had targets.
         scorer: forward and input-gradient sweep; None with signal loss.
+        changes: what in the configuration is not what it was when the checkpoint was written that was loaded last.
     """
 
     def __init__(
@@ -74,6 +76,8 @@ class Presence:
         self.statistics: dict[str, Any] = {}
         self.is_empty = False
         self.scorer: Scorer | None = None
+        self.changes: list[Change] = []
+        self._values = plain_values(config, running=running)
         self._model = model
         self._loss = SampleLoss(config.loss_normalizer, shifted=is_encoder_decoder(model))
         self._reference = Reference(config.reference_decay, group, device) if config.signal == "alignment" else None
@@ -189,13 +193,19 @@ class Presence:
 
     def state_dict(self) -> dict[str, Any]:
         """State to keep in a checkpoint between optimizer steps."""
-        state = {"reweighting": self._reweighting.state_dict()}
+        state: dict[str, Any] = {"reweighting": self._reweighting.state_dict(), "config": self._values}
         if self._reference is not None:
             state["reference"] = self._reference.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore what `state_dict` gave.
+
+        Raises:
+            ConfigError: the state is of a configuration that cannot become this one (`resume_rules.PRESENCE`).
+        """
+        self.changes = presence_changes(state.get("config", {}), self._values)
+        refuse(self.changes, "the checkpoint", "train anew")
         self._reweighting.load_state_dict(state["reweighting"])
         if self._reference is not None and "reference" in state:
             self._reference.load_state_dict(state["reference"])

@@ -48,7 +48,16 @@ from presence_ds.trainer.callbacks.stage_summary import StageSummary
 from presence_ds.trainer.callbacks.stopping import Stopping
 from presence_ds.trainer.callbacks.throughput import Throughput
 from presence_ds.trainer.callbacks.wandb_run import WandbRun
-from presence_ds.trainer.checkpoint import Resume, check_fits, find_resume, load_settings, restore
+from presence_ds.trainer.checkpoint import (
+    Resume,
+    check_fits,
+    find_resume,
+    load_settings,
+    recipe_changes,
+    recipe_values,
+    restore,
+    stored_recipe,
+)
 from presence_ds.trainer.device import device_name, known_peak_tflops
 from presence_ds.trainer.distributed import Ranks
 from presence_ds.trainer.estimate.flops import count_flops
@@ -150,6 +159,9 @@ def set_up(
 ) -> Trainer:
     """Everything before the first step, with the run directory open."""
     pin_commits(recipe.data, resolved, directory.hub_commits, ranks, resuming=resume is not None)
+    values = recipe_values(recipe, plan, resolved["deepspeed"], directory.path)
+    if resume is not None:
+        tell_changes(resume, values, ranks, console)
     corpus = load_corpus(recipe, directory, ranks)
     with ranks.agreement():
         fit_vocabulary(plan.model_config, recipe.model, Vocabulary.of(corpus.tokenizer))
@@ -168,7 +180,7 @@ def set_up(
     transformers.set_seed(recipe.training.seed + 1 + ranks.rank)  # dropout differs between ranks
 
     batches = training_batches(corpus, recipe, ranks)
-    callbacks = make_callbacks(recipe, resolved, corpus, directory, ranks, signals, console, throughput)
+    callbacks = make_callbacks(recipe, resolved, values, corpus, directory, ranks, signals, console, throughput)
     trainer = Trainer(
         engine,
         batches,
@@ -215,6 +227,14 @@ def open_run_directory(
             for folder in (directory.checkpoints, directory.logs):
                 folder.mkdir(exist_ok=True)
     return directory, resume
+
+
+def tell_changes(resume: Resume, values: dict[str, Any], ranks: Ranks, console: RichConsole) -> None:
+    """Show what the recipe changes in a run that goes on, before anything is read; a `ConfigError` if it must not."""
+    before = ranks.broadcast(stored_recipe(resume.path, resume.manifest) if ranks.is_main else None)
+    with ranks.agreement():
+        for change in recipe_changes(resume.path, before, values, partial(warn, ranks)):
+            console.print(f"changed since the checkpoint: {change}", highlight=False, soft_wrap=True, markup=False)
 
 
 def write_recipe(directory: RunDirectory, resolved: dict[str, Any]) -> None:
@@ -299,6 +319,7 @@ def loader_options(recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
 def make_callbacks(
     recipe: Recipe,
     resolved: dict[str, Any],
+    values: dict[str, Any],
     corpus: Corpus,
     directory: RunDirectory,
     ranks: Ranks,
@@ -332,7 +353,9 @@ def make_callbacks(
     show = partial(print_summary, console)
     callbacks["stage_summary"] = StageSummary(directory.summary, evaluation, throughput, anomalies, show)
     callbacks["stopping"] = Stopping(recipe.stop, directory, signals)
-    callbacks["checkpoints"] = Checkpoints(recipe.checkpoint, directory.checkpoints, anomalies, partial(warn, ranks))
+    callbacks["checkpoints"] = Checkpoints(
+        recipe.checkpoint, directory.checkpoints, values, anomalies, partial(warn, ranks)
+    )
     return callbacks
 
 
