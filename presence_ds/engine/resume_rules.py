@@ -41,7 +41,7 @@ CONDITIONS = {  # by values of the section presence, ``statistics`` being what i
 
 PRESENCE: Table = [
     (
-        "signal normalizer weighting.kind statistics",
+        "preset signal normalizer weighting.kind statistics",
         Rule("applied", "running statistics of another signal, normalizer or weight function begin anew"),
     ),
     (
@@ -123,8 +123,12 @@ def refuse(found: Sequence[Change], checkpoint: str, remedy: str) -> None:
 
 
 def plain_values(config: PresenceConfig, *, running: bool) -> dict[str, Any]:
-    """A configuration as values that JSON holds; ``running``: whether ``statistics`` comes to that."""
+    """A configuration as values that JSON holds; ``running``: whether ``statistics`` comes to that.
+
+    ``weighting.kind`` is what it comes to, too.
+    """
     values: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    values["weighting"]["kind"] = config.reweighting().weighting_kind
     return values | {"statistics": "running" if running else "batch"}
 
 

@@ -45,7 +45,7 @@ def values(tmp_path_factory: pytest.TempPathFactory, corpus_file: Path) -> Calla
             "noise": {},
         },
         "model": {"config": {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 2}},
-        "presence": {"signal": "alignment", "strategy": "two_pass"},
+        "presence": {"preset": "paper", "signal": "alignment", "strategy": "two_pass"},
         "reference": {"sources": ["a"]},
         "deepspeed": str(ROOT / "ds_configs" / "zero2.json"),
     }
