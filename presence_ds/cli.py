@@ -10,8 +10,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from presence_ds.commands import estimate, export, prepare, slurm, train
 from presence_ds.commands.command import Command
 from presence_ds.errors import ConfigError, HealthError, PresenceError, Stopped
-from presence_ds.trainer.distributed import environment_rank
-from presence_ds.trainer.launcher import set_environment_defaults
+from presence_ds.trainer.environment import environment_rank, set_environment_defaults
 
 COMMANDS: dict[str, Command] = {
     "train": train,
@@ -49,7 +48,7 @@ def run(arguments: list[str]) -> None:
         PresenceError: what is wrong with the input, in one line.
     """
     parser = ArgumentParser(
-        prog="presence", exit_on_error=False, description="Pre-training weighted by self-influence."
+        prog="presence", exit_on_error=False, allow_abbrev=False, description="Pre-training weighted by self-influence."
     )
     subcommands = parser.add_subcommands(required=True, dest="command")
     parsers = {}

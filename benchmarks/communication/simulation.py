@@ -76,7 +76,8 @@ def _rank(rank: int, setting: ScaleSetting, node: int, rounds: int, store: Path,
 
 def _flat(rows: Tensor) -> Tensor:
     every = rows.new_empty(dist.get_world_size() * len(rows), rows.shape[1])
-    dist.all_gather(list(every.chunk(dist.get_world_size())), rows)
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    gather(every, rows)
     return every
 
 

@@ -5,10 +5,15 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from presence_ds.commands.recipe_arguments import check_files, make_recipe_parser, read_recipe, resolved_recipe
+from presence_ds.commands.recipe_arguments import (
+    check_datasets,
+    check_recipe,
+    make_recipe_parser,
+    read_recipe,
+    resolved_recipe,
+)
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.launcher import CPU_RANKS
-from presence_ds.trainer.plan import make_plan
+from presence_ds.trainer.environment import CPU_RANKS
 from presence_ds.trainer.run_directory import RunDirectory, default_run_directory
 from presence_ds.trainer.slurm_job import (
     read_site,
@@ -24,13 +29,20 @@ HELP = "Submit a recipe to SLURM, with a run directory that says what was submit
 
 def make_parser() -> ArgumentParser:
     """The fields of `Recipe`, and what is asked of SLURM."""
-    parser = make_recipe_parser(
+    description = (
         f"{HELP} Checks recipe, site file, partition and nodes at once. Account, partition and GPUs are those of "
         "slurm/site.sh."
     )
-    parser.add_argument("--nodes", type=int, default=1, help="Nodes of the job.")
+    return make_recipe_parser("presence slurm RECIPE.yaml", description, add_options)
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """What is no field of `Recipe`."""
+    parser.add_argument("--nodes", metavar="N", type=int, default=1, help="Nodes of the job.")
     parser.add_argument("--time", type=str | None, default=None, help="Time limit. null: the template's.")
-    parser.add_argument("--partition", type=str | None, default=None, help="Partition. null: the site's.")
+    parser.add_argument(
+        "--partition", metavar="NAME", type=str | None, default=None, help="Partition. null: the site's."
+    )
     parser.add_argument(
         "--template",
         type=Literal["train_preemptible", "train", "train_task_per_gpu"],
@@ -39,23 +51,26 @@ def make_parser() -> ArgumentParser:
     )
     parser.add_argument(
         "--sbatch",
+        metavar="OPTIONS",
         type=dict[str, str],
         default={},
         help='More options of sbatch by their long names, such as {"qos": "high", "signal": "B:USR1@900"}.',
     )
     parser.add_argument("--dry-run", action="store_true", help="Show the batch script and leave nothing.")
-    return parser
 
 
 def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None:
     """Check, write the run directory, submit; with --dry-run, check and show."""
     recipe, recipe_file = read_recipe(parser, parsed)
+    check_recipe(recipe, recipe_file)
     if parsed.nodes < 1:
         raise ConfigError(f"nodes is {parsed.nodes}: it must be at least 1")
     site = read_site()
     per_node = site.gpus_per_node or CPU_RANKS
+    from presence_ds.trainer.plan import make_plan
+
     make_plan(recipe, recipe_file, world_size=parsed.nodes * per_node, bf16_hardware=True, runs_here=False)
-    check_files(recipe)
+    check_datasets(recipe)
 
     path = Path(recipe.run_dir or default_run_directory(recipe_file)).expanduser().absolute()
     directory = RunDirectory(path)

@@ -7,12 +7,13 @@ which files a split is made of.
 
 from functools import partial
 from pathlib import Path
-
-import datasets
-from huggingface_hub import HfApi, HfFileSystem
+from typing import TYPE_CHECKING
 
 from presence_ds.data.readers.hub_file import HubFile, reason_of
 from presence_ds.errors import DataError
+
+if TYPE_CHECKING:  # datasets takes long to import, and most sources are files
+    from datasets import Dataset
 
 # What a dataset's card can say of how files become rows, and the readers here do not know.
 CARD_OPTIONS = ("field", "encoding", "encoding_errors", "sample_by", "filters")
@@ -28,6 +29,8 @@ def load_files(source: str, path: str, subset: str | None, split: str, revision:
     Raises:
         DataError: there is no such dataset, subset, split or revision, it cannot be reached or read, or it is empty.
     """
+    import datasets
+
     folder = _folder(path)
     load = partial(datasets.load_dataset, name=subset, split=split, revision=revision, keep_in_memory=False)
     try:
@@ -57,6 +60,9 @@ def list_files(source: str, name: str, subset: str | None, split: str, revision:
         DataError: there is no such dataset, subset, split or revision, the hub cannot be reached, or the rows of the
             dataset are not those of its files.
     """
+    import datasets
+    from huggingface_hub import HfFileSystem
+
     commit = resolve(source, name, revision)
     root = f"hf://datasets/{name}@{commit}/"
     try:
@@ -89,6 +95,8 @@ def resolve(source: str, name: str, revision: str | None) -> str:
     Raises:
         DataError: there is no such dataset or revision, or the hub cannot be reached.
     """
+    from huggingface_hub import HfApi
+
     try:
         return str(HfApi().dataset_info(name, revision=revision).sha)
     except Exception as error:  # of huggingface_hub, and of the HTTP client that its version uses
@@ -112,7 +120,7 @@ def _folder(path: str) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _has_changed(folder: Path, dataset: datasets.Dataset) -> bool:
+def _has_changed(folder: Path, dataset: "Dataset") -> bool:
     """Whether a file is newer than the cache; of several subsets ``datasets`` only notices changes of the first."""
     loaded = min((Path(file["filename"]).stat().st_mtime for file in dataset.cache_files), default=0.0)
     return any(file.stat().st_mtime > loaded for file in folder.rglob("*"))

@@ -22,18 +22,14 @@ from presence_ds.data.best_fit import best_fit
 from presence_ds.data.config import DataConfig
 from presence_ds.data.corpus import (
     CORPUS_FILES,
-    FORMAT_VERSION,
-    MANIFEST,
     TOKENIZER_FOLDER,
     TRAIN_FILE,
     VALIDATION_FILE,
     VALIDATION_TEXTS,
-    corpus_files,
-    manifest_digest,
-    read_manifest,
     sample_features,
 )
 from presence_ds.data.hashing import text_hash, unit_hash
+from presence_ds.data.manifest import FORMAT_VERSION, MANIFEST, corpus_files, manifest_digest, read_manifest
 from presence_ds.data.noise import NoiseConfig, is_copied, shuffle_words
 from presence_ds.data.one_document import one_document_per_sample
 from presence_ds.data.packing import Tokens, pack

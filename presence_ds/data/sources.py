@@ -18,7 +18,6 @@ from presence_ds.data.readers import (
     check_unchanged,
     read_json,
     read_jsonl,
-    read_table,
     read_text,
 )
 from presence_ds.data.rows import BadRow, Document, UnreadableFile
@@ -355,5 +354,7 @@ def _read(source: SourceConfig, file: SourceFile, part: Part, max_bytes: int) ->
         return read_jsonl(file.path, file.name, *fields, part)
     if file.format == "json":
         return read_json(file.path, file.name, *fields, part)
+    from presence_ds.data.readers.table import read_table  # with pyarrow, which settings do without
+
     kind: Literal["parquet", "arrow"] = "parquet" if file.format == "parquet" else "arrow"
     return read_table(file.path, file.name, kind, *fields, rows_before=file.rows_before, part=part)

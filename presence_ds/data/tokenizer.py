@@ -1,7 +1,6 @@
 """The tokenizer: one that exists, or a byte-level BPE trained on the training documents."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,55 +8,11 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from presence_ds.data.tokenizer_config import BOS, PADDING, SENTINEL, TokenizerConfig, special_tokens
 from presence_ds.data.tokenizer_file import as_in_its_file
-from presence_ds.errors import ConfigError, DataError
+from presence_ds.errors import DataError
 
 DEFAULT_EOS = "<|endoftext|>"
-BOS = "<|startoftext|>"  # of a trained tokenizer
-NUM_BYTES = 256
-DEFAULT_VOCABULARY = 8192
-PADDING = "<pad>"
-SENTINEL = "<extra_id_{}>"
-MIN_SENTINELS = 100  # as many as T5 and mT5 have
-
-
-@dataclass
-class TokenizerConfig:
-    """Where the tokenizer comes from.
-
-    Args:
-        path: Folder of a transformers tokenizer, a tokenizer.json file, or a name on the Hugging Face hub. None: train
-            a byte-level BPE on the training documents.
-        vocab_size: Number of tokens of a trained tokenizer, bytes and special tokens included; a small corpus may give
-            fewer.
-            None: 8192, or what data.prepared was made with.
-        eos_token: Token put after every document. None: the tokenizer's own; "<|endoftext|>" for a trained one.
-        add_bos: Whether BOS is put before every document. None: what the tokenizer's own template puts before a text,
-            such as the BOS of Llama; nothing for a trained one.
-        trust_remote_code: Run tokenizer code that comes with a hub name or a folder. Only for sources you trust.
-    """
-
-    path: str | None = None
-    vocab_size: int | None = None
-    eos_token: str | None = None
-    add_bos: bool | None = None
-    trust_remote_code: bool = False
-
-    def validate(self, field: str, num_sentinels: int) -> None:
-        """Fill in the default of vocab_size; raise `ConfigError` naming the field under ``field`` that is wrong.
-
-        ``num_sentinels``: as for `train_tokenizer`.
-        """
-        if self.vocab_size is None:
-            self.vocab_size = DEFAULT_VOCABULARY
-        least = NUM_BYTES + len(special_tokens("EOS", num_sentinels, bool(self.add_bos)))
-        if self.path is None and self.vocab_size < least:
-            raise ConfigError(
-                f"{field}.vocab_size is {self.vocab_size}: it must be at least {least}, {NUM_BYTES} bytes and "
-                f"{least - NUM_BYTES} special tokens"
-            )
-        if self.path == "" or self.eos_token == "":
-            raise ConfigError(f"{field}.{'path' if self.path == '' else 'eos_token'} is empty: give a value or null")
 
 
 def load_tokenizer(config: TokenizerConfig) -> PreTrainedTokenizerBase:
@@ -104,12 +59,6 @@ def _set_bos(tokenizer: PreTrainedTokenizerBase, config: TokenizerConfig) -> Non
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise DataError(f"{found} has a template that only its own code can change: leave it out")
     tokenizer.add_bos_token = config.add_bos
-
-
-def special_tokens(eos: str, num_sentinels: int, add_bos: bool = False) -> list[str]:
-    """The special tokens of a trained tokenizer, by their id: EOS; with sentinels padding and those in order; BOS."""
-    sentinels = [SENTINEL.format(index) for index in range(max(num_sentinels, MIN_SENTINELS))]
-    return [eos, *([PADDING, *sentinels] if num_sentinels > 0 else []), *([BOS] if add_bos else [])]
 
 
 def train_tokenizer(config: TokenizerConfig, texts: Iterable[str], num_sentinels: int = 0) -> PreTrainedTokenizerFast:

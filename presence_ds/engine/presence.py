@@ -71,7 +71,7 @@ class Presence:
         self.scorer: Scorer | None = None
         self._model = model
         self._loss = SampleLoss(config.loss_normalizer, shifted=is_encoder_decoder(model))
-        self._reference = Reference(config.reference_decay, group) if config.signal == "alignment" else None
+        self._reference = Reference(config.reference_decay, group, device) if config.signal == "alignment" else None
         self._influence: SelfInfluence | None = None
         if config.signal != "loss":
             self._influence = SelfInfluence(

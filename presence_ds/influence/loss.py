@@ -74,7 +74,7 @@ class _CrossEntropySum(Function):
             probability[part] = p.amax(1)
             if derivative is not None:
                 p = p if unit == 1.0 else p.mul_(unit)
-                derivative[part] = p.scatter_add_(1, index[part], minus[part])
+                derivative[part] = p.scatter_add_(1, index[part], minus[part])  # one a row: no order to add in
         losses = largest - flat.gather(1, index).squeeze(1).to(wide) - probability.log_()
         if derivative is not None:
             _clear_rows(derivative, ~kept)

@@ -17,6 +17,9 @@ from presence_ds.reweighting.signal import signal_values
 from presence_ds.reweighting.statistics import describe
 from presence_ds.reweighting.weighting import Running, build_weighting
 
+# One collective into one tensor, however many ranks there are; newer releases of torch warn of its older name.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
 
 @dataclass(frozen=True)
 class StepWeights:
@@ -189,5 +192,5 @@ class Reweighting:
         local = torch.cat(self._rows)
         ranks = dist.get_world_size(self._group)
         every = local.new_empty(ranks * local.shape[0], local.shape[1])
-        dist.all_gather(list(every.chunk(ranks)), local, group=self._group)
+        _all_gather(every, local, group=self._group)
         return self._samples(every.cpu())

@@ -7,7 +7,8 @@ import torch
 from transformers import PretrainedConfig
 
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.model import ModelConfig, first_line, model_class
+from presence_ds.trainer.model import first_line, model_class
+from presence_ds.trainer.model_config import ModelConfig
 from presence_ds.trainer.pretrained import load_pretrained
 from presence_ds.trainer.vocabulary import train_padding
 

@@ -1,10 +1,8 @@
 """Which model to train: a `transformers` configuration, or that of a checkpoint."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     CONFIG_MAPPING,
@@ -16,78 +14,11 @@ from transformers import (
 
 from presence_ds.data import ObjectiveConfig
 from presence_ds.errors import ConfigError
+from presence_ds.trainer.model_config import ModelConfig
 
 DECODER_START = "decoder_start_token_id"  # T5 has it without listing it
 ADAPTER = "adapter_config.json"
 LEGACY_FIELDS = {"rope_theta", "rope_scaling"}  # transformers moves them into rope_parameters
-
-
-@dataclass
-class ModelConfig:
-    """A causal or encoder-decoder language model of `transformers`. Give config or path, not both.
-
-    Args:
-        config: A `transformers` configuration: model_type (llama, gpt2, mt5, ...) and that type's own fields. The model
-            starts from random weights. vocab_size may be left out: it is then the tokenizer's size, rounded up to a
-            multiple of 64; the special token ids are the tokenizer's unless given, and a decoder starts with padding.
-        path: A local directory, or a name on the Hugging Face hub.
-        from_scratch: With path: take the configuration only and start from random weights.
-        differing_weights: Patterns of names, such as lm_head.*, in which the weights at path may differ from the
-            model: what they do not have is drawn at random, and what is not the model's is left out.
-        trust_remote_code: Let Python code that comes with the model run on this machine.
-        attention: Attention implementation: eager, sdpa, or on a GPU flash_attention_2 (needs package flash-attn, and
-            bf16 or fp16), flex_attention and what else `transformers` knows. null: what `transformers` chooses.
-        activation_checkpointing: Compute the activations of every block again in the backward pass instead of keeping
-            them; needs presence.strategy two_pass.
-        compile: Run the passes that are ordinary forwards through torch.compile: the weighted pass of presence.strategy
-            two_pass, or all of presence.signal loss; ZeRO 0 to 2. A name, such as aot_eager, is another backend than
-            inductor.
-    """
-
-    config: dict[str, Any] | None = None
-    path: str | None = None
-    from_scratch: bool = False
-    differing_weights: list[str] = field(default_factory=list)
-    trust_remote_code: bool = False
-    attention: str | None = None
-    activation_checkpointing: bool = False
-    compile: bool | str = False
-
-    def validate(self, field: str) -> None:
-        """Raise `ConfigError` naming the first field whose value cannot be used."""
-        if (self.config is None) == (self.path is None):
-            state = "neither is set" if self.config is None else "both are set"
-            raise ConfigError(f"{field}.config and {field}.path: {state}; give exactly one of them")
-        if self.differing_weights and not self.is_pretrained:
-            raise ConfigError(
-                f"{field}.differing_weights is {self.differing_weights}, and no weights are loaded: it must be left out"
-            )
-        if self.compile_backend not in (None, *(known := torch.compiler.list_backends(exclude_tags=()))):
-            raise ConfigError(
-                f'{field}.compile is "{self.compile}": it must be true, false or one of {", ".join(known)}'
-            )
-
-    @property
-    def is_pretrained(self) -> bool:
-        """Whether the model starts from weights that exist."""
-        return self.path is not None and not self.from_scratch
-
-    @property
-    def source(self) -> str:
-        """``path``, of which transformers would take a ~ for the name of a folder."""
-        assert self.path is not None
-        return str(Path(self.path).expanduser()) if self.path.startswith("~") else self.path
-
-    @property
-    def compile_backend(self) -> str | None:
-        """Backend of torch.compile; None if nothing is compiled."""
-        return ("inductor" if self.compile else None) if isinstance(self.compile, bool) else self.compile
-
-
-def check_folder(model: ModelConfig, field: str = "model") -> None:
-    """Raise `ConfigError` if ``model.path`` looks like a folder and is none."""
-    if model.path is not None and model.path.startswith(("/", ".", "~")) and not Path(model.source).is_dir():
-        raise ConfigError(f"{field}.path is {model.path}: there is no such directory")
 
 
 def load_model_config(model: ModelConfig, field: str = "model") -> PretrainedConfig:
@@ -97,7 +28,6 @@ def load_model_config(model: ModelConfig, field: str = "model") -> PretrainedCon
         ConfigError: an unknown model type or field, a value of the wrong type, or no configuration at the path.
     """
     if model.path is not None:
-        check_folder(model, field)
         if model.is_pretrained and Path(model.source, ADAPTER).is_file():
             raise ConfigError(
                 f"{field}.path is {model.path}: it holds an adapter ({ADAPTER}): merge it into its model, and name that"

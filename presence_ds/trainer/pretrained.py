@@ -13,7 +13,8 @@ from transformers import PretrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, is_accelerate_available
 
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.model import ModelConfig, first_line, model_class
+from presence_ds.trainer.model import first_line, model_class
+from presence_ds.trainer.model_config import ModelConfig
 
 POINTER = b"version https://git-lfs"
 FLOATS = ("F64", "F32", "F16", "BF16")

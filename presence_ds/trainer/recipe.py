@@ -10,16 +10,16 @@ from typing import Literal
 from presence_ds.data import DataConfig
 from presence_ds.engine.config import PresenceConfig
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.callbacks.anomalies import AnomaliesConfig
-from presence_ds.trainer.callbacks.evaluation import EvaluationConfig
-from presence_ds.trainer.callbacks.reference import ReferenceConfig
-from presence_ds.trainer.callbacks.wandb_run import WandbConfig
+from presence_ds.trainer.anomalies_config import AnomaliesConfig
 from presence_ds.trainer.checkpoint import CheckpointConfig
+from presence_ds.trainer.evaluation_config import EvaluationConfig
 from presence_ds.trainer.health_config import HealthConfig
-from presence_ds.trainer.learning_rate import LearningRateConfig
-from presence_ds.trainer.model import ModelConfig
-from presence_ds.trainer.optimizer import OptimizerConfig
+from presence_ds.trainer.learning_rate_config import LearningRateConfig
+from presence_ds.trainer.model_config import ModelConfig
+from presence_ds.trainer.optimizer_config import OptimizerConfig
+from presence_ds.trainer.reference_config import ReferenceConfig
 from presence_ds.trainer.stop_config import StopConfig
+from presence_ds.trainer.wandb_config import WandbConfig
 
 
 @dataclass
@@ -166,6 +166,7 @@ class Recipe:
         schedule.training_steps = self.training.steps
         self.presence.validate("presence")
         self.model.validate("model")
+        self.use_tokenizer_of_model()
         self.data.validate("data")
         names = [source.name for source in self.data.sources]
         self.reference.validate("reference", self.presence.signal, names)
@@ -187,6 +188,24 @@ class Recipe:
         self.stop.validate("stop")
         self.anomalies.validate("anomalies")
         self.logging.validate("logging")
+
+    def use_tokenizer_of_model(self) -> None:
+        """Have pretrained weights train with the tokenizer beside them, unless another is named.
+
+        Call it before ``data`` is validated, which fills in the size of a tokenizer to be trained.
+
+        Raises:
+            ConfigError: one is to be trained.
+        """
+        model, tokenizer = self.model, self.data.tokenizer
+        if not model.is_pretrained or tokenizer.path is not None or self.data.prepared is not None:
+            return
+        if tokenizer.vocab_size is not None:
+            raise ConfigError(
+                f"data.tokenizer.vocab_size is {tokenizer.vocab_size}, so that one is trained, and the weights "
+                f"of model.path {model.path} know the tokens of their own: leave it out, or set model.from_scratch"
+            )
+        tokenizer.path = model.source
 
 
 def find_beside_recipe(path: str, recipe_file: Path | None, field: str) -> Path:

@@ -9,7 +9,8 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from presence_ds.data import DataConfig
 from presence_ds.data.tokenizer import needed_rows, special_tokens
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.model import DECODER_START, ModelConfig, set_token_id, text_config
+from presence_ds.trainer.model import DECODER_START, set_token_id, text_config
+from presence_ds.trainer.model_config import ModelConfig
 
 MULTIPLE = 64  # matrix sides that accelerators like
 

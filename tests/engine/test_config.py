@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from presence_ds import PresenceConfig
+from presence_ds.engine.checks import check_settings
 from presence_ds.errors import ConfigError
 
 
@@ -98,3 +99,32 @@ def test_with_two_passes_all_scores_come_first(section: dict[str, Any]) -> None:
     config = PresenceConfig.from_mapping({"strategy": "two_pass", "schedule": {"kind": "constant"}} | section)
     config.validate()
     assert not config.uses_running_statistics(4)
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings", "message"),
+    [
+        (2, {"prescale_gradients": True}, "prescale_gradients is true with zero_optimization.stage 2"),
+        (3, {"prescale_gradients": True}, "prescale_gradients is true with zero_optimization.stage 3"),
+        (2, {"gradient_predivide_factor": 2.0}, "gradient_predivide_factor is 2.0 with zero_optimization.stage 2"),
+        (3, {"gradient_predivide_factor": 2, "reduce_scatter": False}, "gradient_predivide_factor is 2 with zero_optim"),
+        (0, {"gradient_predivide_factor": 0}, "gradient_predivide_factor is 0: it must be a finite number above 0"),
+        (1, {"gradient_predivide_factor": "two"}, "gradient_predivide_factor is two"),
+        (1, {"gradient_allreduce_op": "sum"}, 'gradient_allreduce_op is "sum"'),
+        (0, {"communication_data_type": "float32"}, 'communication_data_type is "float32": it must be "fp32"'),
+        (0, {"prescale_gradients": True, "gradient_predivide_factor": 8.0}, None),
+        (1, {"prescale_gradients": True, "gradient_predivide_factor": 8.0}, None),
+        (2, {"prescale_gradients": True, "gradient_predivide_factor": 8.0, "reduce_scatter": False}, None),
+        (3, {"prescale_gradients": True, "reduce_scatter": False, "communication_data_type": "bf16"}, None),
+    ],
+)  # fmt: skip
+def test_how_deepspeed_takes_the_mean_over_ranks(stage: int, settings: dict[str, Any], message: str | None) -> None:
+    """What would change the sum of the weights, or end in an assertion inside DeepSpeed, is refused at the door."""
+    zero = {"stage": stage} | {name: settings[name] for name in ("reduce_scatter",) if name in settings}
+    whole = {name: value for name, value in settings.items() if name not in zero} | {"zero_optimization": zero}
+    if message is None:
+        check_settings(whole)
+        return
+    with pytest.raises(ConfigError, match=message) as caught:
+        check_settings(whole)
+    assert "\n" not in str(caught.value)

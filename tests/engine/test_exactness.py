@@ -91,6 +91,25 @@ def test_other_ways_to_shard_equal_the_reference(
     check(two_ranks, Case("llama", True, stage, accumulation_steps, strategy, zero=zero))
 
 
+SCALINGS: list[tuple[int, dict[str, Any]]] = [  # stage, and how the mean over ranks is taken
+    (0, {"prescale_gradients": True}),
+    (0, {"gradient_predivide_factor": 2.0}),
+    (1, {"prescale_gradients": True, "gradient_predivide_factor": 4.0}),
+]
+
+
+@pytest.mark.parametrize(("stage", "settings"), SCALINGS)
+def test_gradients_scaled_before_they_are_reduced_equal_the_reference(
+    two_ranks: Ranks, stage: int, settings: dict[str, Any]
+) -> None:
+    check(two_ranks, Case("llama", True, stage, 3, settings=settings))
+
+
+def test_gradients_scaled_before_an_all_reduce_of_stage_2_equal_the_reference(two_ranks: Ranks) -> None:
+    settings = {"prescale_gradients": True, "communication_data_type": "fp32"}
+    check(two_ranks, Case("llama", True, 2, 3, zero={"reduce_scatter": False}, settings=settings))
+
+
 @pytest.mark.parametrize("accumulation_steps", [1, 3])
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("strategy", STRATEGIES)

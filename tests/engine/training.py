@@ -70,6 +70,7 @@ class Case:
         clip: gradient_clipping.
         poison: whether one sample of every step is NaN.
         zero: changed fields of zero_optimization.
+        settings: other fields of the DeepSpeed configuration.
         presence: other fields of the presence section.
         checkpointing: "reentrant", "non_reentrant" or None: of activations.
     """
@@ -83,6 +84,7 @@ class Case:
     clip: float = 0.0
     poison: bool = False
     zero: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     checkpointing: str | None = None
     presence: dict[str, Any] = field(default_factory=dict)
 
@@ -110,6 +112,7 @@ def compare_with_reference(case: Case) -> dict[str, float]:
         model.gradient_checkpointing_enable({"use_reentrant": case.checkpointing == "reentrant"})
     config = deepspeed_config(case.stage, accumulation_steps, gradient_clipping=case.clip)
     config["zero_optimization"] |= case.zero
+    config |= case.settings
     config["zero_force_ds_cpu_optimizer"] = False
     engine, *_ = presence_ds.initialize(
         model=model,

@@ -11,7 +11,8 @@ from presence_ds.errors import ConfigError
 from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
 from presence_ds.trainer.attention import check_attention
 from presence_ds.trainer.building import build_model
-from presence_ds.trainer.model import ModelConfig, load_model_config
+from presence_ds.trainer.model import load_model_config
+from presence_ds.trainer.model_config import ModelConfig
 from presence_ds.trainer.vocabulary import Vocabulary, fit_vocabulary
 
 SMALL = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 8}

@@ -14,7 +14,8 @@ from transformers import AutoModel, AutoModelForCausalLM, GPT2Config, LlamaConfi
 from presence_ds.errors import ConfigError
 from presence_ds.trainer import pretrained
 from presence_ds.trainer.building import build_model
-from presence_ds.trainer.model import ModelConfig, load_model_config
+from presence_ds.trainer.model import load_model_config
+from presence_ds.trainer.model_config import ModelConfig
 from presence_ds.trainer.pretrained import check_weights
 
 FILE = "model.safetensors"

@@ -13,7 +13,8 @@ from presence_ds import cli
 from presence_ds.data import ObjectiveConfig, TokenizerConfig, open_corpus
 from presence_ds.data.tokenizer import sentinel_ids, train_tokenizer
 from presence_ds.trainer.building import build_model
-from presence_ds.trainer.model import ModelConfig, load_model_config
+from presence_ds.trainer.model import load_model_config
+from presence_ds.trainer.model_config import ModelConfig
 from presence_ds.trainer.vocabulary import Vocabulary, fit_vocabulary
 from tests.ranks import Ranks
 from tests.trainer import pool_runs

@@ -12,7 +12,8 @@ from presence_ds.data import Lengths
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.building import build_model, try_to_build
 from presence_ds.trainer.estimate.flops import count_flops
-from presence_ds.trainer.model import ModelConfig, load_model_config, text_config
+from presence_ds.trainer.model import load_model_config, text_config
+from presence_ds.trainer.model_config import ModelConfig
 from presence_ds.trainer.positions import check_positions, check_sequence_length
 from presence_ds.trainer.vocabulary import Vocabulary, fit_vocabulary
 

@@ -8,11 +8,11 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.run_directory import RunDirectory, write_atomically
+from presence_ds.trainer.wandb_config import WandbConfig
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Metrics, Trainer
@@ -20,27 +20,6 @@ if TYPE_CHECKING:
 NETWORK_TIMEOUT = 5.0  # seconds
 INIT_TIMEOUT = 60.0  # seconds
 FINISH_TIMEOUT = 60.0  # seconds that the end of a run waits for the upload; `wandb sync` sends the rest
-
-
-@dataclass
-class WandbConfig:
-    """Weights & Biases. The key is wandb's own business (WANDB_API_KEY or `wandb login`).
-
-    Args:
-        enabled: Log to wandb what goes to metrics.jsonl. wandb is not imported otherwise.
-        project: Project of the run.
-        entity: User or team. null: the key's default.
-        group: Group of runs that belong together. null: none.
-        name: Display name. null: the name of the run directory.
-        mode: auto is online, or offline when there is no key or no network (`wandb sync` sends such a run later).
-    """
-
-    enabled: bool = False
-    project: str = "presence-ds"
-    entity: str | None = None
-    group: str | None = None
-    name: str | None = None
-    mode: Literal["auto", "online", "offline"] = "auto"
 
 
 class WandbRun(Callback):

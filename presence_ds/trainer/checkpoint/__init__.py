@@ -10,11 +10,27 @@ checkpoints/
   damaged_step_00000100/     found damaged and passed over, with what was written after the checkpoint used instead
 """
 
-from presence_ds.trainer.checkpoint.config import CheckpointConfig
-from presence_ds.trainer.checkpoint.manifest import complete_checkpoints
-from presence_ds.trainer.checkpoint.resuming import Resume, check_fits, find_resume, restore
-from presence_ds.trainer.checkpoint.saving import Saver
-from presence_ds.trainer.checkpoint.universal import load_settings
+from typing import TYPE_CHECKING
+
+from presence_ds.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from presence_ds.trainer.checkpoint.config import CheckpointConfig
+    from presence_ds.trainer.checkpoint.manifest import complete_checkpoints
+    from presence_ds.trainer.checkpoint.resuming import Resume, check_fits, find_resume, restore
+    from presence_ds.trainer.checkpoint.saving import Saver
+    from presence_ds.trainer.checkpoint.universal import load_settings
+else:
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "config": ("CheckpointConfig",),
+            "manifest": ("complete_checkpoints",),
+            "resuming": ("Resume", "check_fits", "find_resume", "restore"),
+            "saving": ("Saver",),
+            "universal": ("load_settings",),
+        },
+    )
 
 __all__ = [
     "CheckpointConfig",

@@ -8,8 +8,9 @@ import torch.distributed as dist
 from torch.nn import functional as F
 
 import presence_ds
-from presence_ds.trainer.callbacks.evaluation import Evaluation, EvaluationConfig
+from presence_ds.trainer.callbacks.evaluation import Evaluation
 from presence_ds.trainer.distributed import Ranks
+from presence_ds.trainer.evaluation_config import EvaluationConfig
 from presence_ds.trainer.hang_watch import HangWatch
 from presence_ds.trainer.run_directory import RunDirectory
 from presence_ds.trainer.trainer import Trainer

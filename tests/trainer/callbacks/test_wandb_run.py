@@ -7,8 +7,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from presence_ds.trainer.callbacks.wandb_run import WandbConfig, WandbRun
+from presence_ds.trainer.callbacks.wandb_run import WandbRun
 from presence_ds.trainer.run_directory import RunDirectory
+from presence_ds.trainer.wandb_config import WandbConfig
 
 FLUSH_SECONDS = 60  # wandb writes in a process of its own, which may still be at it when finish() returns
 
