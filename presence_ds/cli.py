@@ -62,6 +62,8 @@ def run(arguments: list[str]) -> None:
     Raises:
         PresenceError: what is wrong with the input, in one line.
     """
+    if not arguments:
+        raise ConfigError(f"no command is given: it must be one of {', '.join(COMMANDS)}, or --help")
     parser = ArgumentParser(
         prog="presence", exit_on_error=False, allow_abbrev=False, description="Pre-training weighted by self-influence."
     )

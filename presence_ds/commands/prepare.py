@@ -33,7 +33,6 @@ def add_options(parser: ArgumentParser) -> None:
 def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None:
     """Prepare, and show what was read, kept, dropped and skipped."""
     from presence_ds.data import open_corpus, prepare_corpus
-    from presence_ds.trainer.own_tokenizer import use_tokenizer_of_model
 
     recipe, _ = read_recipe(parser, parsed)
     if recipe.data.prepared is not None:
@@ -42,7 +41,7 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
         )
     if recipe.data.streaming is not None:
         raise ConfigError("data.streaming is set: leave it out to prepare a corpus, which is not streamed")
-    use_tokenizer_of_model(recipe.model, recipe.data)
+    recipe.use_tokenizer_of_model()
     prepare_corpus(recipe.data, parsed.output, overwrite=parsed.overwrite)
     corpus = open_corpus(parsed.output, trust_remote_code=recipe.data.tokenizer.trust_remote_code)
     console = Console()

@@ -21,12 +21,6 @@ ADAPTER = "adapter_config.json"
 LEGACY_FIELDS = {"rope_theta", "rope_scaling"}  # transformers moves them into rope_parameters
 
 
-def check_folder(model: ModelConfig, field: str = "model") -> None:
-    """Raise `ConfigError` if ``model.path`` looks like a folder and is none."""
-    if model.path is not None and model.path.startswith(("/", ".", "~")) and not Path(model.source).is_dir():
-        raise ConfigError(f"{field}.path is {model.path}: there is no such directory")
-
-
 def load_model_config(model: ModelConfig, field: str = "model") -> PretrainedConfig:
     """The `transformers` configuration that ``model`` names, its field names and types checked.
 
@@ -34,7 +28,6 @@ def load_model_config(model: ModelConfig, field: str = "model") -> PretrainedCon
         ConfigError: an unknown model type or field, a value of the wrong type, or no configuration at the path.
     """
     if model.path is not None:
-        check_folder(model, field)
         if model.is_pretrained and Path(model.source, ADAPTER).is_file():
             raise ConfigError(
                 f"{field}.path is {model.path}: it holds an adapter ({ADAPTER}): merge it into its model, and name that"

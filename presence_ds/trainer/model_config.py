@@ -43,6 +43,8 @@ class ModelConfig:
         if (self.config is None) == (self.path is None):
             state = "neither is set" if self.config is None else "both are set"
             raise ConfigError(f"{field}.config and {field}.path: {state}; give exactly one of them")
+        if self.path is not None and self.path.startswith(("/", ".", "~")) and not Path(self.source).is_dir():
+            raise ConfigError(f"{field}.path is {self.path}: there is no such directory")
         if self.differing_weights and not self.is_pretrained:
             raise ConfigError(
                 f"{field}.differing_weights is {self.differing_weights}, and no weights are loaded: it must be left out"

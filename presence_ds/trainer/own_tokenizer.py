@@ -1,6 +1,5 @@
 """Pretrained weights know the tokens of their own tokenizer, and of no other."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -9,55 +8,39 @@ from presence_ds.data import DataConfig, TokenizerConfig, load_tokenizer
 from presence_ds.data.corpus import load_corpus_tokenizer
 from presence_ds.data.prepared import prepared_folder
 from presence_ds.errors import ConfigError, DataError
-from presence_ds.trainer.model import check_folder
 from presence_ds.trainer.model_config import ModelConfig
 
 
-def use_tokenizer_of_model(model: ModelConfig, data: DataConfig) -> None:
-    """Have ``data`` take the tokenizer beside pretrained weights, in place, unless it names one.
-
-    Call it before ``data`` is validated, which fills in the size of a tokenizer to be trained.
+def known_tokenizer(model: ModelConfig, data: DataConfig) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a validated recipe; None where it is still to be trained.
 
     Raises:
-        ConfigError: the weights have no tokenizer with them, or one is to be trained, or was for ``data.prepared``.
-    """
-    if not model.is_pretrained or model.config is not None or data.tokenizer.path is not None:
-        return
-    check_folder(model)
-    known = f"the weights of model.path {model.path} know the tokens of their own"
-    if data.prepared is not None:
-        own = load_own(model)
-        if own is None or own.get_vocab() != known_tokenizer(data).get_vocab():  # type: ignore[union-attr]
-            raise ConfigError(
-                f"data.prepared {data.prepared} was made with a tokenizer trained on its text, and {known}: prepare it "
-                f"with data.tokenizer.path, or set model.from_scratch"
-            )
-        return
-    if data.tokenizer.vocab_size is not None:
-        raise ConfigError(
-            f"data.tokenizer.vocab_size is {data.tokenizer.vocab_size}, so that a tokenizer is trained, and {known}: "
-            f"leave it out, or set model.from_scratch"
-        )
-    config = replace(data.tokenizer, path=model.source)
-    try:
-        load_tokenizer(config)
-    except DataError as error:
-        raise ConfigError(
-            f"data.tokenizer.path is not set, and model.path {model.path} brings no tokenizer that can be used "
-            f"({error}): set it, or model.from_scratch"
-        ) from None
-    data.tokenizer = config
-
-
-def known_tokenizer(data: DataConfig) -> PreTrainedTokenizerBase | None:
-    """The tokenizer of a run, once `use_tokenizer_of_model` has been called; None where it is still to be trained.
-
-    Raises:
+        ConfigError: ``data.prepared`` was made with one trained for it, and pretrained weights know other tokens, or
+            they are to train with their own and have none.
         DataError: it cannot be loaded.
     """
     if data.prepared is not None:
-        return load_corpus_tokenizer(prepared_folder(data), data.tokenizer.trust_remote_code)
-    return None if data.tokenizer.path is None else load_tokenizer(data.tokenizer)
+        tokenizer = load_corpus_tokenizer(prepared_folder(data), data.tokenizer.trust_remote_code)
+        if model.is_pretrained and data.tokenizer.path is None:
+            own = load_own(model)
+            if own is None or own.get_vocab() != tokenizer.get_vocab():
+                raise ConfigError(
+                    f"data.prepared {data.prepared} was made with a tokenizer trained on its text, and the weights of "
+                    f"model.path {model.path} know their own: prepare it with data.tokenizer.path, or set "
+                    f"model.from_scratch"
+                )
+        return tokenizer
+    if data.tokenizer.path is None:
+        return None
+    try:
+        return load_tokenizer(data.tokenizer)
+    except DataError as error:
+        if not model.is_pretrained or data.tokenizer.path != model.source:
+            raise
+        raise ConfigError(
+            f"model.path {model.path} brings no tokenizer that can be used: set data.tokenizer.path, or "
+            f"model.from_scratch ({error})"
+        ) from None
 
 
 def load_own(model: ModelConfig) -> PreTrainedTokenizerBase | None:

@@ -16,7 +16,7 @@ from presence_ds.trainer.building import try_to_build
 from presence_ds.trainer.deepspeed_config import merge_deepspeed_config, offloads_optimizer, read_deepspeed_json
 from presence_ds.trainer.model import check_objective, load_model_config
 from presence_ds.trainer.optimizer_config import KINDS
-from presence_ds.trainer.own_tokenizer import known_tokenizer, other_tokens, use_tokenizer_of_model
+from presence_ds.trainer.own_tokenizer import known_tokenizer, other_tokens
 from presence_ds.trainer.positions import check_positions, check_sequence_length
 from presence_ds.trainer.pretrained import check_weights
 from presence_ds.trainer.recipe import Recipe, find_beside_recipe
@@ -68,7 +68,6 @@ def make_plan(
         DataError: ``data.prepared`` holds no intact corpus.
     """
     fill_from_prepared(recipe.data)
-    use_tokenizer_of_model(recipe.model, recipe.data)
     recipe.validate()
     training = recipe.training
     if recipe.data.streaming is not None:
@@ -116,7 +115,7 @@ def _plan_model(recipe: Recipe, device: str | None, precision: str) -> tuple[Pre
     model, data = recipe.model, recipe.data
     config = load_model_config(model)
     check_objective(config, data.objective)
-    tokenizer = known_tokenizer(data)
+    tokenizer = known_tokenizer(model, data)
     vocabulary = Vocabulary.to_be_trained(data) if tokenizer is None else Vocabulary.of(tokenizer)
     fit_vocabulary(config, model, vocabulary)
     empty = try_to_build(config, model)

@@ -168,6 +168,7 @@ class Recipe:
         self.presence.fill_training_steps(self.training.steps)
         self.presence.validate("presence")
         self.model.validate("model")
+        self.use_tokenizer_of_model()
         self.data.validate("data")
         names = [source.name for source in self.data.sources]
         self.reference.validate("reference", self.presence.signal, names)
@@ -189,6 +190,24 @@ class Recipe:
         self.stop.validate("stop")
         self.anomalies.validate("anomalies")
         self.logging.validate("logging")
+
+    def use_tokenizer_of_model(self) -> None:
+        """Have pretrained weights train with the tokenizer beside them, unless another is named.
+
+        Call it before ``data`` is validated, which fills in the size of a tokenizer to be trained.
+
+        Raises:
+            ConfigError: one is to be trained.
+        """
+        model, tokenizer = self.model, self.data.tokenizer
+        if not model.is_pretrained or tokenizer.path is not None or self.data.prepared is not None:
+            return
+        if tokenizer.vocab_size is not None:
+            raise ConfigError(
+                f"data.tokenizer.vocab_size is {tokenizer.vocab_size}, so that one is trained, and the weights "
+                f"of model.path {model.path} know the tokens of their own: leave it out, or set model.from_scratch"
+            )
+        tokenizer.path = model.source
 
 
 def find_beside_recipe(path: str, recipe_file: Path | None, field: str) -> Path:

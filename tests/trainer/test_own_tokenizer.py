@@ -98,7 +98,7 @@ def test_which_tokenizer_is_used(pretrained_recipe: Path, saved: Path, tmp_path:
     assert recipe.data.tokenizer.path == str(saved)
     trained = plan(pretrained_recipe, "--model.from_scratch=true", "--model.differing_weights=[]")[0].data.tokenizer
     assert (trained.path, trained.vocab_size) == (None, 8192)
-    with pytest.raises(ConfigError, match=r"data\.tokenizer\.vocab_size is 280, so that a tokenizer is trained"):
+    with pytest.raises(ConfigError, match=r"data\.tokenizer\.vocab_size is 280, so that one is trained"):
         plan(pretrained_recipe, "--data.tokenizer.vocab_size=280")
     alone = shutil.copytree(saved, tmp_path / "alone", ignore=shutil.ignore_patterns("tokenizer*", "special*"))
     with pytest.raises(ConfigError, match=rf"model\.path {alone} brings no tokenizer that can be used"):
