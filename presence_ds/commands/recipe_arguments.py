@@ -30,6 +30,7 @@ def make_recipe_parser(usage: str, description: str, add_options: Callable[[Argu
     """
     parser = ArgumentParser(
         exit_on_error=False,
+        allow_abbrev=False,
         usage=f"{usage} [options] [--SECTION.FIELD VALUE ...]",
         description=description,
         add_help=False,

@@ -75,13 +75,16 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
     site = read_site(parsed.site)
     per_node = site.gpus_per_node or CPU_RANKS
 
+    from presence_ds.trainer.checkpoint import submitted_changes
     from presence_ds.trainer.plan import make_plan
 
-    make_plan(recipe, recipe_file, world_size=parsed.nodes * per_node, bf16_hardware=True, runs_here=False)
+    plan = make_plan(recipe, recipe_file, world_size=parsed.nodes * per_node, bf16_hardware=True, runs_here=False)
     check_datasets(recipe)
 
     path = Path(recipe.run_dir or default_run_directory(recipe_file)).expanduser().absolute()
     directory = RunDirectory(path)
+    resolved = resolved_recipe(parser, parsed, recipe, recipe_file) | {"run_dir": str(path)}
+    changed = submitted_changes(recipe, plan, resolved["deepspeed"], directory)
     options = {"job-name": f"presence-{path.name}", "nodes": str(parsed.nodes), "chdir": str(Path.cwd())}
     options["output"] = str(directory.slurm / "%x-%j.log")
     if parsed.template == "train_task_per_gpu":
@@ -90,11 +93,12 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
     options |= parsed.sbatch
     script, variables = ready_script(site, parsed.template, options, path), sbatch_variables(site, options)
     starts = try_script(script, variables)
+    for change in changed:
+        print(f"changed since the checkpoint: {change}")
     if parsed.dry_run:
         print(script)
         print(f"{parsed.nodes} nodes x {per_node} ranks; {starts}")
         return
     directory.claim(training_steps=recipe.training.steps, may_resume=recipe.checkpoint.resume != "never")
-    resolved = resolved_recipe(parser, parsed, recipe, recipe_file) | {"run_dir": str(path)}
     job = submit(write_run_directory(directory, script, resolved), variables)
     print(f"job {job}: {parsed.nodes} nodes x {per_node} ranks, {directory.slurm / f'presence-{path.name}-{job}.log'}")

@@ -65,6 +65,7 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
             raise ConfigError(f"num_processes is {parsed.num_processes}: it must be at least 1")
         check_recipe(recipe, recipe_file)
 
+        from presence_ds.trainer.extensions import operator_folder
         from presence_ds.trainer.launcher import launch, local_processes
         from presence_ds.trainer.plan import make_plan
         from presence_ds.trainer.precision import hardware_has_bf16
@@ -73,4 +74,5 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
         ranks = processes * (1 if step is None else step.nodes)
         make_plan(recipe, recipe_file, world_size=ranks, bf16_hardware=hardware_has_bf16())
         check_datasets(recipe)
+        operator_folder()
         launch(arguments, parsed.num_processes, recipe.stop.signal_numbers, step)

@@ -14,7 +14,7 @@ from deepspeed.constants import default_pg_timeout
 
 from presence_ds.errors import HealthError, PresenceError
 from presence_ds.trainer.environment import cores_per_rank, local_size
-from presence_ds.trainer.extensions import clear_stale_locks
+from presence_ds.trainer.extensions import clear_stale_locks, operator_folder
 from presence_ds.trainer.rendezvous import rendezvous
 from presence_ds.trainer.shared_memory import clear_stale_buffers
 from presence_ds.trainer.stop_signals import StopSignals
@@ -34,11 +34,14 @@ class Ranks:
         Args:
             signals: they end the wait for the other ranks, and what runs under `agreement` before `set_up`.
             timeout: how long a collective may take at least, if that is longer than DeepSpeed's own default.
+
+        Raises:
+            ConfigError: DeepSpeed's operators cannot be compiled.
         """
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(cores_per_rank(local_size()))
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-        clear_stale_locks(local_rank)
+        clear_stale_locks(local_rank, operator_folder())
         if local_rank == 0:
             clear_stale_buffers()
         with rendezvous(signals):

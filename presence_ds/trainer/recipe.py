@@ -151,7 +151,7 @@ class Recipe:
     def validate(self) -> None:
         """Check every value that can be checked without reading other files or knowing the number of ranks.
 
-        Fills presence.schedule.training_steps with training.steps.
+        Fills presence.schedule.training_steps with training.steps where the weights have a schedule.
 
         Raises:
             ConfigError: the first value that cannot be used, in one line naming its field.
@@ -165,9 +165,10 @@ class Recipe:
                 f"presence.schedule.training_steps is {schedule.training_steps}, but training.steps is "
                 f"{self.training.steps}: leave it out, the trainer fills it in"
             )
-        schedule.training_steps = self.training.steps
+        self.presence.fill_training_steps(self.training.steps)
         self.presence.validate("presence")
         self.model.validate("model")
+        self.use_tokenizer_of_model()
         self.data.validate("data")
         names = [source.name for source in self.data.sources]
         self.reference.validate("reference", self.presence.signal, names)
@@ -189,6 +190,24 @@ class Recipe:
         self.stop.validate("stop")
         self.anomalies.validate("anomalies")
         self.logging.validate("logging")
+
+    def use_tokenizer_of_model(self) -> None:
+        """Have pretrained weights train with the tokenizer beside them, unless another is named.
+
+        Call it before ``data`` is validated, which fills in the size of a tokenizer to be trained.
+
+        Raises:
+            ConfigError: one is to be trained.
+        """
+        model, tokenizer = self.model, self.data.tokenizer
+        if not model.is_pretrained or tokenizer.path is not None or self.data.prepared is not None:
+            return
+        if tokenizer.vocab_size is not None:
+            raise ConfigError(
+                f"data.tokenizer.vocab_size is {tokenizer.vocab_size}, so that one is trained, and the weights "
+                f"of model.path {model.path} know the tokens of their own: leave it out, or set model.from_scratch"
+            )
+        tokenizer.path = model.source
 
 
 def find_beside_recipe(path: str, recipe_file: Path | None, field: str) -> Path:

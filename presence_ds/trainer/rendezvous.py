@@ -69,7 +69,5 @@ def _watch(signals: StopSignals, reader: int, met: threading.Event) -> None:
 
 def _place() -> str:
     name = os.environ.get
-    others = int(name("WORLD_SIZE", "1")) - 1
-    return (
-        f"rank {environment_rank()} has not met {others} more ranks yet at {name('MASTER_ADDR')}:{name('MASTER_PORT')}"
-    )
+    place = f"{name('MASTER_ADDR')}:{name('MASTER_PORT')}"
+    return f"rank {environment_rank()} of {name('WORLD_SIZE')} has not met the others yet, at {place}"

@@ -96,6 +96,8 @@ def read_site(given: Path | None = None) -> Site:
         env=environment | {"PRESENCE_HOME": str(home)},
         capture_output=True,
         text=True,
+        encoding="utf-8",
+        errors="surrogateescape",
     )
     if read.returncode != 0:
         raise ConfigError(f"{site} ends with status {read.returncode}: {' '.join(read.stderr.split())}")
@@ -105,7 +107,7 @@ def read_site(given: Path | None = None) -> Site:
 
 def ready_script(site: Site, template: str, options: dict[str, str], run_dir: Path) -> str:
     """The template, with sbatch's options after its own, which they override, and the arguments of one run."""
-    text = (site.home / "slurm" / f"{template}.sbatch").read_text()
+    text = (site.home / "slurm" / f"{template}.sbatch").read_text(encoding="utf-8")
     lines = text.splitlines(keepends=True)
     last = max(number for number, line in enumerate(lines) if line.startswith("#SBATCH"))
     header = [f"#SBATCH --{name}={shlex.quote(value)}\n" for name, value in options.items()]
@@ -140,7 +142,9 @@ def submit(script: Path, variables: dict[str, str]) -> str:
     Raises:
         ConfigError: sbatch refuses the job.
     """
-    return _sbatch(["--parsable"], script.read_text(), variables).split(";")[0]
+    return _sbatch(["--parsable"], script.read_text(encoding="utf-8", errors="surrogateescape"), variables).split(";")[
+        0
+    ]
 
 
 def write_run_directory(directory: RunDirectory, script: str, recipe: dict[str, Any]) -> Path:
@@ -169,7 +173,13 @@ def _sbatch(options: list[str], script: str, variables: dict[str, str]) -> str:
         raise ConfigError("sbatch is not installed here: submit from a login node of the cluster")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("SBATCH_", "SLURM_JOB"))}
     done = subprocess.run(
-        ["sbatch", *options], input=script, env=environment | variables, capture_output=True, text=True
+        ["sbatch", *options],
+        input=script,
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="surrogateescape",
     )
     said = " ".join((done.stdout + done.stderr).split())
     if done.returncode != 0:
@@ -186,7 +196,13 @@ def _write_code_version(folder: Path) -> None:
         if not (home / ".git").exists():  # installed, be it in a folder of somebody's repository
             return None
         try:
-            done = subprocess.run(["git", "-C", str(home), *arguments], capture_output=True, text=True)
+            done = subprocess.run(
+                ["git", "-C", str(home), *arguments],
+                capture_output=True,
+                text=True,
+                encoding="utf-8",
+                errors="backslashreplace",
+            )
         except FileNotFoundError:
             return None
         return done.stdout if done.returncode == 0 else None
