@@ -70,14 +70,18 @@ class Instrumentation:
     @contextmanager
     def recording(self, capture: Capture) -> Iterator[None]:
         """Inside, calls of instrumented modules run their layer rules and leave their terms in ``capture``."""
+        capture.forwards = {module: module.forward for module in self.rules}
         replaced = [(module, self._methods.get(module, "forward"), rule) for module, rule in self.rules.items()]
+        set_on_the_instance = [module.__dict__.get(method) for module, method, _ in replaced]
         for module, method, rule in replaced:
             module.__dict__[method] = partial(rule, module, capture)
         try:
             yield
         finally:
-            for module, method, _ in replaced:
+            for (module, method, _), before in zip(replaced, set_on_the_instance, strict=True):
                 del module.__dict__[method]
+                if before is not None:
+                    module.__dict__[method] = before
 
     def _add(self, name: str, module: nn.Module, rule: LayerRule) -> None:
         self.rules[module], self.names[module] = rule, name
