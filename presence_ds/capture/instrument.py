@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from presence_ds.capture.capture import Capture
 from presence_ds.capture.registry import LayerRule, find_method_rule, find_rule
 from presence_ds.capture.rules import general_rule
+from presence_ds.capture.rules.general import warn_if_large
 from presence_ds.capture.unattributable import reason_against
 
 
@@ -45,10 +46,12 @@ class Instrumentation:
                 continue
             found = find_rule(module)
             reason = reason_against(module, name, own, found is not None)
-            if reason is None:
-                self._add(name, module, found or general_rule)
-            else:
+            if reason is not None:
                 self.unattributable[module] = reason
+                continue
+            self._add(name, module, found or general_rule)
+            if found is None:
+                warn_if_large(module, name)
 
     @property
     def left_out(self) -> list[str]:

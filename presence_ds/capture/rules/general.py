@@ -4,16 +4,20 @@ Costs the module's forward once more and keeps its per-sample gradients, B times
 (a learned scale, a gate, a convolution). The module must treat samples independently and draw no random numbers.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten  # private, and what torch's own modes use
 
-from presence_ds.capture.capture import Capture
+from presence_ds.capture.capture import Capture, full_shape
+
+LARGE = 10**6  # parameters of a module, above which the loop and its gradients are felt
 
 
 class _General(Function):
@@ -80,6 +84,19 @@ def parameters_as(module: nn.Module, values: Mapping[str, Tensor]) -> Iterator[N
     finally:
         for name in values:
             del module.__dict__[name]
+
+
+def warn_if_large(module: nn.Module, name: str) -> None:
+    """Say on rank 0 that ``module``, of path ``name``, takes the general rule, where that is felt; called once each."""
+    own = {key: full_shape(p) for key, p in module.named_parameters(recurse=False) if p.requires_grad}
+    size = sum(shape.numel() for shape in own.values())
+    if size > LARGE and (not dist.is_initialized() or dist.get_rank() == 0):
+        warnings.warn(
+            f"module {name or 'the model itself'} ({type(module).__name__}) has no layer rule for its parameters "
+            f"{', '.join(own)}, {size:,} numbers: it is run again sample by sample, and every sample's gradient of "
+            f"that size is kept; write a rule (presence_ds.capture.register), or freeze it",
+            stacklevel=2,
+        )
 
 
 def _rows(value: Any, sample: int, batch_size: int) -> Any:

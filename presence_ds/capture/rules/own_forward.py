@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from presence_ds.capture.capture import Capture, full_shape
 from presence_ds.capture.registry import LayerRule, register_where
 from presence_ds.capture.rules.embedding import embedding
-from presence_ds.capture.rules.general import general_rule
+from presence_ds.capture.rules.general import general_rule, warn_if_large
 from presence_ds.capture.rules.linear import linear
 
 _TENSOR: Any = torch.Tensor
@@ -105,6 +105,8 @@ def own_forward(module: nn.Module, capture: Capture, *args: Any, **kwargs: Any) 
         with torch.no_grad(), _plain_linear(), _Routing(module) as routing:
             forward(*args, **kwargs)
         _routable[module] = routing.complete
+        if not routing.complete:
+            warn_if_large(module, capture.names[module])
     if not _routable[module]:
         return general_rule(module, capture, *args, **kwargs)
     with _plain_linear(), _Routing(module, capture):
