@@ -1,6 +1,7 @@
 """The training loop. Everything optional is a callback."""
 
 import time
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 import torch
@@ -104,8 +105,9 @@ class Trainer:
             self.notify("on_stop")
         finally:
             self.watch.stop()
-            for callback in self._callbacks.values():
-                callback.close()
+            with ExitStack() as stack:  # all of them, also when one fails
+                for callback in reversed(self._callbacks.values()):
+                    stack.callback(callback.close)
         if self.stop is not None:
             self.ranks.meet(PATIENCE)  # the launcher ends the others when the first one leaves
             raise self.stop
@@ -117,7 +119,7 @@ class Trainer:
             metrics = self._train_step()
             self.notify("on_step", metrics)
             if self.step % self._log_every_steps == 0 or self.is_last_step or "validation/loss" in metrics:
-                self.notify("on_log", metrics)
+                self.notify("on_log", metrics | self._source_metrics())
             self.notify("on_step_end")
             if self.stop is not None:
                 raise self.stop
@@ -144,17 +146,24 @@ class Trainer:
         return {name: batch[name].to(self.engine.device, non_blocking=True) for name in names}
 
     def _metrics(self, learning_rate: float) -> Metrics:
-        statistics = dict(self.engine.presence.statistics)
-        sources = statistics.pop("sources", {})
-        statistics.pop("step", None)
-        metrics: Metrics = {"step": self.step, "tokens": self.tokens, "epoch": self._batches.epoch, **statistics}
-        for source_id, source in sources.items():
-            metrics |= {f"source/{self.source_names[source_id]}/{name}": value for name, value in source.items()}
-        if len(self._batches.source_epochs) > 1:
-            metrics |= {f"source/{name}/epoch": value for name, value in self._batches.source_epochs.items()}
+        statistics = {
+            name: value for name, value in self.engine.presence.statistics.items() if name not in ("step", "sources")
+        }
+        metrics: Metrics = {"step": self.step, "tokens": self.tokens, **statistics}
         metrics["learning_rate"] = learning_rate
-        norm = self.engine.get_global_grad_norm()
-        metrics["gradient_norm"] = None if norm is None else float(norm)  # DeepSpeed has none at ZeRO stage 0
+        # DeepSpeed has none at ZeRO stage 0, and after a step without a target that of the step before
+        norm = None if self.engine.presence.is_empty else self.engine.get_global_grad_norm()
+        metrics["gradient_norm"] = None if norm is None else float(norm)
+        return metrics
+
+    def _source_metrics(self) -> Metrics:
+        """What takes a loop over the sources, for the steps that are logged."""
+        metrics: Metrics = {"epoch": self._batches.epoch}
+        for source_id, source in self.engine.presence.statistics.get("sources", {}).items():
+            metrics |= {f"source/{self.source_names[source_id]}/{name}": value for name, value in source.items()}
+        epochs = self._batches.source_epochs
+        if len(epochs) > 1:
+            metrics |= {f"source/{name}/epoch": value for name, value in epochs.items()}
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
