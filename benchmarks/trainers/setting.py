@@ -79,7 +79,7 @@ class TrainerSetting(Setting):
         }
         file = RunDirectory(run_dir).recipe
         own = file.with_suffix(f".{os.getpid()}")
-        own.write_text(yaml.safe_dump(values))
+        own.write_text(yaml.safe_dump(values), encoding="utf-8")
         own.replace(file)  # every rank writes the same, and reads a whole file
         parser = make_parser()
         parsed = parser.parse_args([str(file)])

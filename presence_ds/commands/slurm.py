@@ -31,7 +31,7 @@ def make_parser() -> ArgumentParser:
     """The fields of `Recipe`, and what is asked of SLURM."""
     description = (
         f"{HELP} Checks recipe, site file, partition and nodes at once. Account, partition and GPUs are those of "
-        "slurm/site.sh."
+        "the site file."
     )
     return make_recipe_parser("presence slurm RECIPE.yaml", description, add_options)
 
@@ -54,7 +54,14 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="OPTIONS",
         type=dict[str, str],
         default={},
-        help='More options of sbatch by their long names, such as {"qos": "high", "signal": "B:USR1@900"}.',
+        help='More options of sbatch by their long names, such as {"qos": "high"}.',
+    )
+    parser.add_argument(
+        "--site",
+        type=Path | None,
+        default=None,
+        metavar="FILE",
+        help="Site file. null: slurm/site.sh here, or elsewhere (docs/slurm.md).",
     )
     parser.add_argument("--dry-run", action="store_true", help="Show the batch script and leave nothing.")
 
@@ -65,15 +72,18 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
     check_recipe(recipe, recipe_file)
     if parsed.nodes < 1:
         raise ConfigError(f"nodes is {parsed.nodes}: it must be at least 1")
-    site = read_site()
+    site = read_site(parsed.site)
     per_node = site.gpus_per_node or CPU_RANKS
+    from presence_ds.trainer.checkpoint import submitted_changes
     from presence_ds.trainer.plan import make_plan
 
-    make_plan(recipe, recipe_file, world_size=parsed.nodes * per_node, bf16_hardware=True, runs_here=False)
+    plan = make_plan(recipe, recipe_file, world_size=parsed.nodes * per_node, bf16_hardware=True, runs_here=False)
     check_datasets(recipe)
 
     path = Path(recipe.run_dir or default_run_directory(recipe_file)).expanduser().absolute()
     directory = RunDirectory(path)
+    resolved = resolved_recipe(parser, parsed, recipe, recipe_file) | {"run_dir": str(path)}
+    changed = submitted_changes(recipe, plan, resolved["deepspeed"], directory)
     options = {"job-name": f"presence-{path.name}", "nodes": str(parsed.nodes), "chdir": str(Path.cwd())}
     options["output"] = str(directory.slurm / "%x-%j.log")
     if parsed.template == "train_task_per_gpu":
@@ -82,11 +92,12 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
     options |= parsed.sbatch
     script, variables = ready_script(site, parsed.template, options, path), sbatch_variables(site, options)
     starts = try_script(script, variables)
+    for change in changed:
+        print(f"changed since the checkpoint: {change}")
     if parsed.dry_run:
         print(script)
         print(f"{parsed.nodes} nodes x {per_node} ranks; {starts}")
         return
     directory.claim(training_steps=recipe.training.steps, may_resume=recipe.checkpoint.resume != "never")
-    resolved = resolved_recipe(parser, parsed, recipe, recipe_file) | {"run_dir": str(path)}
-    job = submit(write_run_directory(directory, script, resolved, site.home), variables)
+    job = submit(write_run_directory(directory, script, resolved), variables)
     print(f"job {job}: {parsed.nodes} nodes x {per_node} ranks, {directory.slurm / f'presence-{path.name}-{job}.log'}")

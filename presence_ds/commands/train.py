@@ -44,10 +44,15 @@ def add_options(parser: ArgumentParser) -> None:
 def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None:
     """Train on this rank; without a launcher, check the recipe and become the launcher."""
     step = None if launched() else slurm_step()
+    if step is not None:
+        step.check_shell()
     if step is not None and step.is_rank:
         from deepspeed.accelerator import get_accelerator
 
-        os.environ |= step.rank_environment(get_accelerator().device_count())
+        accelerator = get_accelerator()
+        if accelerator.device_name() != "cpu":
+            step.check_devices(accelerator.device_count())
+        os.environ |= step.rank_environment(accelerator.device_count())
     recipe, recipe_file = read_recipe(parser, parsed)
     if launched():
         from presence_ds.trainer.run import train

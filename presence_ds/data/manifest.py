@@ -14,7 +14,7 @@ MANIFEST = "corpus.json"
 def read_manifest(directory: Path) -> dict[str, Any] | None:
     """The manifest of a prepared corpus; None if ``directory`` holds none."""
     try:
-        manifest = json.loads((directory / MANIFEST).read_text())
+        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

@@ -68,7 +68,7 @@ def _check_mean_over_ranks(settings: Mapping[str, Any]) -> None:
     scatters = stage >= 2 and zero.get("reduce_scatter", True)
     if settings.get("prescale_gradients", False) and scatters:
         raise ConfigError(
-            f"prescale_gradients is true with zero_optimization.stage {stage}, whose reduce-scatter averages by itself: "
+            f"prescale_gradients is true with zero_optimization.stage {stage}, whose reduce-scatter knows none: "
             f"leave it out, or set zero_optimization.reduce_scatter to false"
         )
     # At stage 3 DeepSpeed forgets to multiply by a factor that equals the number of ranks.

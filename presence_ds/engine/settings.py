@@ -36,7 +36,7 @@ def read_settings(path: Path, field: str) -> dict[str, Any]:
         return dict(pairs)
 
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
+        settings = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
     except FileNotFoundError:
         raise ConfigError(f"{field}: {path} does not exist: give the path of a DeepSpeed JSON") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -68,6 +68,18 @@ def try_settings(settings: Mapping[str, Any]) -> None:
         section = settings.get(name)
         if isinstance(section, Mapping) and section.get("enabled", name == "pipeline"):
             raise ConfigError(f"{name} is enabled, which would have no effect, since {reason}: leave it out")
+    zero = settings.get("zero_optimization", {})
+    for part, least in (("offload_optimizer", 1), ("offload_param", 3)):
+        offload = zero.get(part) or {}
+        where = offload.get("device", "none")
+        if where != "none" and zero.get("stage", 0) < least:
+            raise ConfigError(
+                f"zero_optimization.{part}.device is {where} with stage {zero.get('stage', 0)}, where it would have no "
+                f"effect: use stage {least if least == 3 else '1, 2 or 3'}, or leave it out"
+            )
+        folder = offload.get("nvme_path")
+        if where == "nvme" and not (folder and Path(folder).is_dir()):
+            raise ConfigError(f"zero_optimization.{part}.nvme_path is {folder}: device nvme needs a folder that exists")
     tried = copy.deepcopy({name: value for name, value in settings.items() if name not in BATCH_SIZES})
     try:
         DeepSpeedConfig(tried | {"train_micro_batch_size_per_gpu": 1})

@@ -15,6 +15,7 @@ from deepspeed.constants import default_pg_timeout
 from presence_ds.errors import HealthError, PresenceError
 from presence_ds.trainer.environment import cores_per_rank, local_size
 from presence_ds.trainer.extensions import clear_stale_locks, operator_folder
+from presence_ds.trainer.rendezvous import rendezvous
 from presence_ds.trainer.shared_memory import clear_stale_buffers
 from presence_ds.trainer.stop_signals import StopSignals
 
@@ -31,7 +32,7 @@ class Ranks:
         """Connect the ranks.
 
         Args:
-            signals: what runs under `agreement` before `set_up` can be stopped by them at any time.
+            signals: they end the wait for the other ranks, and what runs under `agreement` before `set_up`.
             timeout: how long a collective may take at least, if that is longer than DeepSpeed's own default.
 
         Raises:
@@ -43,10 +44,11 @@ class Ranks:
         clear_stale_locks(local_rank, operator_folder())
         if local_rank == 0:
             clear_stale_buffers()
-        deepspeed.init_distributed(timeout=max(default_pg_timeout, timeout or default_pg_timeout))
+        with rendezvous(signals):
+            deepspeed.init_distributed(timeout=max(default_pg_timeout, timeout or default_pg_timeout))
+            self._control = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
         self.rank: int = dist.get_rank()
         self.world_size: int = dist.get_world_size()
-        self._control = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
         self._signals = signals
 
     @property

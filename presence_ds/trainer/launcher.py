@@ -41,7 +41,7 @@ def launch(arguments: list[str], requested: int | None, signals: list[int], step
     with ExitStack() as stack:
         if step is not None and step.nodes > 1:
             devices = device_numbers(processes)
-            hosts = stack.enter_context(NamedTemporaryFile("w", prefix="presence-hosts-"))
+            hosts = stack.enter_context(NamedTemporaryFile("w", encoding="utf-8", prefix="presence-hosts-"))
             print(
                 "\n".join(f"node{node} slots={max(devices) + 1}" for node in range(step.nodes)), file=hosts, flush=True
             )

@@ -10,6 +10,7 @@ from typing import Literal
 from presence_ds.data import DataConfig
 from presence_ds.engine.config import PresenceConfig
 from presence_ds.errors import ConfigError
+from presence_ds.resources import resource
 from presence_ds.trainer.anomalies_config import AnomaliesConfig
 from presence_ds.trainer.checkpoint import CheckpointConfig
 from presence_ds.trainer.evaluation_config import EvaluationConfig
@@ -114,7 +115,8 @@ class Recipe:
         run_dir: Where the run leaves everything it writes. null: runs/NAME-DATE-TIME in the working directory, NAME
             being the recipe file's. To be able to resume, name it.
         model: The model.
-        deepspeed: The DeepSpeed JSON file, relative to the recipe file or to the working directory.
+        deepspeed: The DeepSpeed JSON file. Relative to the recipe file or to the working directory, or one that the
+            package has: ds_configs/zero1.json, zero2.json, zero3.json or zero3_offload.json.
         presence: Self-influence guided reweighting.
         reference: The trusted stream of presence.signal alignment.
         optimizer: The optimizer.
@@ -209,15 +211,15 @@ class Recipe:
 
 
 def find_beside_recipe(path: str, recipe_file: Path | None, field: str) -> Path:
-    """The absolute path of a file that a recipe names, looked up beside the recipe, then in the working directory.
+    """The absolute path of a file that a recipe names: beside the recipe, in the working directory, or the package's.
 
     Raises:
-        ConfigError: it is in neither place.
+        ConfigError: it is nowhere there.
     """
     candidates = [Path(path).expanduser()]
     if recipe_file is not None:
         candidates.insert(0, recipe_file.parent / candidates[0])
-    for candidate in candidates:
+    for candidate in [*candidates, resource(path)]:
         if candidate.is_file():
             return candidate.resolve()
     places = " nor ".join(str(candidate.absolute().parent) for candidate in dict.fromkeys(candidates))

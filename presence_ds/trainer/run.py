@@ -48,10 +48,20 @@ from presence_ds.trainer.callbacks.stage_summary import StageSummary
 from presence_ds.trainer.callbacks.stopping import Stopping
 from presence_ds.trainer.callbacks.throughput import Throughput
 from presence_ds.trainer.callbacks.wandb_run import WandbRun
-from presence_ds.trainer.checkpoint import Resume, check_fits, find_resume, load_settings, restore
+from presence_ds.trainer.checkpoint import (
+    Resume,
+    check_fits,
+    find_resume,
+    load_settings,
+    recipe_changes,
+    recipe_values,
+    restore,
+    stored_recipe,
+)
 from presence_ds.trainer.device import device_name, known_peak_tflops
 from presence_ds.trainer.distributed import Ranks
 from presence_ds.trainer.estimate.flops import count_flops
+from presence_ds.trainer.failure import Failures
 from presence_ds.trainer.hang_watch import HangWatch, collective_timeout
 from presence_ds.trainer.health import check_health
 from presence_ds.trainer.hub_commits import pin_commits
@@ -84,12 +94,17 @@ def train(recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) ->
         resolved: the recipe as plain values, to be written to the run directory.
 
     Raises:
-        PresenceError: bad input, before any step is taken and the same on every rank.
-        Stopped: the run has ended early, on every rank alike.
+        SystemExit: after an error, when it has been said (`presence_ds.trainer.failure`).
     """
     timeout = collective_timeout(recipe.stop.hang_seconds)
-    with StopSignals(recipe.stop) as signals, Ranks(signals, timeout) as ranks, RunLock() as lock:
-        train_on(ranks, lock, signals, recipe, recipe_file, resolved)
+    with (
+        Failures() as failures,
+        StopSignals(recipe.stop) as signals,
+        Ranks(signals, timeout) as ranks,
+        RunLock() as lock,
+    ):
+        failures.connect(ranks)
+        train_on(ranks, lock, signals, recipe, recipe_file, resolved, failures=failures)
 
 
 def train_on(
@@ -100,8 +115,10 @@ def train_on(
     recipe_file: Path | None,
     resolved: dict[str, Any],
     more_callbacks: dict[str, Callback] | None = None,
+    failures: Failures | None = None,
 ) -> None:
     """`train` with the ranks connected; takes ``lock`` for the run directory. ``more_callbacks`` are called last."""
+    failures = failures or Failures()
     console = RichConsole(quiet=not ranks.is_main)
     if not ranks.is_main:
         transformers.logging.set_verbosity_error()  # rank 0 says it
@@ -111,12 +128,15 @@ def train_on(
     for text in plan.warnings:
         warn(ranks, text)
     directory, resume = open_run_directory(recipe, recipe_file, resolved, ranks, lock)
-    with RankLog(None if ranks.is_main else directory.log(ranks.rank)):
+    with RankLog(directory.log(ranks.rank), redirected=not ranks.is_main):
         try:
             if recipe.health.enabled:
                 health = check_health(ranks, recipe.health, partial(warn, ranks))
                 console.print(health, highlight=False, soft_wrap=True)
-            trainer = set_up(directory, resume, plan, ranks, signals, console, recipe, resolved, more_callbacks or {})
+            watch = HangWatch(ranks, directory, recipe.stop.hang_seconds, failures)
+            trainer = set_up(
+                directory, resume, plan, ranks, signals, watch, console, recipe, resolved, more_callbacks or {}
+            )
         except Stopped as stopped:
             if ranks.is_main:
                 step = 0 if resume is None else resume.manifest.step
@@ -131,6 +151,7 @@ def set_up(
     plan: Plan,
     ranks: Ranks,
     signals: StopSignals,
+    watch: HangWatch,
     console: RichConsole,
     recipe: Recipe,
     resolved: dict[str, Any],
@@ -138,6 +159,9 @@ def set_up(
 ) -> Trainer:
     """Everything before the first step, with the run directory open."""
     pin_commits(recipe.data, resolved, directory.hub_commits, ranks, resuming=resume is not None)
+    values = recipe_values(recipe, plan, resolved["deepspeed"], directory.path)
+    if resume is not None:
+        tell_changes(resume, values, ranks, console)
     corpus = load_corpus(recipe, directory, ranks)
     with ranks.agreement():
         fit_vocabulary(plan.model_config, recipe.model, Vocabulary.of(corpus.tokenizer))
@@ -156,13 +180,13 @@ def set_up(
     transformers.set_seed(recipe.training.seed + 1 + ranks.rank)  # dropout differs between ranks
 
     batches = training_batches(corpus, recipe, ranks)
-    callbacks = make_callbacks(recipe, resolved, corpus, directory, ranks, signals, console, throughput)
+    callbacks = make_callbacks(recipe, resolved, values, corpus, directory, ranks, signals, console, throughput)
     trainer = Trainer(
         engine,
         batches,
         ranks,
         callbacks | more_callbacks,
-        HangWatch(ranks, directory, recipe.stop.hang_seconds),
+        watch,
         total_steps=recipe.training.steps,
         log_every_steps=recipe.logging.every_steps,
         tokens_per_step=plan.tokens_per_step,
@@ -200,8 +224,17 @@ def open_run_directory(
         if ranks.is_main:
             if not directory.recipe.is_file():  # first of all: a directory without it is taken for someone else's
                 write_recipe(directory, resolved)
-            directory.checkpoints.mkdir(exist_ok=True)
+            for folder in (directory.checkpoints, directory.logs):
+                folder.mkdir(exist_ok=True)
     return directory, resume
+
+
+def tell_changes(resume: Resume, values: dict[str, Any], ranks: Ranks, console: RichConsole) -> None:
+    """Show what the recipe changes in a run that goes on, before anything is read; a `ConfigError` if it must not."""
+    before = ranks.broadcast(stored_recipe(resume.path, resume.manifest) if ranks.is_main else None)
+    with ranks.agreement():
+        for change in recipe_changes(resume.path, before, values, partial(warn, ranks)):
+            console.print(f"changed since the checkpoint: {change}", highlight=False, soft_wrap=True, markup=False)
 
 
 def write_recipe(directory: RunDirectory, resolved: dict[str, Any]) -> None:
@@ -286,6 +319,7 @@ def loader_options(recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
 def make_callbacks(
     recipe: Recipe,
     resolved: dict[str, Any],
+    values: dict[str, Any],
     corpus: Corpus,
     directory: RunDirectory,
     ranks: Ranks,
@@ -319,7 +353,9 @@ def make_callbacks(
     show = partial(print_summary, console)
     callbacks["stage_summary"] = StageSummary(directory.summary, evaluation, throughput, anomalies, show)
     callbacks["stopping"] = Stopping(recipe.stop, directory, signals)
-    callbacks["checkpoints"] = Checkpoints(recipe.checkpoint, directory.checkpoints, anomalies, partial(warn, ranks))
+    callbacks["checkpoints"] = Checkpoints(
+        recipe.checkpoint, directory.checkpoints, values, anomalies, partial(warn, ranks)
+    )
     return callbacks
 
 

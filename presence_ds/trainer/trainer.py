@@ -1,6 +1,7 @@
 """The training loop. Everything optional is a callback."""
 
 import time
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 import torch
@@ -104,8 +105,9 @@ class Trainer:
             self.notify("on_stop")
         finally:
             self.watch.stop()
-            for callback in self._callbacks.values():
-                callback.close()
+            with ExitStack() as stack:  # all of them, also when one fails
+                for callback in reversed(self._callbacks.values()):
+                    stack.callback(callback.close)
         if self.stop is not None:
             self.ranks.meet(PATIENCE)  # the launcher ends the others when the first one leaves
             raise self.stop
@@ -149,8 +151,9 @@ class Trainer:
         }
         metrics: Metrics = {"step": self.step, "tokens": self.tokens, **statistics}
         metrics["learning_rate"] = learning_rate
-        norm = self.engine.get_global_grad_norm()
-        metrics["gradient_norm"] = None if norm is None else float(norm)  # DeepSpeed has none at ZeRO stage 0
+        # DeepSpeed has none at ZeRO stage 0, and after a step without a target that of the step before
+        norm = None if self.engine.presence.is_empty else self.engine.get_global_grad_norm()
+        metrics["gradient_norm"] = None if norm is None else float(norm)
         return metrics
 
     def _source_metrics(self) -> Metrics:

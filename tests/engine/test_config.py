@@ -107,7 +107,7 @@ def test_with_two_passes_all_scores_come_first(section: dict[str, Any]) -> None:
         (2, {"prescale_gradients": True}, "prescale_gradients is true with zero_optimization.stage 2"),
         (3, {"prescale_gradients": True}, "prescale_gradients is true with zero_optimization.stage 3"),
         (2, {"gradient_predivide_factor": 2.0}, "gradient_predivide_factor is 2.0 with zero_optimization.stage 2"),
-        (3, {"gradient_predivide_factor": 2, "reduce_scatter": False}, "gradient_predivide_factor is 2 with zero_optim"),
+        (3, {"gradient_predivide_factor": 2, "reduce_scatter": False}, "gradient_predivide_factor is 2 with zero_"),
         (0, {"gradient_predivide_factor": 0}, "gradient_predivide_factor is 0: it must be a finite number above 0"),
         (1, {"gradient_predivide_factor": "two"}, "gradient_predivide_factor is two"),
         (1, {"gradient_allreduce_op": "sum"}, 'gradient_allreduce_op is "sum"'),

@@ -25,6 +25,22 @@ PRESENCE = {"weighting": {"kind": "clip"}}
         ({"gradient_clipping": "auto"}, 'gradient_clipping is "auto", which only the Hugging Face Trainer'),
         ({"bf16": {"enabled": "auto"}}, 'bf16.enabled is "auto", which only the Hugging Face Trainer'),
         ({"data_efficiency": {"enabled": True}}, "data_efficiency is enabled, which would have no effect"),
+        (
+            {"zero_optimization": {"stage": 2, "offload_param": {"device": "cpu"}}},
+            "offload_param.device is cpu with stage 2, where it would have no effect: use stage 3",
+        ),
+        (
+            {"zero_optimization": {"stage": 0, "offload_optimizer": {"device": "cpu"}}},
+            "offload_optimizer.device is cpu with stage 0, where it would have no effect",
+        ),
+        (
+            {"zero_optimization": {"stage": 3, "offload_param": {"device": "nvme"}}},
+            "offload_param.nvme_path is None: device nvme needs a folder",
+        ),
+        (
+            {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "nvme", "nvme_path": "/not/there"}}},
+            "offload_optimizer.nvme_path is /not/there: device nvme needs a folder",
+        ),
         ({"pipeline": {"stages": 2}}, "pipeline is enabled, which would have no effect"),
     ],
 )

@@ -1,5 +1,6 @@
 """Runs on every rank of a pool: `PresenceTrainer`, and a loop written by hand over the batches that it took."""
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ PRESENCE = {"schedule": {"switch_step": 3}, "projection_dim": 4}
 
 
 class Tokens(Dataset[dict[str, Tensor]]):
-    """Random samples, with ``ragged`` the last eight targets of every other one ignored."""
+    """Random samples, with ``ragged`` the last eight targets of every other one ignored, and all of every seventh."""
 
     def __init__(self, size: int, seed: int, ragged: bool = True) -> None:
         self.ids = tokens(size, LENGTH, seed=seed)
@@ -36,6 +37,8 @@ class Tokens(Dataset[dict[str, Tensor]]):
         labels = self.ids[index].clone()
         if self.ragged and index % 2:
             labels[LENGTH - 8 :] = -100
+        if self.ragged and index % 7 == 3:
+            labels[1:] = -100
         return {"input_ids": self.ids[index], "labels": labels, "source_ids": torch.tensor(index % 3)}
 
 
@@ -185,6 +188,32 @@ def resume(folder: str, stage: int) -> dict[str, Any]:
     kept = dict(saved.named_parameters())
     same = all(torch.equal(kept[name], ours) for name, ours in zip(names, parameters, strict=True))
     return {"whole": whole, "resumed": resumed, "losses": (loss, expected), "saved as trained": same}
+
+
+def changed(folder: str) -> dict[str, Any]:
+    """What is told and refused where training goes on from its first step with another configuration."""
+    first = make_trainer(folder, settings(2), max_steps=3, save_strategy="steps", save_steps=1)
+    run(first)
+    dist.barrier()
+    told: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("presence_ds.hf.trainer").addHandler(handler)
+    try:
+        other = PRESENCE | {"schedule": {"switch_step": 2, "tau_inverse": -2.0}, "damping": 2.0}
+        run(make_trainer(folder, settings(2), max_steps=3, presence=other), resume=f"{folder}/checkpoint-1")
+        run(make_trainer(folder, settings(2), max_steps=3), resume=f"{folder}/checkpoint-1")
+    finally:
+        logging.getLogger("presence_ds.hf.trainer").removeHandler(handler)
+    refused = {}
+    for name, value in {"loss_normalizer": "sum", "layers": "first"}.items():
+        trainer = make_trainer(folder, settings(2), max_steps=3, presence=PRESENCE | {name: value})
+        try:
+            trainer.train(resume_from_checkpoint=f"{folder}/checkpoint-1")
+        except PresenceError as error:
+            refused[name] = str(error)
+        trainer.accelerator.free_memory()
+    return {"told": told, "refused": refused}
 
 
 def refusals(folder: str) -> dict[str, str]:

@@ -27,7 +27,11 @@ def reweighting(tau: float = 1.0, *, running: bool = False, **fields: Any) -> Re
 def micro_batch(scores: Any, **columns: Any) -> MicroBatch:
     """Scores alone; losses are 1 and all samples of source 0 unless given."""
     values = torch.as_tensor(scores, dtype=torch.float32)
-    alike = {"losses": torch.ones_like(values), "sources": torch.zeros(len(values), dtype=torch.int64)}
+    alike = {
+        "losses": torch.ones_like(values),
+        "has_targets": torch.ones(len(values), dtype=torch.bool),
+        "sources": torch.zeros(len(values), dtype=torch.int64),
+    }
     return MicroBatch(**(alike | {"scores": values} | columns))
 
 

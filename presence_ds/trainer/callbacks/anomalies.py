@@ -25,8 +25,8 @@ KINDS = {  # name in metrics: what happened, and what to do when it happens too 
         "look at those samples in scores/, and at the precision",
     ),
     "skipped_steps": (
-        "DeepSpeed skipped the update, a gradient was not finite",
-        "lower optimizer.lr or training.gradient_clipping, or use bf16",
+        "the update was skipped, a gradient was not finite or no sample had a target",
+        "lower optimizer.lr or training.gradient_clipping, use bf16, or look at samples_without_targets",
     ),
     "loss_spikes": (
         "the mean loss rose far above its running mean",

@@ -64,7 +64,7 @@ class Console(Callback):
 def describe(metrics: Metrics) -> str:
     """The few figures of a step that a person watches."""
     if "loss" not in metrics:
-        return "no finite sample, the step was skipped"
+        return "no sample to learn from, the step was skipped"
     text = f"loss {metrics['loss']:.4f}"
     if "throughput(tokens/s)" in metrics:
         text += f"  {metrics['throughput(tokens/s)']:,.0f} tokens/s"

@@ -18,7 +18,7 @@ class MetricsFile(Callback):
     """Appends every logged step on rank 0, flushed line by line, and synced to disk before a checkpoint."""
 
     def __init__(self, path: Path) -> None:
-        self._file = open(path, "a")  # noqa: SIM115 -- closed by close()
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 -- closed by close()
 
     def on_log(self, trainer: Trainer, metrics: Metrics) -> None:
         self._file.write(json.dumps({name: json_value(value) for name, value in metrics.items()}) + "\n")

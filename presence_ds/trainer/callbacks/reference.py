@@ -17,15 +17,17 @@ class ReferenceStream(Callback):
     def __init__(self, every_steps: int, batches: BatchStream) -> None:
         self._every_steps = every_steps
         self._batches = batches
+        self._observed = False
 
     def state_dict(self) -> dict[str, Any]:
-        return {"batches": self._batches.state_dict()}
+        return {"batches": self._batches.state_dict(), "observed": self._observed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._batches.load_state_dict(state["batches"])
+        self._observed = state.get("observed", True)
 
     def on_train_start(self, trainer: Trainer) -> None:
-        if trainer.step == 0:  # a resumed run has it in its checkpoint
+        if not self._observed:  # a resumed run has it in its checkpoint, unless the signal was another one
             self._observe(trainer)
 
     def on_step_end(self, trainer: Trainer) -> None:
@@ -36,3 +38,4 @@ class ReferenceStream(Callback):
         batch = next(self._batches)
         trainer.engine.train()
         trainer.engine.observe_reference(**trainer.model_inputs(batch))
+        self._observed = True
