@@ -57,7 +57,7 @@ def _rank(rank: int, setting: ScaleSetting, node: int, rounds: int, store: Path,
     rows = batch.rows()
     hierarchy = _Hierarchy(rank, setting.ranks, node)
     assert torch.equal(hierarchy.gather(rows), _flat(rows))  # else the comparison is none
-    config = ReweightingConfig(schedule=ScheduleConfig(kind="constant"))
+    config = ReweightingConfig(preset="paper", schedule=ScheduleConfig(kind="constant"))
     reweighting = Reweighting(config, running=False, group=dist.group.WORLD)
     steps = iter(range(1, rounds + WARMUP + 1))
 

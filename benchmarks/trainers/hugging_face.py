@@ -99,4 +99,4 @@ def transformers_trainer(
     trainer.train()
 
 
-presence_trainer = partial(transformers_trainer, kind=PresenceTrainer, presence={})
+presence_trainer = partial(transformers_trainer, kind=PresenceTrainer, presence={"preset": "paper"})

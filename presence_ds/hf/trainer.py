@@ -60,8 +60,7 @@ class PresenceTrainer(transformers.Trainer):
         wrapper = self.accelerator.deepspeed_engine_wrapped
         if wrapper is not None and not isinstance(wrapper.engine, PresenceEngine):
             config = deepcopy(self._presence_config)
-            if config.schedule.training_steps is None:
-                config.schedule.training_steps = num_training_steps
+            config.fill_training_steps(num_training_steps)
             config.validate()
             check_model(wrapper.engine.module, config)
             add_presence(wrapper.engine, config)

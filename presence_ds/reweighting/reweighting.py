@@ -183,7 +183,7 @@ class Reweighting:
     @property
     def _running_key(self) -> str:
         config = self._config
-        return f"{config.signal} {config.normalizer if config.has_temperature else config.weighting.kind}"
+        return f"{config.signal} {config.normalizer if config.has_temperature else config.weighting_kind}"
 
     def _forget_step(self) -> None:
         self._rows, self._figures = [], None

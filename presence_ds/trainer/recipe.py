@@ -151,7 +151,7 @@ class Recipe:
     def validate(self) -> None:
         """Check every value that can be checked without reading other files or knowing the number of ranks.
 
-        Fills presence.schedule.training_steps with training.steps.
+        Fills presence.schedule.training_steps with training.steps where the weights have a schedule.
 
         Raises:
             ConfigError: the first value that cannot be used, in one line naming its field.
@@ -165,7 +165,7 @@ class Recipe:
                 f"presence.schedule.training_steps is {schedule.training_steps}, but training.steps is "
                 f"{self.training.steps}: leave it out, the trainer fills it in"
             )
-        schedule.training_steps = self.training.steps
+        self.presence.fill_training_steps(self.training.steps)
         self.presence.validate("presence")
         self.model.validate("model")
         self.use_tokenizer_of_model()

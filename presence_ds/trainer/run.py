@@ -396,9 +396,10 @@ def describe_weights(config: PresenceConfig) -> str:
     """The weight function and its τ over the run, in one line."""
     if config.signal == "uniform":
         return "uniform"
-    if config.weighting.kind == "clip":
+    kind = config.reweighting().weighting_kind
+    if kind == "clip":
         return f"clip at quantile {config.weighting.quantile:g} of the self-influences"
-    return f"{config.weighting.kind} of the {config.normalizer}, {describe_temperature(config.schedule)}"
+    return f"{kind} of the {config.normalizer}, {describe_temperature(config.schedule)}"
 
 
 def describe_temperature(config: ScheduleConfig) -> str:

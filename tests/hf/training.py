@@ -20,7 +20,7 @@ from tests.engine.training import full_parameters
 from tests.models import tiny_model, tokens
 
 SAMPLES, LENGTH, MICRO_BATCH, ACCUMULATION = 23, 17, 2, 2  # on two ranks 5 micro-batches an epoch: steps of 2, 2 and 1
-PRESENCE = {"schedule": {"switch_step": 3}, "projection_dim": 4}
+PRESENCE = {"preset": "paper", "schedule": {"switch_step": 3}, "projection_dim": 4}
 
 
 class Tokens(Dataset[dict[str, Tensor]]):
@@ -155,7 +155,7 @@ def beside_a_loop(folder: str, stage: int, strategy: str) -> dict[str, Any]:
 
 def beside_plain(folder: str, stage: int) -> dict[str, Run]:
     """`transformers.Trainer`, and ours with uniform weights, on samples with equally many targets."""
-    uniform = {"signal": "uniform", "schedule": {"kind": "constant"}}
+    uniform = {"signal": "uniform"}
     return {
         "plain": run(
             make_trainer(folder, settings(stage), transformers.Trainer, ragged=False, dataloader_drop_last=True)
@@ -232,7 +232,7 @@ def refusals(folder: str) -> dict[str, str]:
         "DeepSpeed setting": {"deepspeed": settings(2, hybrid_engine={"enabled": True})},
         "field": {"presence": {"projecton_dim": 3}},
         "value": {"presence": PRESENCE | {"projection_dim": 0}},
-        "beyond the end": {"presence": {"schedule": {"switch_step": 7}}},
+        "beyond the end": {"presence": {"preset": "paper", "schedule": {"switch_step": 7}}},
         "checkpointing": {"gradient_checkpointing": True},
     }
     messages = {}

@@ -40,7 +40,7 @@ def span_recipe(tiny_recipe: Path) -> Path:
     recipe = yaml.safe_load(tiny_recipe.read_text())
     recipe["model"]["config"] = T5
     recipe["data"] |= {"objective": {"kind": "span_corruption"}, "tokenizer": {"vocab_size": 380}}
-    recipe["presence"] = {"schedule": {"kind": "constant"}}
+    recipe["presence"] = {"preset": "paper", "schedule": {"kind": "constant"}}
     recipe["lr_schedule"] = {"kind": "constant", "warmup_steps": 0}
     recipe["evaluation"] = {"every_steps": 6}
     recipe["logging"] = {"every_steps": 2}
