@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 NETWORK_TIMEOUT = 5.0  # seconds
 INIT_TIMEOUT = 60.0  # seconds
-FINISH_TIMEOUT = 60.0  # seconds that the end of a run waits for the upload; `wandb sync` sends the rest
-CLOSE_TIMEOUT = 90.0  # seconds that the end of a run waits for wandb altogether
+FINISH_TIMEOUT = 45.0  # seconds that the end of a run waits for the upload; `wandb sync` sends the rest
+CLOSE_TIMEOUT = 60.0  # seconds that the end of a run waits for wandb altogether
 MOST_WAITING = 10_000  # logged lines that wandb may be behind
 
 
