@@ -22,24 +22,20 @@ from presence_ds.data.best_fit import best_fit
 from presence_ds.data.config import DataConfig
 from presence_ds.data.corpus import (
     CORPUS_FILES,
-    FORMAT_VERSION,
-    MANIFEST,
     TOKENIZER_FOLDER,
     TRAIN_FILE,
     VALIDATION_FILE,
     VALIDATION_TEXTS,
-    corpus_files,
-    manifest_digest,
-    read_manifest,
     sample_features,
 )
 from presence_ds.data.hashing import text_hash, unit_hash
+from presence_ds.data.manifest import FORMAT_VERSION, MANIFEST, corpus_files, manifest_digest, read_manifest
 from presence_ds.data.noise import NoiseConfig, is_copied, shuffle_words
 from presence_ds.data.one_document import one_document_per_sample
 from presence_ds.data.packing import Tokens, pack
 from presence_ds.data.report import CorpusReport, SourceReport
 from presence_ds.data.rows import Document
-from presence_ds.data.sources import Skipped, SourceConfig, SourceFile, find_files, read_documents
+from presence_ds.data.sources import MAX_EXAMPLES, Skipped, SourceConfig, SourceFile, find_files, read_documents
 from presence_ds.data.storage import ArrowWriter, read_batches, replaced_when_complete
 from presence_ds.data.tokenizer import encode, load_tokenizer, sentinel_ids, train_tokenizer
 from presence_ds.errors import DataError
@@ -61,8 +57,11 @@ def prepare_corpus(config: DataConfig, directory: Path | str, *, overwrite: bool
     config.validate()
     directory = Path(directory).resolve()
     streamed = config.streaming is not None
-    files = {source.name: find_files(source, streamed) for source in config.sources}
-    validation_files = {source.name: find_files(source, streamed) for source in config.validation_sources or []}
+    skipped = {part: {source.name: Skipped() for source in sources} for part, sources in _parts(config).items()}
+    files, validation_files = (
+        {source.name: find_files(source, streamed, skipped[part][source.name]) for source in sources}
+        for part, sources in _parts(config).items()
+    )
     fingerprint = _fingerprint(config, [*files.values(), *validation_files.values()])
     if _is_prepared(directory, fingerprint):
         return
@@ -70,7 +69,7 @@ def prepare_corpus(config: DataConfig, directory: Path | str, *, overwrite: bool
         raise DataError(f"{directory} holds a corpus that was made otherwise: name a new folder, or give --overwrite")
     with replaced_when_complete(directory) as work, _progress() as progress:
         started = time.monotonic()
-        builder = _Builder(config, work, progress)
+        builder = _Builder(config, work, progress, skipped)
         if config.streaming is None:
             for source in config.sources:
                 builder.read(source, files[source.name], "train")
@@ -87,13 +86,20 @@ def prepare_corpus(config: DataConfig, directory: Path | str, *, overwrite: bool
             "files": corpus_files(work),
         }
         manifest["digest"] = manifest_digest(manifest)
-        (work / MANIFEST).write_text(json.dumps(manifest, indent=2))
+        (work / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+
+
+def _parts(config: DataConfig) -> dict[str, list[SourceConfig]]:
+    return {"train": config.sources, "validation": config.validation_sources or []}
 
 
 class _Builder:
     """One preparation: reads sources into documents on disk, then packs those into samples."""
 
-    def __init__(self, config: DataConfig, work: Path, progress: Progress) -> None:
+    def __init__(
+        self, config: DataConfig, work: Path, progress: Progress, skipped: dict[str, dict[str, Skipped]]
+    ) -> None:
+        """``skipped``: what of every source was passed over already, by part and name."""
         assert config.sequence_length is not None  # DataConfig.validate
         assert config.packing is not None
         self.config = config
@@ -102,9 +108,13 @@ class _Builder:
         self.packing = config.packing
         self.work = work
         self.progress = progress
+        self.skipped = skipped
         self.reports: dict[str, dict[str, SourceReport]] = {"train": {}, "validation": {}}
         self.num_read: Counter[tuple[str, str]] = Counter()  # documents by part and source, duplicates included
         self.validation_texts: set[bytes] = set()
+        for name, found in [*skipped["train"].items(), *skipped["validation"].items()]:
+            if found.side_files:
+                self._print(f'passed over beside the data of source "{name}": {_some(found.side_files)}')
         # Before anything is read, so that a tokenizer that cannot be loaded is not found out hours later.
         self.loaded_tokenizer = None
         if config.tokenizer.path is not None:
@@ -117,7 +127,7 @@ class _Builder:
         parts = ("train", "validation") if holds_out else (part,)
         for name in parts:
             self.reports[name][source.name] = SourceReport()
-        skipped = self.reports[part][source.name].skipped
+        skipped = self.reports[part][source.name].skipped = self.skipped[part][source.name]
         task = self.progress.add_task(f"read {source.name}", total=None)
         with ExitStack() as stack:
             writers = {
@@ -133,12 +143,14 @@ class _Builder:
                 self.progress.advance(task)
         self.progress.update(task, total=sum(self.num_read[name, source.name] for name in parts))
         for example in skipped.examples:
-            self.progress.console.print(f"skipped {example}", markup=False, highlight=False, soft_wrap=True)
+            self._print(f"skipped {example}")
         for example in skipped.files:
-            self.progress.console.print(f"left out {example}", markup=False, highlight=False, soft_wrap=True)
+            self._print(f"left out {example}")
         if skipped.rows > len(skipped.examples):
-            rest = f'skipped {skipped.rows - len(skipped.examples)} more rows of source "{source.name}"'
-            self.progress.console.print(rest, markup=False, highlight=False, soft_wrap=True)
+            self._print(f'skipped {skipped.rows - len(skipped.examples)} more rows of source "{source.name}"')
+
+    def _print(self, line: str) -> None:
+        self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def write(self, files: dict[str, list[SourceFile]]) -> tuple[list[str], CorpusReport]:
         """Write the tokenizer and both parts' packed samples; return the source names by source id, and the report.
@@ -322,6 +334,11 @@ def _is_prepared(directory: Path, fingerprint: str) -> bool:
             f"empty or new folder for the corpus"
         )
     return False
+
+
+def _some(names: list[str]) -> str:
+    rest = len(names) - MAX_EXAMPLES
+    return ", ".join(names[:MAX_EXAMPLES]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _progress() -> Progress:

@@ -1,6 +1,7 @@
 """What a strategy cannot run on, refused before any training step with the field that has to change."""
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 from deepspeed import PipelineModule
@@ -45,6 +46,37 @@ def check_settings(settings: Mapping[str, Any], *, runs_here: bool = True) -> No
         raise ConfigError("torch_autocast.enabled is true: use bf16.enabled, fp16.enabled or float32 instead")
     if not settings.get("managed_gradient_accumulation", True):
         raise ConfigError("managed_gradient_accumulation is false: leave it true, DeepSpeed has to manage it")
+    _check_mean_over_ranks(settings)
+
+
+def _check_mean_over_ranks(settings: Mapping[str, Any]) -> None:
+    """Gradients must end up as their mean over the ranks; weights are divided by their own mean after that."""
+    operation = str(settings.get("gradient_allreduce_op", "mean")).lower()
+    if operation != "mean":
+        raise ConfigError(
+            f'gradient_allreduce_op is "{operation}", which adds gradients up over ranks: the weights of all samples '
+            f'sum to 1 only with "mean"'
+        )
+    kind = settings.get("communication_data_type")
+    if kind not in (None, "fp32", "fp16", "bf16"):
+        raise ConfigError(f'communication_data_type is "{kind}": it must be "fp32", "fp16" or "bf16"')
+    factor = settings.get("gradient_predivide_factor", 1.0)
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0.0 < factor < inf:
+        raise ConfigError(f"gradient_predivide_factor is {factor}: it must be a finite number above 0")
+    zero = settings.get("zero_optimization", {})
+    stage = zero.get("stage", 0)
+    scatters = stage >= 2 and zero.get("reduce_scatter", True)
+    if settings.get("prescale_gradients", False) and scatters:
+        raise ConfigError(
+            f"prescale_gradients is true with zero_optimization.stage {stage}, whose reduce-scatter knows none: "
+            f"leave it out, or set zero_optimization.reduce_scatter to false"
+        )
+    # At stage 3 DeepSpeed forgets to multiply by a factor that equals the number of ranks.
+    if factor != 1.0 and (scatters or stage == 3):
+        remedy = "leave it out" if stage == 3 else "leave it out, or set zero_optimization.reduce_scatter to false"
+        raise ConfigError(
+            f"gradient_predivide_factor is {factor} with zero_optimization.stage {stage}, which knows none: {remedy}"
+        )
 
 
 def check_model(model: nn.Module, config: PresenceConfig) -> None:

@@ -1,6 +1,7 @@
 """The DeepSpeed engine with PRESENCE inside its three calls."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -110,24 +111,24 @@ class PresenceEngine(DeepSpeedEngine):
             ConfigError: with two_pass, ``loss`` is not the one that the engine's forward returned.
         """
         if not self.presence.deferred:
-            return super().backward(loss, *args, **kwargs)
+            if not self.presence.is_empty:
+                return super().backward(loss, *args, **kwargs)
+            with self._boundary(False):
+                return super().backward(loss, *args, **kwargs)
         if loss is not self._deferred_loss:
             raise ConfigError(
                 "engine.backward was given another loss than the engine's forward returned: strategy two_pass runs the "
                 "model again and cannot follow what was added; use strategy one_pass"
             )
         self._deferred_loss = None
-        if not self.is_gradient_accumulation_boundary():
+        if not self.is_gradient_accumulation_boundary() or self.presence.is_empty:
             return loss
-        try:
-            for index in range(self._micro_steps):
-                super().set_gradient_accumulation_boundary(index == self._micro_steps - 1)
+        for index in range(self._micro_steps):
+            with self._boundary(index == self._micro_steps - 1):
                 weighted = self.forward_as(
                     lambda inner, index=index: self.presence.weighted_loss(inner, index)  # the batch is kept there
                 )
                 super().backward(weighted, *args, **kwargs)
-        finally:
-            super().set_gradient_accumulation_boundary(self._stated_boundary)
         return loss
 
     def train(self, mode: bool = True) -> None:
@@ -144,6 +145,8 @@ class PresenceEngine(DeepSpeedEngine):
     def step(self, *args: Any, **kwargs: Any) -> None:
         """DeepSpeed's; at the accumulation boundary it divides the gradients by the mean unnormalised weight.
 
+        A step in which no sample has targets updates nothing: `was_step_applied` is then false.
+
         Raises:
             ConfigError: the boundary was stated after fewer micro-steps than gradient_accumulation_steps, and the
                 engine's optimizer cannot make up for it.
@@ -151,6 +154,8 @@ class PresenceEngine(DeepSpeedEngine):
         """
         if not self.is_gradient_accumulation_boundary():
             return super().step(*args, **kwargs)
+        if self.presence.is_empty:
+            return self._pass_over_step(*args, **kwargs)
         divisor = 1.0 if self._gradient_divisor is None else self._gradient_divisor
         planned = self.gradient_accumulation_steps()
         if self._micro_steps != planned:  # each loss was divided by the planned number
@@ -202,6 +207,27 @@ class PresenceEngine(DeepSpeedEngine):
             self.presence.load_state_dict(state)
         self._reset_step()
         return path, client_state
+
+    def _pass_over_step(self, *args: Any, **kwargs: Any) -> None:
+        """Count an optimizer step that has nothing to learn from, and update nothing.
+
+        To DeepSpeed it is one more accumulation step. What it accumulates is exactly 0.
+        """
+        with self._boundary(False):
+            super().step(*args, **kwargs)
+        self.global_steps += 1
+        self.skipped_steps += 1
+        self.global_samples += self.train_batch_size()
+        self._reset_step()
+
+    @contextmanager
+    def _boundary(self, is_boundary: bool | None) -> Iterator[None]:
+        """Inside, DeepSpeed takes a micro-step for an optimizer step's last one or not, whatever was stated."""
+        super().set_gradient_accumulation_boundary(is_boundary)
+        try:
+            yield
+        finally:
+            super().set_gradient_accumulation_boundary(self._stated_boundary)
 
     def _reset_step(self) -> None:
         self._gradient_divisor = self._deferred_loss = None

@@ -20,11 +20,11 @@ def weight_gradient_loss(scored: Scored, weights: Tensor) -> Tensor:
 
     Args:
         weights: [B] float64 on the host; samples of weight 0 take no part, whatever their gradients hold. Where
-            gradients are captured of the whole micro-batch at once the weights are all alike.
+            gradients are captured of the whole micro-batch at once all weights but those of 0 are alike.
     """
     terms, losses = scored.capture.terms, scored.losses
     value = mean_loss(losses, weights.to(losses.device, losses.dtype))
-    units = weights if scored.capture.batch_size == len(losses) else weights[:1] * len(losses)
+    units = weights if scored.capture.batch_size == len(losses) else weights.sum()[None]
     if not units.all():
         kept = units.nonzero().squeeze(1)
         terms, units = drop_samples(terms, kept.to(losses.device)), units[kept]

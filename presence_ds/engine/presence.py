@@ -13,6 +13,7 @@ from presence_ds.engine.config import PresenceConfig
 from presence_ds.engine.loss_only import losses_alone, losses_for_backward
 from presence_ds.engine.one_pass import weight_gradient_loss
 from presence_ds.engine.reference import Reference
+from presence_ds.engine.resume_rules import Change, plain_values, presence_changes, refuse
 from presence_ds.engine.scorer import Scorer
 from presence_ds.engine.two_pass import Waiting, random_states
 from presence_ds.engine.weighted_pass import mean_loss, weighted_mean_loss
@@ -38,11 +39,15 @@ class Presence:
         deferred: whether micro-batches wait until the step's last one is scored (strategy two_pass).
         scores: [b] float32, raw self-influence of the last micro-batch; None before the first, and with signal loss.
         losses: [b] float32, per-sample losses of the last micro-batch; None before the first.
+        has_targets: [b] bool, whether a sample of the last micro-batch has a target token; None before the first.
         weights: [G·b] float32 on the host, final weights of this rank's samples of the last finished optimizer step
             in the order they were seen; over all ranks they sum to 1. None before the first.
         statistics: figures of that step over all ranks as plain numbers
-            (`presence_ds.reweighting.statistics.describe`); empty if fp16 overflowed in every sample.
+            (`presence_ds.reweighting.statistics.describe`); empty if fp16 overflowed in every sample, and only counts
+            if no sample had targets.
+        is_empty: whether no sample of the step in progress, or of the last finished one, had targets.
         scorer: forward and input-gradient sweep; None with signal loss.
+        changes: what in the configuration is not what it was when the checkpoint was written that was loaded last.
     """
 
     def __init__(
@@ -66,12 +71,16 @@ class Presence:
         self.deferred = config.strategy == "two_pass"
         self.scores: Tensor | None = None
         self.losses: Tensor | None = None
+        self.has_targets: Tensor | None = None
         self.weights: Tensor | None = None
         self.statistics: dict[str, Any] = {}
+        self.is_empty = False
         self.scorer: Scorer | None = None
+        self.changes: list[Change] = []
+        self._values = plain_values(config, running=running)
         self._model = model
         self._loss = SampleLoss(config.loss_normalizer, shifted=is_encoder_decoder(model))
-        self._reference = Reference(config.reference_decay, group) if config.signal == "alignment" else None
+        self._reference = Reference(config.reference_decay, group, device) if config.signal == "alignment" else None
         self._influence: SelfInfluence | None = None
         if config.signal != "loss":
             self._influence = SelfInfluence(
@@ -132,15 +141,17 @@ class Presence:
         """
         states = random_states() if self.deferred else None
         losses, scores, features, make_loss = self._score(forward, args, batch, scale)
-        self.losses, self.scores = losses, scores
-        self._collect(losses, scores, features, sources)
+        has_targets = self._loss.has_targets(batch["labels"])
+        self.losses, self.scores, self.has_targets = losses, scores, has_targets
+        self._collect(losses, has_targets, scores, features, sources)
         finite = losses.isfinite() if scores is None else losses.isfinite() & scores.isfinite()
-        if may_overflow and (losses.isfinite() & ~finite).any():
+        if may_overflow and (losses.isfinite() & has_targets & ~finite).any():
             self._overflowed = True
         result = self._finish(step, may_overflow) if last else None
         if states is not None:
             self._waiting.append(Waiting(args, batch, states, finite))
-            weights = finite if result is None else result.terms[-len(losses) :].to(finite.device) * finite
+            counted = finite & has_targets
+            weights = counted if result is None else result.terms[-len(losses) :].to(finite.device) * counted
             return mean_loss(losses, weights.to(losses.dtype)), 1.0
         weights, divisor = self._weigh(step, last, result)
         if self._overflowed:  # the step is going to be skipped; its gradient must not be finite
@@ -164,7 +175,7 @@ class Presence:
 
     def begin_step(self) -> None:
         """Forget the micro-batches of the step before."""
-        self._waiting, self._overflowed = [], False
+        self._waiting, self._overflowed, self.is_empty = [], False, False
         self._before_step = self._reweighting.state_dict()
 
     def undo_step(self) -> None:
@@ -177,17 +188,24 @@ class Presence:
             raise ConfigError(f"presence.signal is {self.config.signal}: a reference is only used by alignment")
         features = self.scorer.score(forward, args, batch, scale).features
         assert features is not None
-        self._reference.update(features)
+        without = ~self._loss.has_targets(batch["labels"])
+        self._reference.update(features.masked_fill(without[:, None], torch.nan))  # passes over them
 
     def state_dict(self) -> dict[str, Any]:
         """State to keep in a checkpoint between optimizer steps."""
-        state = {"reweighting": self._reweighting.state_dict()}
+        state: dict[str, Any] = {"reweighting": self._reweighting.state_dict(), "config": self._values}
         if self._reference is not None:
             state["reference"] = self._reference.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore what `state_dict` gave.
+
+        Raises:
+            ConfigError: the state is of a configuration that cannot become this one (`resume_rules.PRESENCE`).
+        """
+        self.changes = presence_changes(state.get("config", {}), self._values)
+        refuse(self.changes, "the checkpoint", "train anew")
         self._reweighting.load_state_dict(state["reweighting"])
         if self._reference is not None and "reference" in state:
             self._reference.load_state_dict(state["reference"])
@@ -210,11 +228,20 @@ class Presence:
             return self._reweighting.provisional(step), None
         if result is None:
             return torch.zeros(self._micro_batch_size, dtype=torch.float64), 1.0
+        if self.is_empty:
+            return result.terms[-self._micro_batch_size :], 1.0
         if self._accumulation_steps == 1:  # nothing is accumulated yet: weigh by the final weights straight away
             return result.terms / result.mean_term, 1.0
         return result.terms[-self._micro_batch_size :], result.mean_term
 
-    def _collect(self, losses: Tensor, scores: Tensor | None, features: Tensor | None, sources: Tensor | None) -> None:
+    def _collect(
+        self,
+        losses: Tensor,
+        has_targets: Tensor,
+        scores: Tensor | None,
+        features: Tensor | None,
+        sources: Tensor | None,
+    ) -> None:
         count = len(losses)
         if count != self._micro_batch_size:
             raise ConfigError(
@@ -226,7 +253,7 @@ class Presence:
         alignment = None if self._reference is None or features is None else self._reference.align(features)
         if not self._reweighting.needs_features:
             features = None
-        self._reweighting.collect(MicroBatch(losses, sources, scores, alignment, features))
+        self._reweighting.collect(MicroBatch(losses, has_targets, sources, scores, alignment, features))
 
     def _finish(self, step: int, may_overflow: bool) -> StepWeights | None:
         """The step's weights; None if fp16 overflowed in every sample, so that the step is going to be skipped."""
@@ -240,7 +267,8 @@ class Presence:
             self.weights, self.statistics = self._final.float(), {}
             return None
         self.weights, self.statistics = result.local, result.statistics
-        self._final = result.terms / result.mean_term
+        self.is_empty = result.mean_term == 0.0
+        self._final = result.terms if self.is_empty else result.terms / result.mean_term
         return result
 
 

@@ -25,8 +25,8 @@ class Scored:
         losses: [B] float32 per-sample losses.
         scores: [B] float32 raw self-influence; under granularity microbatch and global_microbatch all alike.
         features: [B, m] float32 joint projections, where they are asked for.
-        capture: gradient terms of every parameter, empty unless they were kept; of 1 sample unless granularity is
-            sample.
+        capture: gradient terms of every parameter, empty unless they were kept; unless granularity is sample of 1
+            sample, whose loss is the mean over those that have targets.
         scale: what the captured output gradients are multiplied by (the loss scale of fp16).
     """
 
@@ -113,6 +113,7 @@ class Scorer:
             self._look_for_strays(forward, args, batch)
         inputs, labels = take_labels(self._model, batch)
         apart = self._granularity == "sample"
+        counted = self._loss.has_targets(labels).sum()
         sweep = ScoreSweep(self._influence)
         capture = Capture(
             len(labels) if apart else 1,
@@ -128,18 +129,20 @@ class Scorer:
             del logits
             # A whole backward, not torch.autograd.grad, which re-entrant activation checkpointing does not allow; the
             # anchor is its only leaf.
-            ((losses.sum() if apart else losses.mean()) * scale).backward()
+            ((losses.sum() if apart else losses.sum() / counted.clamp(min=1)) * scale).backward()
         losses = losses.detach()
-        scores, features = self._measure(sweep, scale)
+        scores, features = self._measure(sweep, scale, counted)
         return Scored(losses, scores.expand(len(losses)), features, capture, scale)
 
-    def _measure(self, sweep: ScoreSweep, scale: float) -> tuple[Tensor, Tensor | None]:
+    def _measure(self, sweep: ScoreSweep, scale: float, counted: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Scores and features; ``counted`` (0-dimensional) is how many samples of the micro-batch have targets."""
         if not self._influence.keeps_sketches:
             return sweep.scores() / scale**2, None
         sketches = sweep.sketches() / scale
         if self._granularity == "global_microbatch":
-            dist.all_reduce(sketches, group=self._group)
-            sketches = sketches / dist.get_world_size(self._group)
+            totals = torch.cat([(sketches * counted).flatten(), counted[None].to(sketches.dtype)])
+            dist.all_reduce(totals, group=self._group)
+            sketches = (totals[:-1] / totals[-1].clamp(min=1)).view_as(sketches)
         joint = self._influence.joint
         return sketches.square().sum(1), None if joint is None else joint(sketches)
 

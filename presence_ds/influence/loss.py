@@ -44,13 +44,20 @@ class SampleLoss:
         Returns:
             [B] float32 (float64 for float64 logits), differentiable once; 0 for a sample without target tokens.
         """
-        targets = labels if self.shifted else F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+        targets = self._targets(labels)
         counts = (targets != IGNORED).sum(1).clamp(min=1)
         wide = torch.promote_types(logits.dtype, torch.float32)
         losses: Tensor = _CrossEntropySum.apply(logits, targets)
         if self.normalizer == "sum":
             return losses
         return losses / (counts.to(wide) if self.normalizer == "token_mean" else self.normalizer)
+
+    def has_targets(self, labels: Tensor) -> Tensor:
+        """Whether a sample has a target token at all, [B] bool: the first label of a causal model is none."""
+        return (self._targets(labels) != IGNORED).any(1)
+
+    def _targets(self, labels: Tensor) -> Tensor:
+        return labels if self.shifted else F.pad(labels[:, 1:], (0, 1), value=IGNORED)
 
 
 class _CrossEntropySum(Function):
@@ -74,7 +81,7 @@ class _CrossEntropySum(Function):
             probability[part] = p.amax(1)
             if derivative is not None:
                 p = p if unit == 1.0 else p.mul_(unit)
-                derivative[part] = p.scatter_add_(1, index[part], minus[part])
+                derivative[part] = p.scatter_add_(1, index[part], minus[part])  # one a row: no order to add in
         losses = largest - flat.gather(1, index).squeeze(1).to(wide) - probability.log_()
         if derivative is not None:
             _clear_rows(derivative, ~kept)

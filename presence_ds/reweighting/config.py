@@ -6,9 +6,14 @@ from typing import Literal
 
 from presence_ds.errors import ConfigError
 from presence_ds.reweighting.schedule import ScheduleConfig
+from presence_ds.reweighting.stated import stated
 
 Signal = Literal["self_influence", "leverage", "alignment", "loss", "uniform"]
 NormalizerKind = Literal["zscore", "log_zscore", "rank"]
+WeightingKind = Literal["softmax", "saturating", "clip"]
+Preset = Literal["clip", "paper"]
+
+PRESETS: dict[Preset, WeightingKind] = {"clip": "clip", "paper": "softmax"}  # what a kind that is not stated means
 
 SMALLEST_DAMPING = 1e-6  # the features are float32: below this the leverage would measure their rounding
 
@@ -21,13 +26,13 @@ class WeightingConfig:
         kind: softmax is the paper's, u = exp(tau z) (equation 8); saturating lets one tail lose weight smoothly and
             leaves all other samples alike: the tail above the threshold with tau < 0, the one below its negative with
             tau > 0; clip is u = min(1, sqrt(c / SI)), which bounds every sample's self-influence at c as gradient
-            clipping per sample would, for signal self_influence, without normalizer and temperature (the schedule does
-            not matter).
+            clipping per sample would, for signal self_influence, without normalizer, temperature and schedule. null:
+            what the preset says.
         threshold: Saturating only: distance from the mean, in standard deviations, at which the tail begins.
         quantile: Clip only: c is this quantile of the step's self-influences, between 0 and 1.
     """
 
-    kind: Literal["softmax", "saturating", "clip"] = "softmax"
+    kind: Literal["softmax", "saturating", "clip"] | None = None
     threshold: float = 0.8
     quantile: float = 0.5
 
@@ -44,6 +49,7 @@ class ReweightingConfig:
     """What `Reweighting` does; the fields are those of `presence_ds.PresenceConfig`.
 
     Attributes:
+        preset: what the fields that are not stated mean.
         signal: what a sample is weighed by (`presence_ds.reweighting.signal`).
         normalizer: how its values are made comparable.
         weighting: the weight function.
@@ -53,6 +59,7 @@ class ReweightingConfig:
         near_duplicates: cosine from which two samples count as near-duplicates; None: not computed.
     """
 
+    preset: Preset = "clip"
     signal: Signal = "self_influence"
     normalizer: NormalizerKind = "zscore"
     weighting: WeightingConfig = field(default_factory=WeightingConfig)
@@ -62,16 +69,23 @@ class ReweightingConfig:
     near_duplicates: float | None = None
 
     @property
+    def weighting_kind(self) -> WeightingKind:
+        """The weight function: the stated one, else the preset's."""
+        return self.weighting.kind or PRESETS[self.preset]
+
+    @property
     def has_temperature(self) -> bool:
         """Whether the weight function knows a τ."""
-        return self.weighting.kind != "clip"
+        return self.weighting_kind != "clip"
 
     def validate(self, field: str) -> None:
-        """Raise `ConfigError` naming the field under ``field`` that cannot be used."""
+        """Raise `ConfigError` naming the field under ``field`` that cannot be used, or would have no effect."""
         if not SMALLEST_DAMPING <= self.damping < inf:
             raise ConfigError(
                 f"{field}.damping is {self.damping}: it must be a finite number, {SMALLEST_DAMPING:g} or more"
             )
+        if self.damping != type(self).damping and self.signal not in ("leverage", "uniform"):
+            raise ConfigError(f"{field}.damping is {self.damping} with signal {self.signal}: it is for leverage alone")
         if self.near_duplicates is not None and not 0.0 < self.near_duplicates <= 1.0:
             raise ConfigError(f"{field}.near_duplicates is {self.near_duplicates}: it must be above 0 and at most 1")
         if self.min_effective_share is not None and not 0.0 < self.min_effective_share < 1.0:
@@ -79,6 +93,12 @@ class ReweightingConfig:
                 f"{field}.min_effective_share is {self.min_effective_share}: it must be between 0 and 1, both excluded"
             )
         self.weighting.validate(f"{field}.weighting")
+        for name, kind in (("quantile", "clip"), ("threshold", "saturating")):
+            if self.weighting_kind != kind and name in stated(self.weighting):
+                raise ConfigError(
+                    f"{field}.weighting.{name} is {getattr(self.weighting, name)} with {self._function}, which has "
+                    f"no {name}: leave it out, or use {field}.weighting.kind {kind}"
+                )
         if self.has_temperature:
             self.schedule.validate(f"{field}.schedule")
         else:
@@ -89,16 +109,33 @@ class ReweightingConfig:
             )
 
     def _validate_clip(self, field: str) -> None:
+        """Clipping takes raw self-influence; what belongs to another weight function would have no effect."""
+        instead = f"{field}.preset paper"
+        if self.weighting.kind is not None:
+            instead = f"{field}.weighting.kind softmax or saturating"
         if self.signal not in ("self_influence", "uniform"):
             raise ConfigError(
-                f"{field}.weighting.kind is clip with signal {self.signal}, and only self-influence can be clipped: "
-                f"use signal self_influence, or weighting kind softmax or saturating"
+                f"{field}.signal is {self.signal} with {self._function}, and only self-influence can be clipped: use "
+                f"{instead}, or signal self_influence"
             )
         if self.min_effective_share is not None:
             raise ConfigError(
-                f"{field}.min_effective_share is {self.min_effective_share} with weighting kind clip, which has no "
-                f"temperature to lower: raise {field}.weighting.quantile instead, or use softmax or saturating"
+                f"{field}.min_effective_share is {self.min_effective_share} with {self._function}, which has no "
+                f"temperature to lower: use {instead}, or raise {field}.weighting.quantile"
             )
+        unused = {f"schedule.{name}": value for name, value in stated(self.schedule).items()}
+        if self.normalizer != "zscore":
+            unused["normalizer"] = self.normalizer
+        for name, value in unused.items():
+            raise ConfigError(
+                f"{field}.{name} is {value} with {self._function}, which has no normalizer and no temperature: use "
+                f"{instead}, or leave it out"
+            )
+
+    @property
+    def _function(self) -> str:
+        """The weight function and where it comes from, for messages."""
+        return f"preset {self.preset}" if self.weighting.kind is None else f"weighting kind {self.weighting.kind}"
 
 
 def check_running(config: ReweightingConfig, field: str) -> None:

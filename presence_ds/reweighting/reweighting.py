@@ -14,7 +14,7 @@ from presence_ds.reweighting.gram import gram, near_duplicate_share
 from presence_ds.reweighting.samples import MicroBatch, Samples
 from presence_ds.reweighting.schedule import TemperatureSchedule
 from presence_ds.reweighting.signal import signal_values
-from presence_ds.reweighting.statistics import describe
+from presence_ds.reweighting.statistics import count, describe
 from presence_ds.reweighting.weighting import Running, build_weighting
 
 # One collective into one tensor, however many ranks there are; newer releases of torch warn of its older name.
@@ -28,13 +28,14 @@ class StepWeights:
     Attributes:
         local: [G·b] float32 on the host, final weights of this rank's samples in the order they were seen; over all
             ranks they sum to 1.
-        terms: [G·b] float64 on the host, the unnormalised weights u they come from; 0 for samples that are not finite.
-        mean_term: Z/N, mean of u over all N samples of the step, on every rank.
+        terms: [G·b] float64 on the host, the unnormalised weights u they come from; 0 for samples that are not finite
+            or have no targets.
+        mean_term: Z/N, mean of u over all N samples of the step, on every rank; 0 if no sample has targets.
         statistics: what `describe` gives, and ``step``; ``tau`` (as used; 0 with signal uniform), ``stage``;
             ``tau_scheduled`` with a floor under the effective sample size; ``switch_step`` once schedule auto has
             decided; ``normalizer_mean`` and ``normalizer_std`` or ``clip_level``, which samples were weighed by;
             ``near_duplicate_share``. A figure that does not apply is absent: weighting clip has no ``tau``, normalizer
-            rank no moments.
+            rank no moments, and a step in which no sample has targets nothing but ``step`` and counts.
     """
 
     local: Tensor
@@ -84,29 +85,26 @@ class Reweighting:
         if self._running is not None and self._figures is None:
             self._figures = self._running.current
             if self._figures is None:
-                seen = self._gather().only_finite()
+                seen = self._gather().only_counted()
                 self._figures = self._weighting.fit(self._values(seen, None)) if len(seen) else None
         batch = self._samples(self._rows[-1].cpu())
         terms = torch.zeros(len(batch), dtype=torch.float64)
-        if batch.finite.any():
-            values = self._values(batch.only_finite(), None)
-            terms[batch.finite] = self._weighting.terms(values, self._figures, self._scheduled(step), complete=False)
+        if batch.counted.any():
+            values = self._values(batch.only_counted(), None)
+            terms[batch.counted] = self._weighting.terms(values, self._figures, self._scheduled(step), complete=False)
         return terms
 
     def finish(self, step: int) -> StepWeights:
         """Weigh all samples collected since the last call, as optimizer step ``step`` (counted from 1).
 
         Raises:
-            NonFiniteError: on every rank alike, if no sample of the step is finite. The step is forgotten.
+            NonFiniteError: on every rank alike, if no sample of the step that has targets is finite. The step is
+                forgotten.
         """
         samples = self._gather()
-        if not samples.finite.any():
-            self._forget_step()
-            raise NonFiniteError(
-                f"optimizer step {step}: none of the {len(samples)} samples has a finite loss and self-influence; "
-                f"nothing was updated (look at the data, the learning rate and the precision)"
-            )
-        kept = samples.only_finite()
+        if not samples.counted.any():
+            return self._without_samples(samples, step)
+        kept = samples.only_counted()
         products = gram(kept.features) if kept.features is not None else None
         values = self._values(kept, products)
         fitted = self._weighting.fit(values)
@@ -121,7 +119,7 @@ class Reweighting:
             floor = self._config.min_effective_share * len(kept)
             tau = tau_with_floor(lambda t: self._weighting.terms(values, figures, t, complete=True), tau, floor)
         terms = torch.zeros(len(samples), dtype=torch.float64)
-        terms[samples.finite] = self._weighting.terms(values, figures, tau, complete=self._complete)
+        terms[samples.counted] = self._weighting.terms(values, figures, tau, complete=self._complete)
         total = terms.sum()
 
         if self._schedule is not None:
@@ -138,10 +136,25 @@ class Reweighting:
         if self._running is not None:
             self._running.update(fitted)
 
-        count = sum(len(rows) for rows in self._rows)
-        local = terms[dist.get_rank(self._group) * count :][:count]
+        local = self._local(terms)
         self._forget_step()
         return StepWeights((local / total).float(), local, (total / len(terms)).item(), statistics)
+
+    def _without_samples(self, samples: Samples, step: int) -> StepWeights:
+        """What a step is in which no sample counts: nothing is learned from it."""
+        nothing = self._local(torch.zeros(len(samples), dtype=torch.float64))
+        self._forget_step()
+        if samples.nonfinite:
+            raise NonFiniteError(
+                f"optimizer step {step}: none of the {samples.nonfinite} samples with targets has a finite loss and "
+                f"self-influence; nothing was updated (look at the data, the learning rate and the precision)"
+            )
+        return StepWeights(nothing.float(), nothing, 0.0, {"step": step} | count(samples))
+
+    def _local(self, terms: Tensor) -> Tensor:
+        """This rank's part of ``terms`` ([N]) of the step in progress."""
+        size = sum(len(rows) for rows in self._rows)
+        return terms[dist.get_rank(self._group) * size :][:size]
 
     def state_dict(self) -> dict[str, Any]:
         """State to keep in a checkpoint between optimizer steps: plain numbers."""
@@ -170,7 +183,7 @@ class Reweighting:
     @property
     def _running_key(self) -> str:
         config = self._config
-        return f"{config.signal} {config.normalizer if config.has_temperature else config.weighting.kind}"
+        return f"{config.signal} {config.normalizer if config.has_temperature else config.weighting_kind}"
 
     def _forget_step(self) -> None:
         self._rows, self._figures = [], None

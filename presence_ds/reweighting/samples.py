@@ -12,6 +12,7 @@ class MicroBatch:
 
     Attributes:
         losses: [b] float32 per-sample losses.
+        has_targets: [b] bool, whether the sample has a target token.
         sources: [b] int64 source ids, below 2²⁴.
         scores: [b] float32 raw self-influence; None with signal loss.
         alignment: [b] float32 inner product of the sample's gradient with the reference gradient, both projected; None
@@ -20,14 +21,15 @@ class MicroBatch:
     """
 
     losses: Tensor
+    has_targets: Tensor
     sources: Tensor
     scores: Tensor | None = None
     alignment: Tensor | None = None
     features: Tensor | None = None
 
     def rows(self) -> Tensor:
-        """[b, columns] float32, one row a sample: what it has of loss, source, score, alignment and features."""
-        columns = [self.losses, self.sources, self.scores, self.alignment]
+        """[b, columns] float32, one row a sample: loss, whether there are targets, source, and what else it has."""
+        columns = [self.losses, self.has_targets, self.sources, self.scores, self.alignment]
         narrow = torch.stack([column.float() for column in columns if column is not None], dim=1)
         return narrow if self.features is None else torch.cat([narrow, self.features.float()], dim=1)
 
@@ -38,16 +40,18 @@ class Samples:
 
     Attributes:
         losses: [N] float32, as in `MicroBatch`.
+        has_targets: [N] bool.
         sources: [N] int64.
-        finite: [N] bool, whether everything known of the sample is finite. If not its weight is 0, and it touches no
-            other sample.
+        counted: [N] bool, whether the sample has targets and everything known of it is finite. If not its weight is 0,
+            and it touches no other sample.
         scores, alignment: [N] float32 or None.
         features: [N, m] float32 or None.
     """
 
     losses: Tensor
+    has_targets: Tensor
     sources: Tensor
-    finite: Tensor
+    counted: Tensor
     scores: Tensor | None = None
     alignment: Tensor | None = None
     features: Tensor | None = None
@@ -55,13 +59,15 @@ class Samples:
     @classmethod
     def of_rows(cls, rows: Tensor, *, scored: bool, aligned: bool) -> "Samples":
         """From `MicroBatch.rows`; ``scored`` and ``aligned`` say whether there are scores and alignments in them."""
-        narrow = 2 + scored + aligned
+        narrow = 3 + scored + aligned
         columns = list(rows[:, :narrow].unbind(1))
+        has_targets = columns[1].bool()
         return cls(
             losses=columns[0],
-            sources=columns[1].long(),
-            finite=rows.isfinite().all(1),
-            scores=columns[2] if scored else None,
+            has_targets=has_targets,
+            sources=columns[2].long(),
+            counted=rows.isfinite().all(1) & has_targets,
+            scores=columns[3] if scored else None,
             alignment=columns[-1] if aligned else None,
             features=rows[:, narrow:] if rows.shape[1] > narrow else None,
         )
@@ -69,7 +75,12 @@ class Samples:
     def __len__(self) -> int:
         return len(self.losses)
 
-    def only_finite(self) -> "Samples":
-        """Without those that are not finite."""
-        columns = {name: value[self.finite] for name, value in vars(self).items() if value is not None}
+    @property
+    def nonfinite(self) -> int:
+        """Number of samples that have targets, and a loss, score or gradient that is not finite."""
+        return int((self.has_targets & ~self.counted).sum())
+
+    def only_counted(self) -> "Samples":
+        """Without those that do not count."""
+        columns = {name: value[self.counted] for name, value in vars(self).items() if value is not None}
         return replace(self, **columns)

@@ -48,31 +48,29 @@ class SourceFigures(Mapping[int, dict[str, Any]]):
 
 
 def describe(samples: Samples, weights: Tensor) -> dict[str, Any]:
-    """Statistics of a step as plain numbers. Means, variance and extremes are over finite samples.
+    """Statistics of a step as plain numbers. Means, variance and extremes are over the samples that count.
 
     Args:
         samples: all N of the step.
         weights: [N] float64, summing to 1.
 
     Returns:
-        ``samples`` and ``nonfinite_samples`` (counts), ``loss`` (mean) and ``weighted_loss`` (nats per token),
+        what `count` gives, ``loss`` (mean) and ``weighted_loss`` (nats per token),
         ``si_mean``, ``si_variance`` (population), ``si_min``, ``si_max``, ``effective_sample_size`` (1/Σw²),
         ``max_weight``, and ``sources`` (`SourceFigures`): for every source id that occurs ``samples``, ``mean_weight``
-        (in units of 1/N: 1 is what uniform weights give), ``si_mean`` and ``loss`` (NaN if none of its samples is
-        finite). Without scores (signal loss) there is no ``si_...``.
+        (in units of 1/N: 1 is what uniform weights give), ``si_mean`` and ``loss`` (NaN if none of its samples counts).
+        Without scores (signal loss) there is no ``si_...``.
     """
-    finite = samples.finite
-    losses, kept = samples.losses.double(), weights[finite]
-    result = {
-        "samples": len(samples),
-        "nonfinite_samples": int((~finite).sum()),
-        "loss": losses[finite].mean().item(),
-        "weighted_loss": (kept * losses[finite]).sum().item(),
+    counted = samples.counted
+    losses, kept = samples.losses.double(), weights[counted]
+    result = count(samples) | {
+        "loss": losses[counted].mean().item(),
+        "weighted_loss": (kept * losses[counted]).sum().item(),
         "effective_sample_size": effective_sample_size(kept),
         "max_weight": kept.max().item(),
     }
     if samples.scores is not None:
-        scores = samples.scores[finite].double()
+        scores = samples.scores[counted].double()
         moments = Moments.of(scores)
         result |= {
             "si_mean": moments.mean,
@@ -85,15 +83,24 @@ def describe(samples: Samples, weights: Tensor) -> dict[str, Any]:
 
 def _by_source(samples: Samples, weights: Tensor) -> SourceFigures:
     ids, index = samples.sources.unique(return_inverse=True)
-    finite = samples.finite
+    counted = samples.counted
 
     def sums(index: Tensor, values: Tensor) -> Tensor:
         return torch.bincount(index, values.double(), len(ids))
 
-    count = torch.bincount(index, minlength=len(ids))
-    finite_count = torch.bincount(index[finite], minlength=len(ids))
-    columns = {"samples": count, "mean_weight": sums(index, weights) * len(weights) / count}
+    samples_of = torch.bincount(index, minlength=len(ids))
+    counted_count = torch.bincount(index[counted], minlength=len(ids))
+    columns = {"samples": samples_of, "mean_weight": sums(index, weights) * len(weights) / samples_of}
     if samples.scores is not None:
-        columns["si_mean"] = sums(index[finite], samples.scores[finite]) / finite_count
-    columns["loss"] = sums(index[finite], samples.losses[finite]) / finite_count
+        columns["si_mean"] = sums(index[counted], samples.scores[counted]) / counted_count
+    columns["loss"] = sums(index[counted], samples.losses[counted]) / counted_count
     return SourceFigures(ids, columns)
+
+
+def count(samples: Samples) -> dict[str, Any]:
+    """``samples``, and those of them that are left out: ``nonfinite_samples`` and ``samples_without_targets``."""
+    return {
+        "samples": len(samples),
+        "nonfinite_samples": samples.nonfinite,
+        "samples_without_targets": int((~samples.has_targets).sum()),
+    }

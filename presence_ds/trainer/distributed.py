@@ -13,7 +13,9 @@ import torch.distributed as dist
 from deepspeed.constants import default_pg_timeout
 
 from presence_ds.errors import ConfigError, HealthError, PresenceError
-from presence_ds.trainer.extensions import clear_stale_locks
+from presence_ds.trainer.environment import cores_per_rank, local_size
+from presence_ds.trainer.extensions import clear_stale_locks, operator_folder
+from presence_ds.trainer.rendezvous import rendezvous
 from presence_ds.trainer.shared_memory import clear_stale_buffers
 from presence_ds.trainer.stop_signals import StopSignals
 
@@ -23,26 +25,6 @@ CONTROL_TIMEOUT = timedelta(days=2)  # the other ranks wait on rank 0 while it r
 POLL = 0.02  # seconds between two looks at a collective that may take long
 
 
-def launched() -> bool:
-    """Whether a launcher (deepspeed, torchrun) started this process as one rank of several."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
-
-
-def environment_rank() -> int:
-    """Global rank stated by the launcher, else the number of srun's task; 0 without either."""
-    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID", "0"))
-
-
-def local_size() -> int:
-    """Ranks on this machine as stated by the launcher, DeepSpeed's or torchrun; 1 without one."""
-    return int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
-def cores_per_rank(ranks: int) -> int:
-    """CPU cores this process may use, shared between ``ranks`` ranks of one machine."""
-    return max(1, len(os.sched_getaffinity(0)) // max(1, ranks))
-
-
 class Ranks:
     """The process group of a run and, beside it, a gloo group with a long timeout for control messages."""
 
@@ -50,19 +32,23 @@ class Ranks:
         """Connect the ranks.
 
         Args:
-            signals: what runs under `agreement` before `set_up` can be stopped by them at any time.
+            signals: they end the wait for the other ranks, and what runs under `agreement` before `set_up`.
             timeout: how long a collective may take at least, if that is longer than DeepSpeed's own default.
+
+        Raises:
+            ConfigError: DeepSpeed's operators cannot be compiled.
         """
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(cores_per_rank(local_size()))
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-        clear_stale_locks(local_rank)
+        clear_stale_locks(local_rank, operator_folder())
         if local_rank == 0:
             clear_stale_buffers()
-        deepspeed.init_distributed(timeout=max(default_pg_timeout, timeout or default_pg_timeout))
+        with rendezvous(signals):
+            deepspeed.init_distributed(timeout=max(default_pg_timeout, timeout or default_pg_timeout))
+            self._control = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
         self.rank: int = dist.get_rank()
         self.world_size: int = dist.get_world_size()
-        self._control = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
         self._signals = signals
 
     @property

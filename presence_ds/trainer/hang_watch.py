@@ -184,7 +184,7 @@ class HangWatch:
         place = f"{code.co_name}, {code.co_filename}:{frame.f_lineno}"
         report = Report(self._ranks.rank, host, pid, self.step, self._progress, round(idle, 1), any(waits), place)
         path = self._path(report.rank)
-        with open(path.with_suffix(".tmp"), "w") as file:
+        with open(path.with_suffix(".tmp"), "w", encoding="utf-8") as file:
             print(json.dumps(asdict(report)), file=file)
             file.flush()
             faulthandler.dump_traceback(file, all_threads=True)
@@ -198,7 +198,7 @@ class HangWatch:
             with suppress(OSError):
                 os.utime(self._folder)  # makes a network file system look again
             for rank in self._reported() - set(reports):
-                reports[rank] = Report(**json.loads(self._path(rank).read_text().splitlines()[0]))
+                reports[rank] = Report(**json.loads(self._path(rank).read_text(encoding="utf-8").splitlines()[0]))
             return len(reports) == self._ranks.world_size
 
         if not _wait(complete, GRACE / 2):
@@ -227,7 +227,9 @@ class HangWatch:
         for rank, (host, pid) in enumerate(self._hosts):
             state = self._path(rank).with_suffix(".state")
             if state.exists() or rank not in reports:
-                found[rank] = state.read_text().strip() if state.exists() else f"process {pid} on {host}"
+                found[rank] = (
+                    state.read_text(encoding="utf-8").strip() if state.exists() else f"process {pid} on {host}"
+                )
         return found
 
     def _path(self, rank: int) -> Path:

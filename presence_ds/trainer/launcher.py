@@ -5,27 +5,15 @@ import re
 import socket
 import sys
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import NoReturn
 
 from deepspeed.accelerator import get_accelerator
 
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.distributed import cores_per_rank
+from presence_ds.trainer.environment import CPU_RANKS, cores_per_rank
 from presence_ds.trainer.slurm import SlurmStep
 from presence_ds.trainer.supervisor import supervise
-
-CPU_RANKS = 2  # without a GPU: enough for everything to be partitioned
-
-
-def set_environment_defaults() -> None:
-    """Keep DeepSpeed's compiled operators inside the Python environment, unless TORCH_EXTENSIONS_DIR says otherwise.
-
-    Two environments that share a build folder would load each other's builds.
-    """
-    if os.access(sys.prefix, os.W_OK):
-        os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions"))
 
 
 def local_processes(requested: int | None) -> int:
@@ -53,7 +41,7 @@ def launch(arguments: list[str], requested: int | None, signals: list[int], step
     with ExitStack() as stack:
         if step is not None and step.nodes > 1:
             devices = device_numbers(processes)
-            hosts = stack.enter_context(NamedTemporaryFile("w", prefix="presence-hosts-"))
+            hosts = stack.enter_context(NamedTemporaryFile("w", encoding="utf-8", prefix="presence-hosts-"))
             print(
                 "\n".join(f"node{node} slots={max(devices) + 1}" for node in range(step.nodes)), file=hosts, flush=True
             )

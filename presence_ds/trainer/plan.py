@@ -9,17 +9,18 @@ from transformers import PretrainedConfig
 
 from presence_ds.data import Lengths, fill_from_prepared
 from presence_ds.engine.checks import check_compilable, check_settings
+from presence_ds.engine.settings import try_settings
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.attention import check_attention
+from presence_ds.trainer.building import try_to_build
 from presence_ds.trainer.deepspeed_config import merge_deepspeed_config, offloads_optimizer, read_deepspeed_json
-from presence_ds.trainer.model import (
-    check_model_config,
-    check_objective,
-    check_sequence_length,
-    load_model_config,
-)
-from presence_ds.trainer.optimizer import KINDS
+from presence_ds.trainer.model import check_objective, load_model_config
+from presence_ds.trainer.optimizer_config import KINDS
+from presence_ds.trainer.own_tokenizer import known_tokenizer, other_tokens
+from presence_ds.trainer.positions import check_positions, check_sequence_length
+from presence_ds.trainer.pretrained import check_weights
 from presence_ds.trainer.recipe import Recipe, find_beside_recipe
+from presence_ds.trainer.vocabulary import Vocabulary, fit_vocabulary
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,11 @@ class Plan:
     Attributes:
         deepspeed: the dict for ``presence_ds.initialize``.
         offloaded_to_cpu: whether ZeRO keeps the optimizer state on the CPU.
-        model_config: the model's configuration, not yet fitted to the tokenizer.
+        model_config: the model's configuration, fitted to the tokenizer, or to the largest that may be trained.
         samples_per_step: samples of one optimizer step over all ranks and micro-steps.
         lengths: tokens of a sample.
         precision: what the model computes in: bf16, fp16 or fp32.
+        warnings: what may be meant otherwise, a line each.
     """
 
     deepspeed: dict[str, Any]
@@ -41,6 +43,7 @@ class Plan:
     samples_per_step: int
     lengths: Lengths
     precision: str
+    warnings: tuple[str, ...] = ()
 
     @property
     def tokens_per_step(self) -> int:
@@ -75,13 +78,10 @@ def make_plan(
         precision = "bf16" if bf16_hardware else "fp32"
     recipe.presence.uses_running_statistics(accumulation_steps)
     section = read_deepspeed_json(find_beside_recipe(recipe.deepspeed, recipe_file, "deepspeed"))
-    model_config = load_model_config(recipe.model)
-    check_model_config(model_config, recipe.model)
-    check_objective(model_config, recipe.data.objective)
     device = get_accelerator().device_name() if runs_here else None
-    check_attention(model_config, recipe.model, device=device, precision=precision)
-    lengths = recipe.data.lengths
-    check_sequence_length(model_config, max(lengths.inputs, lengths.targets), "data.sequence_length")
+    model_config, warnings = _plan_model(recipe, device, precision)
+    if runs_here and recipe.model.is_pretrained:
+        check_weights(model_config, recipe.model)
     deepspeed = merge_deepspeed_config(
         section,
         micro_batch_size=training.micro_batch_size,
@@ -92,6 +92,7 @@ def make_plan(
         untested_optimizer=not KINDS[recipe.optimizer.kind].listed,
     )
     try:
+        try_settings(deepspeed)
         check_settings(deepspeed, runs_here=runs_here)
     except ConfigError as error:
         raise ConfigError(f"deepspeed: {error}") from None
@@ -100,9 +101,28 @@ def make_plan(
         offloaded_to_cpu=offloads_optimizer(section),
         model_config=model_config,
         samples_per_step=training.micro_batch_size * accumulation_steps * world_size,
-        lengths=lengths,
+        lengths=recipe.data.lengths,
         precision=precision,
+        warnings=warnings,
     )
     if recipe.model.compile_backend is not None:
         check_compilable(recipe.presence, plan.zero_stage, f"model.compile is {recipe.model.compile}")
     return plan
+
+
+def _plan_model(recipe: Recipe, device: str | None, precision: str) -> tuple[PretrainedConfig, tuple[str, ...]]:
+    """The model's configuration, checked with all that decides whether it can be trained, and warnings."""
+    model, data = recipe.model, recipe.data
+    config = load_model_config(model)
+    check_objective(config, data.objective)
+    tokenizer = known_tokenizer(model, data)
+    vocabulary = Vocabulary.to_be_trained(data) if tokenizer is None else Vocabulary.of(tokenizer)
+    fit_vocabulary(config, model, vocabulary)
+    empty = try_to_build(config, model)
+    check_attention(config, model, device=device, precision=precision)
+    lengths, field = data.lengths, "data.sequence_length"
+    check_sequence_length(config, max(lengths.inputs, lengths.targets), field)
+    if empty is not None:
+        check_positions(empty, config, lengths, vocabulary, field)
+    warning = None if tokenizer is None else other_tokens(model, data, tokenizer)
+    return config, () if warning is None else (warning,)

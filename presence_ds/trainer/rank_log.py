@@ -87,7 +87,7 @@ def print_warning(message: str) -> None:
 def print_line(line: str) -> None:
     """One line there, if there is room for it."""
     with suppress(OSError):
-        os.write(_job_stderr, f"{line}\n".encode())
+        os.write(_job_stderr, f"{line}\n".encode(errors="backslashreplace"))
 
 
 def write_traceback(error: BaseException) -> str:
@@ -95,11 +95,11 @@ def write_traceback(error: BaseException) -> str:
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     if _log is not None:
         with suppress(OSError):
-            with open(_log, "a", encoding="utf-8") as file:
+            with open(_log, "a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text)
             return str(_log)
     with suppress(OSError):
-        os.write(_job_stderr, text.encode())
+        os.write(_job_stderr, text.encode(errors="backslashreplace"))
     return "the lines above"
 
 

@@ -33,6 +33,7 @@ from presence_ds.data.token_bytes import token_bytes
 from presence_ds.engine import PresenceConfig
 from presence_ds.errors import Stopped
 from presence_ds.reweighting.schedule import ScheduleConfig, TemperatureSchedule
+from presence_ds.trainer.building import build_model
 from presence_ds.trainer.callbacks.anomalies import Anomalies
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.checkpoint import Checkpoints
@@ -46,7 +47,16 @@ from presence_ds.trainer.callbacks.stage_summary import StageSummary
 from presence_ds.trainer.callbacks.stopping import Stopping
 from presence_ds.trainer.callbacks.throughput import Throughput
 from presence_ds.trainer.callbacks.wandb_run import WandbRun
-from presence_ds.trainer.checkpoint import Resume, check_fits, find_resume, load_settings, restore
+from presence_ds.trainer.checkpoint import (
+    Resume,
+    check_fits,
+    find_resume,
+    load_settings,
+    recipe_changes,
+    recipe_values,
+    restore,
+    stored_recipe,
+)
 from presence_ds.trainer.device import device_name, known_peak_tflops
 from presence_ds.trainer.distributed import Neighbours, Ranks
 from presence_ds.trainer.estimate.flops import count_flops
@@ -55,7 +65,6 @@ from presence_ds.trainer.hang_watch import HangWatch, collective_timeout
 from presence_ds.trainer.health import check_health
 from presence_ds.trainer.hub_commits import pin_commits
 from presence_ds.trainer.learning_rate import build_lr_scheduler
-from presence_ds.trainer.model import build_model, fit_vocabulary
 from presence_ds.trainer.optimizer import build_optimizer
 from presence_ds.trainer.plan import Plan, make_plan
 from presence_ds.trainer.precision import hardware_has_bf16
@@ -73,6 +82,7 @@ from presence_ds.trainer.shared_batches import SharedBatches
 from presence_ds.trainer.slurm import restart_count
 from presence_ds.trainer.stop_signals import StopSignals
 from presence_ds.trainer.trainer import Batches, Trainer
+from presence_ds.trainer.vocabulary import Vocabulary, fit_vocabulary
 
 
 def train(recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) -> None:
@@ -114,6 +124,8 @@ def train_on(
     bf16_hardware = ranks.all(hardware_has_bf16())
     with ranks.agreement():
         plan = make_plan(recipe, recipe_file, world_size=ranks.world_size, bf16_hardware=bf16_hardware)
+    for text in plan.warnings:
+        warn(ranks, text)
     directory, resume = open_run_directory(recipe, recipe_file, resolved, ranks, lock)
     with RankLog(directory.log(ranks.rank), redirected=not ranks.is_main):
         try:
@@ -146,9 +158,12 @@ def set_up(
 ) -> Trainer:
     """Everything before the first step, with the run directory open."""
     pin_commits(recipe.data, resolved, directory.hub_commits, ranks, resuming=resume is not None)
+    values = recipe_values(recipe, plan, resolved["deepspeed"], directory.path)
+    if resume is not None:
+        tell_changes(resume, values, ranks, console)
     corpus = load_corpus(recipe, directory, ranks)
     with ranks.agreement():
-        fit_vocabulary(plan.model_config, recipe.model, corpus.tokenizer)
+        fit_vocabulary(plan.model_config, recipe.model, Vocabulary.of(corpus.tokenizer))
         transformers.set_seed(recipe.training.seed)
         model = build_model(plan.model_config, recipe.model)
     throughput = make_throughput(recipe, plan, model, ranks)  # before ZeRO-3 partitions the model
@@ -166,7 +181,9 @@ def set_up(
     batches = training_batches(corpus, recipe, ranks)
     neighbours = ranks.neighbours(RANKS_PER_FILE)
     with ranks.agreement():
-        callbacks = make_callbacks(recipe, resolved, corpus, directory, ranks, neighbours, signals, console, throughput)
+        callbacks = make_callbacks(
+            recipe, resolved, values, corpus, directory, ranks, neighbours, signals, console, throughput
+        )
     trainer = Trainer(
         engine,
         batches,
@@ -213,6 +230,14 @@ def open_run_directory(
             for folder in (directory.checkpoints, directory.logs):
                 folder.mkdir(exist_ok=True)
     return directory, resume
+
+
+def tell_changes(resume: Resume, values: dict[str, Any], ranks: Ranks, console: RichConsole) -> None:
+    """Show what the recipe changes in a run that goes on, before anything is read; a `ConfigError` if it must not."""
+    before = ranks.broadcast(stored_recipe(resume.path, resume.manifest) if ranks.is_main else None)
+    with ranks.agreement():
+        for change in recipe_changes(resume.path, before, values, partial(warn, ranks)):
+            console.print(f"changed since the checkpoint: {change}", highlight=False, soft_wrap=True, markup=False)
 
 
 def write_recipe(directory: RunDirectory, resolved: dict[str, Any]) -> None:
@@ -297,6 +322,7 @@ def loader_options(recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
 def make_callbacks(
     recipe: Recipe,
     resolved: dict[str, Any],
+    values: dict[str, Any],
     corpus: Corpus,
     directory: RunDirectory,
     ranks: Ranks,
@@ -331,7 +357,9 @@ def make_callbacks(
     show = partial(print_summary, console)
     callbacks["stage_summary"] = StageSummary(directory.summary, evaluation, throughput, anomalies, show)
     callbacks["stopping"] = Stopping(recipe.stop, directory, signals)
-    callbacks["checkpoints"] = Checkpoints(recipe.checkpoint, directory.checkpoints, anomalies, partial(warn, ranks))
+    callbacks["checkpoints"] = Checkpoints(
+        recipe.checkpoint, directory.checkpoints, values, anomalies, partial(warn, ranks)
+    )
     return callbacks
 
 
@@ -372,9 +400,10 @@ def describe_weights(config: PresenceConfig) -> str:
     """The weight function and its τ over the run, in one line."""
     if config.signal == "uniform":
         return "uniform"
-    if config.weighting.kind == "clip":
+    kind = config.reweighting().weighting_kind
+    if kind == "clip":
         return f"clip at quantile {config.weighting.quantile:g} of the self-influences"
-    return f"{config.weighting.kind} of the {config.normalizer}, {describe_temperature(config.schedule)}"
+    return f"{kind} of the {config.normalizer}, {describe_temperature(config.schedule)}"
 
 
 def describe_temperature(config: ScheduleConfig) -> str:

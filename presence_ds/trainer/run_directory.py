@@ -11,7 +11,7 @@ RUN_DIR/
   logs/             what ranks other than 0 print, and tracebacks (`presence_ds.trainer.rank_log`)
   slurm/            what its jobs know of each other (`slurm/` of the repository)
   lock              held by the run in progress (`presence_ds.trainer.run_lock`)
-  wandb_run_id      with wandb enabled
+  wandb_run_id      with wandb enabled; and wandb/ (`presence_ds.trainer.callbacks.wandb_run`)
   stopped.json      written when it has ended early: why, and after which step
   stacks/           of all ranks of a run in which nothing moved any more (`presence_ds.trainer.hang_watch`)
   summary.json      written when the run has finished
@@ -83,7 +83,7 @@ class RunDirectory:
                 f"run_dir is {self.path}: it holds a run already and checkpoint.resume is never; name a new directory"
             )
         if self.summary.is_file():
-            finished = json.loads(self.summary.read_text())["steps"]
+            finished = json.loads(self.summary.read_text(encoding="utf-8"))["steps"]
             if finished >= training_steps:
                 raise ConfigError(
                     f"run_dir is {self.path}: it holds a run that has finished its {finished} steps; name a new "
@@ -171,7 +171,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace ``path`` by ``text``; a reader, or a crash, finds the old content or the new, never a part."""
     temporary = _temporary(path)
     try:
-        with open(temporary, "w") as file:
+        with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

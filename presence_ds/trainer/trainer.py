@@ -158,8 +158,9 @@ class Trainer:
         }
         metrics: Metrics = {"step": self.step, "tokens": self.tokens, **statistics}
         metrics["learning_rate"] = learning_rate
-        norm = self.engine.get_global_grad_norm()
-        metrics["gradient_norm"] = None if norm is None else float(norm)  # DeepSpeed has none at ZeRO stage 0
+        # DeepSpeed has none at ZeRO stage 0, and after a step without a target that of the step before
+        norm = None if self.engine.presence.is_empty else self.engine.get_global_grad_norm()
+        metrics["gradient_norm"] = None if norm is None else float(norm)
         return metrics
 
     def _source_metrics(self) -> Metrics:

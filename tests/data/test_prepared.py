@@ -21,7 +21,7 @@ from presence_ds.data import (
     open_corpus,
     prepare_corpus,
 )
-from presence_ds.data.corpus import MANIFEST
+from presence_ds.data.manifest import MANIFEST
 from presence_ds.errors import ConfigError, DataError
 from tests.data.conftest import make_text
 

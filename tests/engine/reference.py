@@ -28,13 +28,16 @@ class Reference:
     keeps_running: bool = False
     running: list[float] = field(default_factory=list)
 
-    def step(self, number: int, ids: Tensor) -> dict[str, Tensor]:
-        """One optimizer step, ``number`` from 1, on ids [G, R, b, T]; results have the shape [G, R, b]."""
+    def step(self, number: int, ids: Tensor, labels: Tensor) -> dict[str, Tensor] | None:
+        """One optimizer step, ``number`` from 1, on ids [G, R, b, T]; results have the shape [G, R, b].
+
+        A sample without targets has the loss NaN and is left out; None if all are, and then nothing changes.
+        """
         accumulation_steps = ids.shape[0]
         gradients, scores, losses = [], [], []
-        for row in ids.flatten(0, 2):
+        for row, targets in zip(ids.flatten(0, 2), labels.flatten(0, 2), strict=True):
             logits = self.model(input_ids=row[None]).logits[0, :-1]
-            loss = F.cross_entropy(logits, row[1:])
+            loss = F.cross_entropy(logits, targets[1:])
             gradient = torch.autograd.grad(loss, list(self.model.parameters()))
             gradients.append(gradient)
             losses.append(loss.detach().double())
@@ -42,11 +45,15 @@ class Reference:
             self.group
         ]
         for first in range(0, len(gradients), together):
-            group = zip(*gradients[first : first + together], strict=True)
-            scores += [sum((sum(of_one) / together).double().square().sum() for of_one in group)] * together
+            members = [index for index in range(first, first + together) if losses[index].isfinite()]
+            group = zip(*(gradients[index] for index in members), strict=True)
+            score = sum((sum(of_one) / len(members)).double().square().sum() for of_one in group)
+            scores += [score if members else torch.tensor(torch.nan).double()] * together
         influence, loss = torch.stack(scores), torch.stack(losses)
         score = loss if self.signal == "loss" else influence
         finite = influence.isfinite() & loss.isfinite()
+        if not finite.any():
+            return None
         per_micro_step = len(score) // accumulation_steps
         if not self.keeps_running:
             basis = score[finite]

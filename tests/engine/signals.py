@@ -62,6 +62,19 @@ def near_duplicates(stage: int) -> float:
     return share
 
 
+def references() -> tuple[Tensor, Tensor]:
+    """The reference gradient after a micro-batch one of whose samples has no targets, and after one without it."""
+    ids = tokens(MICRO_BATCH, LENGTH, seed=3)
+    labels = ids.clone()
+    labels[1, 1:] = -100
+    found = []
+    for kept in ([0, 1, 2], [0, 2]):
+        engine = start(presence={"signal": "alignment"})
+        engine.observe_reference(input_ids=ids[kept], labels=labels[kept])
+        found.append(engine.presence.state_dict()["reference"]["sum"])
+    return found[0], found[1]
+
+
 def _gradients(ids: Tensor) -> Tensor:
     """Per-sample gradients over all parameters, [n, p] float64."""
     model = tiny_model("llama", tied=False)

@@ -112,7 +112,7 @@ REFUSALS = {
     "decoder": "ConfigError: the batch has no decoder_input_ids, and _EncoderDecoder cannot make them from labels",
     "labels": "ConfigError: the batch has no labels",
     "part of a micro-batch": "ConfigError: the batch has 2 samples, train_micro_batch_size_per_gpu is 3",
-    "no finite sample": "NonFiniteError: optimizer step 1: none of the 6 samples has a finite loss",
+    "no finite sample": "NonFiniteError: optimizer step 1: none of the 6 samples with targets has a",
     "positions first": "AttributionError: module inner.linear (Linear) was given an input of shape [7, 3, 8]",
     "selection of tokens": "AttributionError: module inner.linear (Linear) was given an input of shape [20, 8]",
     "stray weight": "AttributionError: parameter inner.linear.weight is used outside the call of its module",

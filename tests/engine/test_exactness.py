@@ -71,6 +71,27 @@ def test_a_sample_that_is_not_finite_is_left_out(
     check(two_ranks, Case("llama", False, stage, accumulation_steps, strategy, poison=True))
 
 
+TARGETLESS = [  # stage, strategy, accumulation steps, section
+    (1, "one_pass", 1, {}),
+    (3, "one_pass", 3, {}),
+    (2, "two_pass", 3, {}),
+    (3, "two_pass", 1, {}),
+    (0, "one_pass", 3, {"signal": "loss"}),
+    (2, "two_pass", 1, {"signal": "loss"}),
+    (2, "one_pass", 3, {"granularity": "microbatch"}),
+    (1, "two_pass", 3, {"granularity": "global_microbatch"}),
+]
+
+
+@pytest.mark.parametrize(("stage", "strategy", "accumulation_steps", "presence"), TARGETLESS, ids=str)
+def test_a_sample_without_targets_is_left_out(
+    two_ranks: Ranks, stage: int, strategy: str, accumulation_steps: int, presence: dict[str, Any]
+) -> None:
+    """Of weights, statistics and gradient, wherever such samples lie; a step of nothing else updates nothing."""
+    case = Case("llama", True, stage, accumulation_steps, strategy, targetless=True, presence=presence)
+    check(two_ranks, case, weights=1e-4, norm=1e-4, parameters=2e-5)
+
+
 VARIANTS: dict[str, tuple[int, dict[str, Any]]] = {
     "offload_2": (2, {"offload_optimizer": {"device": "cpu"}}),
     "offload_3": (3, {"offload_optimizer": {"device": "cpu"}}),
@@ -89,6 +110,25 @@ def test_other_ways_to_shard_equal_the_reference(
 ) -> None:
     stage, zero = VARIANTS[variant]
     check(two_ranks, Case("llama", True, stage, accumulation_steps, strategy, zero=zero))
+
+
+SCALINGS: list[tuple[int, dict[str, Any]]] = [  # stage, and how the mean over ranks is taken
+    (0, {"prescale_gradients": True}),
+    (0, {"gradient_predivide_factor": 2.0}),
+    (1, {"prescale_gradients": True, "gradient_predivide_factor": 4.0}),
+]
+
+
+@pytest.mark.parametrize(("stage", "settings"), SCALINGS)
+def test_gradients_scaled_before_they_are_reduced_equal_the_reference(
+    two_ranks: Ranks, stage: int, settings: dict[str, Any]
+) -> None:
+    check(two_ranks, Case("llama", True, stage, 3, settings=settings))
+
+
+def test_gradients_scaled_before_an_all_reduce_of_stage_2_equal_the_reference(two_ranks: Ranks) -> None:
+    settings = {"prescale_gradients": True, "communication_data_type": "fp32"}
+    check(two_ranks, Case("llama", True, 2, 3, zero={"reduce_scatter": False}, settings=settings))
 
 
 @pytest.mark.parametrize("accumulation_steps", [1, 3])

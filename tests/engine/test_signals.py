@@ -19,6 +19,11 @@ def test_weights_follow_the_exact_signal(two_ranks: Ranks, presence: dict[str, o
     assert torch.equal(found[0][0], found[1][0])
 
 
+def test_a_sample_without_targets_is_no_reference(two_ranks: Ranks) -> None:
+    for found, expected in two_ranks.run(signals.references):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("stage", [2, 3])
 def test_near_duplicates_are_found_across_ranks(two_ranks: Ranks, stage: int) -> None:
     assert two_ranks.run(signals.near_duplicates, stage) == [2 / (2 * MICRO_BATCH)] * 2

@@ -48,13 +48,15 @@ def full_parameters(engine: Any) -> list[Tensor]:
     return [safe_get_full_fp32_param(parameter).cpu().clone() for parameter in engine.module.parameters()]
 
 
-def train(engine: Any, batches: Tensor) -> list[float]:
-    """One optimizer step for every leading element of ``batches``; the losses the engine returned."""
+def train(engine: Any, batches: Tensor, targets: Tensor | None = None) -> list[float]:
+    """One optimizer step for every leading element of ``batches``; the losses the engine returned.
+
+    ``targets`` are the labels, if they are not the ids.
+    """
     losses = []
-    for step in batches:
-        for micro_batch in step:
-            ids = micro_batch[dist.get_rank()]
-            loss = engine(input_ids=ids, labels=ids)
+    for step, its_targets in zip(batches, batches if targets is None else targets, strict=True):
+        for micro_batch, labels in zip(step, its_targets, strict=True):
+            loss = engine(input_ids=micro_batch[dist.get_rank()], labels=labels[dist.get_rank()])
             loss = loss if isinstance(loss, Tensor) else loss.loss
             engine.backward(loss)
             engine.step()
@@ -69,7 +71,10 @@ class Case:
     Attributes:
         clip: gradient_clipping.
         poison: whether one sample of every step is NaN.
+        targetless: whether samples lack targets: two of the first step, all of the second, all of a rank in the third,
+            and one rank's first micro-batch in the fourth.
         zero: changed fields of zero_optimization.
+        settings: other fields of the DeepSpeed configuration.
         presence: other fields of the presence section.
         checkpointing: "reentrant", "non_reentrant" or None: of activations.
     """
@@ -82,7 +87,9 @@ class Case:
     optimizer: str = "sgd"
     clip: float = 0.0
     poison: bool = False
+    targetless: bool = False
     zero: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     checkpointing: str | None = None
     presence: dict[str, Any] = field(default_factory=dict)
 
@@ -97,6 +104,10 @@ def compare_with_reference(case: Case) -> dict[str, float]:
         batches[:, 0, 1, 2, 4] = 5
         for one in (model, reference_model):
             one.get_input_embeddings().weight.data[5] = float("nan")
+    labels = batches.clone()
+    if case.targetless:
+        labels[0, 0, 1, 2], labels[0, -1, 0, 1, 1:] = -100, -100  # a causal model's first label is no target
+        labels[1], labels[2, :, 1], labels[3, 0, 0] = -100, -100, -100
     reference = Reference(
         reference_model,
         optimizer_for(case.optimizer, reference_model.parameters()),
@@ -110,18 +121,31 @@ def compare_with_reference(case: Case) -> dict[str, float]:
         model.gradient_checkpointing_enable({"use_reentrant": case.checkpointing == "reentrant"})
     config = deepspeed_config(case.stage, accumulation_steps, gradient_clipping=case.clip)
     config["zero_optimization"] |= case.zero
+    config |= case.settings
     config["zero_force_ds_cpu_optimizer"] = False
     engine, *_ = presence_ds.initialize(
         model=model,
         config=config,
-        presence={"estimator": "exact", "schedule": {"switch_step": 2}, "strategy": case.strategy} | case.presence,
+        presence={
+            "preset": "paper",
+            "estimator": "exact",
+            "schedule": {"switch_step": 2},
+            "strategy": case.strategy,
+            **case.presence,
+        },
         optimizer=optimizer_for(case.optimizer, model.parameters()),
     )
     rank = dist.get_rank()
     worst = {"weights": 0.0, "scores": 0.0, "losses": 0.0, "norm": 0.0, "sum": 0.0}
-    for number, step in enumerate(batches, start=1):
-        train(engine, step[None])
-        expected = reference.step(number, step)
+    for number, (step, targets) in enumerate(zip(batches, labels, strict=True), start=1):
+        train(engine, step[None], targets[None])
+        expected = reference.step(number, step, targets)
+        without = int((targets[..., 1:] == -100).all(-1).sum())
+        assert engine.presence.statistics["samples_without_targets"] == without
+        assert engine.was_step_applied() == (expected is not None)
+        if expected is None:
+            assert not engine.presence.weights.any()
+            continue
         seen = engine.presence.weights
         everywhere = [torch.empty_like(seen) for _ in range(dist.get_world_size())]
         dist.all_gather(everywhere, seen)
@@ -130,6 +154,9 @@ def compare_with_reference(case: Case) -> dict[str, float]:
             "losses": (engine.presence.losses - expected["losses"][-1, rank]).nan_to_num(),
             "sum": torch.cat(everywhere).double().sum() - 1,
         }
+        if not case.poison:
+            mean = expected["losses"].nanmean()
+            worst["losses"] = max(worst["losses"], abs(engine.presence.statistics["loss"] - mean.item()))
         if engine.presence.scores is not None:  # there are none with signal loss
             differences["scores"] = (engine.presence.scores / expected["scores"][-1, rank] - 1).nan_to_num()
         if case.stage > 0:  # where DeepSpeed reports no norm
@@ -152,7 +179,7 @@ def compare_uniform_with_plain(stage: int, accumulation_steps: int, strategy: st
     """Largest parameter difference after four steps of plain DeepSpeed and of uniform weights."""
     batches = data(4, accumulation_steps)
     ends = []
-    for presence in (None, {"signal": "uniform", "strategy": strategy, "schedule": {"kind": "constant"}}):
+    for presence in (None, {"signal": "uniform", "strategy": strategy}):
         model = tiny_model("llama", tied=True)
         config = deepspeed_config(stage, accumulation_steps)
         optimizer = optimizer_for("sgd", model.parameters())

@@ -30,6 +30,7 @@ def test_the_same_to_the_bit_as_a_loop_written_by_hand(
         for logged, figures in zip(trainer.logs, loop.logs, strict=False):
             assert logged | figures == logged
             assert logged["loss"] == pytest.approx(figures["presence/loss"])
+        assert sum(logged.get("presence/samples_without_targets", 0) for logged in trainer.logs) > 0
         assert {"presence/si_mean", "presence/tau", "presence/source/2/mean_weight"} <= set(trainer.logs[0])
 
 
@@ -56,6 +57,22 @@ def test_resuming_evaluating_and_saving_are_the_trainers(two_ranks: Ranks, tmp_p
         assert logged[0] == logged[1]
         assert found["losses"][0] == pytest.approx(found["losses"][1], rel=1e-5)
         assert found["saved as trained"]
+
+
+def test_a_changed_configuration_is_told_or_refused(two_ranks: Ranks, tmp_path: Path) -> None:
+    """With running statistics, which are in the unit of the scores; the same configuration says nothing."""
+    found = two_ranks.run(training.changed, str(tmp_path))
+    assert sorted(found[0]["told"]) == [
+        "changed since the checkpoint: presence.near_duplicates: null -> 0.9",
+        "changed since the checkpoint: presence.schedule.switch_step: 3 -> 2",
+        "changed since the checkpoint: presence.schedule.tau_inverse: -1.0 -> -2.0",
+    ]
+    assert found[1]["told"] == []
+    for rank in found:
+        for name, message in rank["refused"].items():
+            assert message.startswith(f"presence.{name} is ")
+            assert "it cannot change with running statistics" in message
+        assert len(rank["refused"]) == 2
 
 
 REFUSALS = {

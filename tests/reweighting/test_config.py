@@ -10,7 +10,12 @@ NO_SWITCH = ScheduleConfig(switch_fraction=0.5)  # training_steps is missing
 
 
 def config(**fields: Any) -> ReweightingConfig:
-    return ReweightingConfig(**({"schedule": ScheduleConfig(kind="constant")} | fields))
+    return ReweightingConfig(**({"preset": "paper", "schedule": ScheduleConfig(kind="constant")} | fields))
+
+
+def clip(**fields: Any) -> dict[str, Any]:
+    """The default preset, and nothing but ``fields``."""
+    return {"preset": "clip", "schedule": ScheduleConfig()} | fields
 
 
 @pytest.mark.parametrize(
@@ -25,11 +30,26 @@ def config(**fields: Any) -> ReweightingConfig:
         ({"weighting": WeightingConfig(threshold=-0.1)}, r"p\.weighting\.threshold is -0\.1: .* 0 or more"),
         ({"weighting": WeightingConfig(kind="clip", quantile=0.0)}, r"p\.weighting\.quantile is 0\.0: .* above 0"),
         ({"weighting": WeightingConfig(quantile=1.5)}, r"p\.weighting\.quantile is 1\.5"),
-        ({"weighting": CLIP, "signal": "loss"}, r"p\.weighting\.kind is clip with signal loss.*: use signal self_inf"),
-        ({"weighting": CLIP, "signal": "leverage"}, r"p\.weighting\.kind is clip with signal leverage"),
+        ({"weighting": CLIP, "signal": "loss"}, r"p\.signal is loss with weighting kind clip.* or signal self_inf"),
+        ({"weighting": CLIP, "signal": "leverage"}, r"p\.signal is leverage with weighting kind clip.*kind softmax or"),
         ({"weighting": CLIP, "min_effective_share": 0.5}, r"p\.min_effective_share is 0\.5 with weighting kind clip"),
         ({"normalizer": "log_zscore", "signal": "alignment"}, r"p\.normalizer is log_zscore .*: use zscore or rank"),
+        ({"damping": 0.5}, r"p\.damping is 0\.5 with signal self_influence: it is for leverage alone"),
         ({"schedule": NO_SWITCH}, r"p\.schedule\.training_steps is not set"),
+        (
+            {"weighting": WeightingConfig(quantile=0.9)},
+            r"p\.weighting\.quantile is 0\.9 with preset paper.*\.kind clip",
+        ),
+        ({"weighting": WeightingConfig("softmax", threshold=1.0)}, r"p\.weighting\.threshold is 1\.0 .* saturating"),
+        ({"weighting": CLIP}, r"p\.schedule\.kind is constant with weighting kind clip.*kind softmax or saturating"),
+        (clip(weighting=WeightingConfig(threshold=1.0)), r"p\.weighting\.threshold is 1\.0 with preset clip"),
+        (clip(schedule=ScheduleConfig(tau_direct=2.0)), r"p\.schedule\.tau_direct is 2\.0 with preset clip, .*paper"),
+        (clip(schedule=ScheduleConfig(training_steps=9)), r"p\.schedule\.training_steps is 9 .*use p\.preset paper"),
+        (clip(normalizer="rank"), r"p\.normalizer is rank with preset clip, .*use p\.preset paper, or leave it out"),
+        (clip(min_effective_share=0.5), r"p\.min_effective_share is 0\.5 with preset clip, .*use p\.preset paper"),
+        (clip(signal="loss"), r"p\.signal is loss with preset clip, .*use p\.preset paper, or signal self_influence"),
+        (clip(signal="alignment"), r"p\.signal is alignment with preset clip, .*use p\.preset paper"),
+        (clip(signal="uniform", normalizer="rank"), r"p\.normalizer is rank with preset clip"),
     ],
 )
 def test_values_that_cannot_be_used_are_named(fields: dict[str, Any], message: str) -> None:
@@ -42,8 +62,13 @@ def test_values_that_cannot_be_used_are_named(fields: dict[str, Any], message: s
     "fields",
     [
         {},
-        {"weighting": CLIP, "schedule": NO_SWITCH},  # the schedule does not matter
-        {"weighting": CLIP, "signal": "uniform"},  # the baseline of such a recipe
+        clip(),
+        clip(signal="uniform"),  # the baseline of such a recipe
+        clip(weighting=WeightingConfig(quantile=0.9)),
+        clip(weighting=CLIP, near_duplicates=0.9),
+        {"preset": "clip", "weighting": WeightingConfig("saturating", threshold=1.0)},  # one field overrides it
+        {"weighting": CLIP, "schedule": ScheduleConfig()},
+        {"damping": 0.5, "signal": "uniform"},  # the baseline of a recipe with leverage
         {"normalizer": "rank", "signal": "alignment", "min_effective_share": 0.5, "near_duplicates": 1.0},
     ],
 )
@@ -70,4 +95,10 @@ def test_the_rest_can_be_had_with_running_statistics() -> None:
     for signal in ("self_influence", "loss"):
         for normalizer in ("zscore", "log_zscore"):
             check_running(config(signal=signal, normalizer=normalizer, near_duplicates=0.9), "p")
-    check_running(config(weighting=CLIP, normalizer="rank"), "p")  # clip has no normaliser
+    check_running(config(**clip()), "p")
+
+
+def test_a_preset_says_what_is_not_stated() -> None:
+    assert [ReweightingConfig().weighting_kind, ReweightingConfig("paper").weighting_kind] == ["clip", "softmax"]
+    for preset in ("clip", "paper"):
+        assert ReweightingConfig(preset, weighting=WeightingConfig("saturating")).weighting_kind == "saturating"

@@ -44,6 +44,7 @@ def random_batch(fields: dict[str, Any], count: int, seed: int) -> MicroBatch:
     signal = fields.get("signal")
     return MicroBatch(
         losses=torch.rand(count, generator=generator) + 3,
+        has_targets=torch.ones(count, dtype=torch.bool),
         sources=torch.randint(0, 3, (count,), generator=generator),
         scores=None if signal == "loss" else features.square().sum(1),
         alignment=features[:, 0] if signal == "alignment" else None,
@@ -96,6 +97,38 @@ def test_a_sample_that_is_not_finite_touches_no_other(fields: dict[str, Any], co
     assert torch.equal(result.local[kept], alone.local)
     assert (result.statistics["nonfinite_samples"], result.statistics["samples"]) == (1, 6)
     assert result.mean_term == pytest.approx(alone.mean_term * 5 / 6)
+
+
+@pytest.mark.parametrize("fields", EVERY_KIND, ids=str)
+def test_a_sample_without_targets_touches_no_other(fields: dict[str, Any]) -> None:
+    batch = random_batch(fields, 6, 0)
+    batch.has_targets[2] = False
+    batch.losses[2] = 0.0
+    result = finished_batch(fields, batch)
+    kept = torch.tensor([0, 1, 3, 4, 5])
+    alone = finished_batch(fields, take(batch, kept))
+    assert result.local[2] == result.terms[2] == 0
+    assert torch.equal(result.local[kept], alone.local)
+    figures = ("loss", "weighted_loss", "effective_sample_size", "max_weight", "si_mean", "si_min", "normalizer_mean")
+    for name in figures:
+        assert result.statistics.get(name) == pytest.approx(alone.statistics.get(name)), name
+    counts = [result.statistics[name] for name in ("samples", "nonfinite_samples", "samples_without_targets")]
+    assert counts == [6, 0, 1]
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_a_step_without_targets_leaves_no_trace(running: bool) -> None:
+    target, other = reweighting(running=running), reweighting(running=running)
+    without = torch.tensor([False, False])
+    result = finished(target, [0.0, math.nan], step=4, has_targets=without)
+    assert result.local.tolist() == [0, 0]
+    assert result.mean_term == 0
+    expected = {"step": 4, "samples": 2, "nonfinite_samples": 0, "samples_without_targets": 2}
+    assert result.statistics == expected
+    assert target.state_dict() == other.state_dict()
+    with pytest.raises(NonFiniteError, match="optimizer step 5: none of the 1 samples with targets"):
+        finished(target, [0.0, math.nan], step=5, has_targets=torch.tensor([False, True]))
+    assert torch.equal(finished(target, [1.0, 2.0, 5.0]).local, finished(other, [1.0, 2.0, 5.0]).local)
 
 
 def finished_batch(fields: dict[str, Any], batch: MicroBatch) -> StepWeights:
@@ -258,8 +291,9 @@ def test_a_signal_weighs_by_its_own_values() -> None:
         ({"signal": "alignment"}, batch.alignment),
         ({}, batch.scores),
     ):
-        given = MicroBatch(batch.losses, batch.sources, None if fields.get("signal") == "loss" else batch.scores,
-                           batch.alignment if fields.get("signal") == "alignment" else None)  # fmt: skip
+        scores = None if fields.get("signal") == "loss" else batch.scores
+        alignment = batch.alignment if fields.get("signal") == "alignment" else None
+        given = MicroBatch(batch.losses, batch.has_targets, batch.sources, scores, alignment)
         z = (values - values.mean()) / values.std(correction=0)
         torch.testing.assert_close(finished_batch(fields, given).local, torch.softmax(z, 0))
 

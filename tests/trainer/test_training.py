@@ -77,6 +77,7 @@ def test_weights_of_every_step_sum_to_one_over_both_ranks(quickstart: tuple[Path
     assert len({(row["step"], row["rank"], row["micro_step"], row["position"]) for row in rows}) == len(rows)
     assert all(total == pytest.approx(1.0, abs=1e-6) for total in sums.values())
     assert all(row["document_id"] for row in rows)
+    assert all(row["has_targets"] for row in rows)
 
 
 def test_what_rank_0_shows(quickstart: tuple[Path, str]) -> None:

@@ -19,6 +19,7 @@ from presence_ds.data.sources import SourceFile
 from presence_ds.data.streaming.config import StreamingConfig
 from presence_ds.data.streaming.documents import LaneDocuments, Share, Tally, deal, size_of
 from presence_ds.data.streaming.lane import Lane, SourceLane
+from presence_ds.data.tokenizer import document_start
 from presence_ds.errors import PresenceError
 
 
@@ -94,6 +95,7 @@ class Stream:
             "weights": self.weights,
             "streaming": {"lanes": self.streaming.lanes, "buffer_samples": self.streaming.buffer_samples},
             "packing": self.config.packing,
+            **({"tokens before a document": start} if (start := document_start(self.tokenizer)) else {}),
             "digest of the files": _digest([files, [_reading(asdict(source)) for source in self.config.sources]]),
             "digest of the tokenizer": _digest(sorted(self.tokenizer.get_vocab().items())),
             "digest of the validation texts": _digest(sorted(text.hex() for text in self.validation_texts)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from presence_ds.errors import CheckpointError
 from presence_ds.trainer.callbacks.anomalies import Anomalies
@@ -23,11 +23,16 @@ class Checkpoints(Callback):
     """
 
     def __init__(
-        self, config: CheckpointConfig, folder: Path, anomalies: Anomalies, warn: Callable[[str], None]
+        self,
+        config: CheckpointConfig,
+        folder: Path,
+        recipe: dict[str, Any],
+        anomalies: Anomalies,
+        warn: Callable[[str], None],
     ) -> None:
-        """``warn`` takes one line about a checkpoint that could not be written."""
+        """``recipe`` is kept in every checkpoint; ``warn`` takes one line about one that could not be written."""
         self._config = config
-        self._saver = Saver(config, folder)
+        self._saver = Saver(config, folder, recipe)
         self._anomalies = anomalies
         self._warn = warn
         self._busy_ranks: Callable[[], int] | None = None

@@ -64,13 +64,17 @@ class Console(Callback):
 def describe(metrics: Metrics) -> str:
     """The few figures of a step that a person watches."""
     if "loss" not in metrics:
-        return "no finite sample, the step was skipped"
+        return "no sample to learn from, the step was skipped"
     text = f"loss {metrics['loss']:.4f}"
     if "throughput(tokens/s)" in metrics:
         text += f"  {metrics['throughput(tokens/s)']:,.0f} tokens/s"
     if "mfu" in metrics:
         text += f"  {metrics['mfu']:.1%} MFU"
-    return text + f"  τ {metrics['tau']:.3g} ({metrics['stage']})"
+    if "tau" in metrics:
+        text += f"  τ {metrics['tau']:.3g} ({metrics['stage']})"
+    if "clip_level" in metrics:
+        text += f"  SI clipped at {metrics['clip_level']:.3g}"
+    return text
 
 
 def describe_validation(figures: dict[str, Any]) -> str:

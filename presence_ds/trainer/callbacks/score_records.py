@@ -40,6 +40,7 @@ SCHEMA = pa.schema(
         pa.field("loss", pa.float32(), nullable=False),
         pa.field("self_influence", pa.float32()),  # null with signal loss
         pa.field("weight", pa.float32(), nullable=False),  # over all ranks and micro-steps of a step they sum to 1
+        pa.field("has_targets", pa.bool_(), nullable=False),  # without, a sample is left out: its weight is 0
     ]
 )
 
@@ -53,7 +54,7 @@ class ScoreRecords(Callback):
         self._sources = pa.array(source_names, type=pa.string())
         self._neighbours = neighbours
         self._file = RecordFile(folder, neighbours.ranks) if neighbours.is_first else None
-        self._micro_steps: list[tuple[Batch, torch.Tensor, torch.Tensor | None]] = []
+        self._micro_steps: list[tuple[Batch, torch.Tensor, torch.Tensor | None, torch.Tensor]] = []
         self._batches: list[pa.RecordBatch] = []
         self._rows = 0
         self._first_step = self._last_step = 0  # of the rows
@@ -61,10 +62,11 @@ class ScoreRecords(Callback):
     def on_micro_step(self, trainer: Trainer, batch: Batch) -> None:
         presence = trainer.engine.presence
         assert presence.losses is not None
-        self._micro_steps.append((batch, presence.losses, presence.scores))
+        assert presence.has_targets is not None
+        self._micro_steps.append((batch, presence.losses, presence.scores, presence.has_targets))
 
     def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
-        batches, losses, scores = zip(*self._micro_steps, strict=True)
+        batches, losses, scores, have_targets = zip(*self._micro_steps, strict=True)
         self._micro_steps = []
         sizes = [len(batch["document_ids"]) for batch in batches]
         total = sum(sizes)
@@ -83,6 +85,7 @@ class ScoreRecords(Callback):
             torch.cat(losses).float().cpu().numpy(),
             pa.nulls(total, pa.float32()) if scores[0] is None else torch.cat(scores).float().cpu().numpy(),
             weights.float().cpu().numpy(),
+            torch.cat(have_targets).cpu().numpy(),
         ]
         self._batches.append(pa.record_batch(columns, schema=SCHEMA))
         self._first_step = self._first_step if self._rows else trainer.step

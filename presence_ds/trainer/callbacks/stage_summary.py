@@ -51,7 +51,7 @@ class StageSummary(Callback):
 
     def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
         statistics = trainer.engine.presence.statistics
-        if not statistics:  # a step without a finite sample, which fp16 skipped
+        if "loss" not in statistics:  # a step without a sample to learn from was skipped
             return
         self._stages.setdefault(statistics["stage"], StageSums()).add(statistics, trainer.source_names)
 

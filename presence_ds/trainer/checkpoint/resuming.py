@@ -25,6 +25,7 @@ from presence_ds.trainer.checkpoint.manifest import (
     read_manifest,
 )
 from presence_ds.trainer.checkpoint.random_state import load_random_state
+from presence_ds.trainer.checkpoint.settings import settings_of_the_recipe
 from presence_ds.trainer.checkpoint.universal import check_convertible, convert, load_universal
 from presence_ds.trainer.distributed import Ranks
 from presence_ds.trainer.run_directory import DAMAGED, UNFINISHED
@@ -167,13 +168,15 @@ def check_fits(trainer: Trainer, resume: Resume, field: str = "checkpoint") -> N
 def restore(trainer: Trainer, resume: Resume) -> None:
     """Bring the engine, the position in the data, the random states and the callbacks back to the checkpoint.
 
+    The settings of optimizer and learning rate are the recipe's.
     On another number of ranks everything but the random states is the same on all of them; these are drawn anew.
     """
     checkpoint, ranks = resume.path, trainer.ranks
-    if resume.resized:
-        _load_resized(trainer, checkpoint)
-    else:
-        trainer.engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
+    with settings_of_the_recipe(trainer.engine):
+        if resume.resized:
+            _load_resized(trainer, checkpoint)
+        else:
+            trainer.engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
     same_ranks = resume.manifest.world_size == ranks.world_size
     file = checkpoint / trainer_file(ranks.rank if same_ranks else 0)
     state = torch.load(file, map_location="cpu", weights_only=True)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import presence_ds
 from presence_ds.trainer.checkpoint.background import BackgroundWriter
@@ -50,8 +50,10 @@ class Begun:
 class Saver:
     """Writes checkpoints of one run into ``folder``, one at a time."""
 
-    def __init__(self, config: CheckpointConfig, folder: Path) -> None:
+    def __init__(self, config: CheckpointConfig, folder: Path, recipe: dict[str, Any]) -> None:
+        """``recipe``: what the run's recipe came to (`changed_recipe.recipe_values`)."""
         self._config = config
+        self._recipe = recipe
         self._folder = folder
         self._writer: CheckpointWriter | None = None
         self._begun: Begun | None = None
@@ -101,6 +103,7 @@ class Saver:
             parameters=parameter_shapes(trainer.engine.module),
             files={},
             versions={"presence_ds": presence_ds.__version__, "deepspeed": version("deepspeed")},
+            recipe=self._recipe,
         )
         self._begun = Begun(unfinished, final, manifest)
         return None

@@ -1,11 +1,13 @@
 """Runs on every rank of a pool: whole trainings without a launcher, and what they leave in a checkpoint."""
 
 import hashlib
+import io
 import json
 import resource
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,27 @@ def train(*arguments: str, more_callbacks: dict[str, Callback] | None = None) ->
     except PresenceError as error:
         return str(error)
     return None
+
+
+def train_and_look(*arguments: str) -> dict[str, Any]:
+    """`train`; the optimizer's settings after it, how far it moved the parameters, and what the run showed."""
+    seen: dict[str, Any] = {}
+
+    class Look(Callback):
+        def on_train_start(self, trainer: Trainer) -> None:
+            seen["start"] = full_parameters(trainer.engine)
+
+        def on_train_end(self, trainer: Trainer) -> None:
+            groups = trainer.engine.basic_optimizer.param_groups
+            seen["groups"] = [{k: v for k, v in group.items() if k != "params"} for group in groups]
+            seen["clipping"] = trainer.engine.optimizer.clip_grad
+            end = full_parameters(trainer.engine)
+            seen["moved"] = max((a - b).abs().max().item() for a, b in zip(seen.pop("start"), end, strict=True))
+
+    output = io.StringIO()
+    with redirect_stdout(output), redirect_stderr(output):
+        seen["error"] = train(*arguments, more_callbacks={"look": Look()})
+    return seen | {"output": output.getvalue(), "rank": pool_ranks().rank}
 
 
 def left_by(run_dir: Path, *, after: int = 0) -> dict[str, Any]:
