@@ -1,6 +1,7 @@
 """One rank of a training run, from a recipe to the summary."""
 
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from presence_ds.data import (
     prepare_corpus,
 )
 from presence_ds.data.corpus import TOKENIZER_FOLDER
+from presence_ds.data.corpus_lock import reading
 from presence_ds.data.objective import make_objective
 from presence_ds.data.prepared import prepared_folder
 from presence_ds.data.sources import find_files, is_remote
@@ -124,11 +126,12 @@ def train_on(
         transformers.logging.set_verbosity_error()  # rank 0 says it
     bf16_hardware = ranks.all(hardware_has_bf16())
     with ranks.agreement():
+        shared = reading(prepared_folder(recipe.data)) if recipe.data.prepared else nullcontext()
         plan = make_plan(recipe, recipe_file, world_size=ranks.world_size, bf16_hardware=bf16_hardware)
     for text in plan.warnings:
         warn(ranks, text)
     directory, resume = open_run_directory(recipe, recipe_file, resolved, ranks, lock)
-    with RankLog(directory.log(ranks.rank), redirected=not ranks.is_main):
+    with shared, RankLog(directory.log(ranks.rank), redirected=not ranks.is_main):
         try:
             if recipe.health.enabled:
                 health = check_health(ranks, recipe.health, partial(warn, ranks))
