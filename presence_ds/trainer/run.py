@@ -34,7 +34,7 @@ from presence_ds.data.prepared import prepared_folder
 from presence_ds.data.sources import find_files, is_remote
 from presence_ds.data.token_bytes import token_bytes
 from presence_ds.engine import PresenceConfig
-from presence_ds.errors import Stopped
+from presence_ds.errors import DataError, Stopped
 from presence_ds.reweighting.schedule import ScheduleConfig, TemperatureSchedule
 from presence_ds.trainer.building import build_model
 from presence_ds.trainer.callbacks.anomalies import Anomalies
@@ -342,7 +342,12 @@ def make_callbacks(
     evaluation = None
     if len(corpus.validation) > 0:
         validation = evaluation_loader(corpus.validation, recipe, ranks)
-        sizes = token_bytes(corpus.tokenizer) if recipe.data.objective.is_causal else None
+        sizes = None
+        if recipe.data.objective.is_causal:
+            try:
+                sizes = token_bytes(corpus.tokenizer)
+            except DataError as error:
+                warn(ranks, f"there are no bits per byte: {error}")
         callbacks["evaluation"] = evaluation = Evaluation(recipe.evaluation, validation, sizes)
     if ranks.is_main:
         callbacks["metrics_file"] = MetricsFile(directory.metrics)
