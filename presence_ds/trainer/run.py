@@ -1,6 +1,7 @@
 """One rank of a training run, from a recipe to the summary."""
 
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,13 @@ from presence_ds.data import (
     prepare_corpus,
 )
 from presence_ds.data.corpus import TOKENIZER_FOLDER
+from presence_ds.data.corpus_lock import reading
 from presence_ds.data.objective import make_objective
 from presence_ds.data.prepared import prepared_folder
 from presence_ds.data.sources import find_files, is_remote
 from presence_ds.data.token_bytes import token_bytes
 from presence_ds.engine import PresenceConfig
-from presence_ds.errors import Stopped
+from presence_ds.errors import DataError, Stopped
 from presence_ds.reweighting.schedule import ScheduleConfig, TemperatureSchedule
 from presence_ds.trainer.building import build_model
 from presence_ds.trainer.callbacks.anomalies import Anomalies
@@ -124,11 +126,12 @@ def train_on(
         transformers.logging.set_verbosity_error()  # rank 0 says it
     bf16_hardware = ranks.all(hardware_has_bf16())
     with ranks.agreement():
+        shared = reading(prepared_folder(recipe.data)) if recipe.data.prepared else nullcontext()
         plan = make_plan(recipe, recipe_file, world_size=ranks.world_size, bf16_hardware=bf16_hardware)
     for text in plan.warnings:
         warn(ranks, text)
     directory, resume = open_run_directory(recipe, recipe_file, resolved, ranks, lock)
-    with RankLog(directory.log(ranks.rank), redirected=not ranks.is_main):
+    with shared, RankLog(directory.log(ranks.rank), redirected=not ranks.is_main):
         try:
             if recipe.health.enabled:
                 health = check_health(ranks, recipe.health, partial(warn, ranks))
@@ -339,7 +342,12 @@ def make_callbacks(
     evaluation = None
     if len(corpus.validation) > 0:
         validation = evaluation_loader(corpus.validation, recipe, ranks)
-        sizes = token_bytes(corpus.tokenizer) if recipe.data.objective.is_causal else None
+        sizes = None
+        if recipe.data.objective.is_causal:
+            try:
+                sizes = token_bytes(corpus.tokenizer)
+            except DataError as error:
+                warn(ranks, f"there are no bits per byte: {error}")
         callbacks["evaluation"] = evaluation = Evaluation(recipe.evaluation, validation, sizes)
     if ranks.is_main:
         callbacks["metrics_file"] = MetricsFile(directory.metrics)
