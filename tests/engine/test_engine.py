@@ -103,6 +103,8 @@ REFUSALS = {
     "sequence parallel": "ConfigError: sequence_parallel_size is 2",
     "compiled": "ConfigError: module the model itself is compiled by torch.compile",
     "compiled later": "ConfigError: engine.compile is called with presence.strategy one_pass",
+    "encoder": "ConfigError: model BertLMHeadModel: logits of a position change with the tokens after it",
+    "encoder by samples": "ConfigError: model BertLMHeadModel: logits of a position change with the tokens after it",
     "compiled under ZeRO-3": "ConfigError: engine.compile is called with zero_optimization.stage 3",
     "experts": "AttributionError: module model.layers.0.mlp.experts (MixtralExperts) holds stacks of matrices",
     "one leaf": "ConfigError: ZeRO-3 treats modules of type LlamaDecoderLayer as one leaf",
