@@ -387,7 +387,7 @@ def setup_facts(recipe: Recipe, plan: Plan, trainer: Trainer, directory: RunDire
         "run directory": directory.path,
         "resolved recipe": directory.recipe,
         "model": f"{config.model_type}, {sum(parameters.values()):,} parameters, {engine.module.dtype}",
-        "attention": config._attn_implementation,
+        "attention": engine.module.config._attn_implementation,
         "compiled": recipe.model.compile_backend or "no",
         "tokens per step": f"{trainer.tokens_per_step:,} ({recipe.training.micro_batch_size} samples x "
         f"{engine.gradient_accumulation_steps()} micro-steps x {trainer.ranks.world_size} ranks)",
