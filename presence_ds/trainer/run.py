@@ -1,6 +1,5 @@
 """One rank of a training run, from a recipe to the summary."""
 
-import sys
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -45,7 +44,7 @@ from presence_ds.trainer.callbacks.evaluation import Evaluation
 from presence_ds.trainer.callbacks.metrics_file import MetricsFile
 from presence_ds.trainer.callbacks.reference import ReferenceStream
 from presence_ds.trainer.callbacks.requeues import Requeues
-from presence_ds.trainer.callbacks.score_records import ScoreRecords
+from presence_ds.trainer.callbacks.score_records import RANKS_PER_FILE, ScoreRecords
 from presence_ds.trainer.callbacks.stage_summary import StageSummary
 from presence_ds.trainer.callbacks.stopping import Stopping
 from presence_ds.trainer.callbacks.throughput import Throughput
@@ -61,7 +60,7 @@ from presence_ds.trainer.checkpoint import (
     stored_recipe,
 )
 from presence_ds.trainer.device import device_name, known_peak_tflops
-from presence_ds.trainer.distributed import Ranks
+from presence_ds.trainer.distributed import Neighbours, Ranks
 from presence_ds.trainer.estimate.flops import count_flops
 from presence_ds.trainer.failure import Failures
 from presence_ds.trainer.hang_watch import HangWatch, collective_timeout
@@ -71,7 +70,7 @@ from presence_ds.trainer.learning_rate import build_lr_scheduler
 from presence_ds.trainer.optimizer import build_optimizer
 from presence_ds.trainer.plan import Plan, make_plan
 from presence_ds.trainer.precision import hardware_has_bf16
-from presence_ds.trainer.rank_log import RankLog
+from presence_ds.trainer.rank_log import RankLog, print_warning
 from presence_ds.trainer.recipe import Recipe
 from presence_ds.trainer.run_directory import (
     RunDirectory,
@@ -183,7 +182,11 @@ def set_up(
     transformers.set_seed(recipe.training.seed + 1 + ranks.rank)  # dropout differs between ranks
 
     batches = training_batches(corpus, recipe, ranks)
-    callbacks = make_callbacks(recipe, resolved, values, corpus, directory, ranks, signals, console, throughput)
+    neighbours = ranks.neighbours(RANKS_PER_FILE)
+    with ranks.agreement():
+        callbacks = make_callbacks(
+            recipe, resolved, values, corpus, directory, ranks, neighbours, signals, console, throughput
+        )
     trainer = Trainer(
         engine,
         batches,
@@ -248,7 +251,7 @@ def write_recipe(directory: RunDirectory, resolved: dict[str, Any]) -> None:
 def warn(ranks: Ranks, text: str) -> None:
     """One line on standard error, from rank 0."""
     if ranks.is_main:
-        print(f"presence: warning: {text}", file=sys.stderr, flush=True)
+        print_warning(text)
 
 
 def load_corpus(recipe: Recipe, directory: RunDirectory, ranks: Ranks) -> Corpus:
@@ -326,6 +329,7 @@ def make_callbacks(
     corpus: Corpus,
     directory: RunDirectory,
     ranks: Ranks,
+    neighbours: Neighbours,
     signals: StopSignals,
     console: RichConsole,
     throughput: Throughput,
@@ -333,7 +337,7 @@ def make_callbacks(
     """The callbacks of this rank in the order they are called; the names are those in a checkpoint."""
     callbacks: dict[str, Callback] = {}
     if recipe.logging.score_records:
-        callbacks["score_records"] = ScoreRecords(directory.scores, ranks.rank, corpus.source_names)
+        callbacks["score_records"] = ScoreRecords(directory.scores, ranks.rank, neighbours, corpus.source_names)
     callbacks["throughput"] = throughput
     if (restarts := restart_count()) is not None:
         callbacks["requeues"] = Requeues(restarts)
