@@ -12,7 +12,7 @@ class MicroBatch:
 
     Attributes:
         losses: [b] float32 per-sample losses.
-        has_targets: [b] bool, whether the sample has a target token.
+        targets: [b] int64 numbers of target tokens, up to 2²⁴.
         sources: [b] int64 source ids, below 2²⁴.
         scores: [b] float32 raw self-influence; None with signal loss.
         alignment: [b] float32 inner product of the sample's gradient with the reference gradient, both projected; None
@@ -21,15 +21,15 @@ class MicroBatch:
     """
 
     losses: Tensor
-    has_targets: Tensor
+    targets: Tensor
     sources: Tensor
     scores: Tensor | None = None
     alignment: Tensor | None = None
     features: Tensor | None = None
 
     def rows(self) -> Tensor:
-        """[b, columns] float32, one row a sample: loss, whether there are targets, source, and what else it has."""
-        columns = [self.losses, self.has_targets, self.sources, self.scores, self.alignment]
+        """[b, columns] float32, one row a sample: loss, number of targets, source, and what else it has."""
+        columns = [self.losses, self.targets, self.sources, self.scores, self.alignment]
         narrow = torch.stack([column.float() for column in columns if column is not None], dim=1)
         return narrow if self.features is None else torch.cat([narrow, self.features.float()], dim=1)
 
@@ -40,7 +40,7 @@ class Samples:
 
     Attributes:
         losses: [N] float32, as in `MicroBatch`.
-        has_targets: [N] bool.
+        targets: [N] int64.
         sources: [N] int64.
         counted: [N] bool, whether the sample has targets and everything known of it is finite. If not its weight is 0,
             and it touches no other sample.
@@ -49,7 +49,7 @@ class Samples:
     """
 
     losses: Tensor
-    has_targets: Tensor
+    targets: Tensor
     sources: Tensor
     counted: Tensor
     scores: Tensor | None = None
@@ -61,12 +61,12 @@ class Samples:
         """From `MicroBatch.rows`; ``scored`` and ``aligned`` say whether there are scores and alignments in them."""
         narrow = 3 + scored + aligned
         columns = list(rows[:, :narrow].unbind(1))
-        has_targets = columns[1].bool()
+        targets = columns[1].long()
         return cls(
             losses=columns[0],
-            has_targets=has_targets,
+            targets=targets,
             sources=columns[2].long(),
-            counted=rows.isfinite().all(1) & has_targets,
+            counted=rows.isfinite().all(1) & (targets > 0),
             scores=columns[3] if scored else None,
             alignment=columns[-1] if aligned else None,
             features=rows[:, narrow:] if rows.shape[1] > narrow else None,
@@ -74,6 +74,11 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.losses)
+
+    @property
+    def has_targets(self) -> Tensor:
+        """Whether a sample has a target token, [N] bool."""
+        return self.targets > 0
 
     @property
     def nonfinite(self) -> int:
