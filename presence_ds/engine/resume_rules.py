@@ -41,7 +41,7 @@ CONDITIONS = {  # by values of the section presence, ``statistics`` being what i
 
 PRESENCE: Table = [
     (
-        "signal normalizer weighting.kind statistics",
+        "preset signal normalizer weighting.kind statistics",
         Rule("applied", "running statistics of another signal, normalizer or weight function begin anew"),
     ),
     (
@@ -92,16 +92,23 @@ def rules(table: Table) -> dict[str, Rule]:
     return {name: rule for names, rule in table for name in names.split()}
 
 
-def changes(table: Table, before: Mapping[str, Any], now: Mapping[str, Any], section: str = "") -> list[Change]:
+def changes(
+    table: Table,
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    section: str = "",
+    presence: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
+) -> list[Change]:
     """What is another value in ``now`` than in ``before``; fields that only one of them knows are left out.
 
     Args:
         before, now: plain values, nested as the fields are.
         section: put before every field's name.
+        presence: values of the section presence before and now, which conditions are about. None: they are those given.
     """
     known = rules(table)
     return [
-        Change(section + name, old, new, _in_force(_rule(known, name), before, now))
+        Change(section + name, old, new, _in_force(_rule(known, name), *(presence or (before, now))))
         for name, old, new in _differences(before, now, "")
     ]
 
@@ -123,8 +130,12 @@ def refuse(found: Sequence[Change], checkpoint: str, remedy: str) -> None:
 
 
 def plain_values(config: PresenceConfig, *, running: bool) -> dict[str, Any]:
-    """A configuration as values that JSON holds; ``running``: whether ``statistics`` comes to that."""
+    """A configuration as values that JSON holds; ``running``: whether ``statistics`` comes to that.
+
+    ``weighting.kind`` is what it comes to, too.
+    """
     values: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    values["weighting"]["kind"] = config.reweighting().weighting_kind
     return values | {"statistics": "running" if running else "batch"}
 
 

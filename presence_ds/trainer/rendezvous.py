@@ -1,4 +1,4 @@
-"""While ranks wait for each other to connect: what they wait for is said, and a signal ends a wait that lasts."""
+"""While ranks connect: where they are to meet is said if it takes long, and a signal ends a wait that lasts."""
 
 import os
 import select
@@ -9,12 +9,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from torch.distributed import DistError
+
 from presence_ds.errors import PresenceError
 from presence_ds.trainer.environment import environment_rank
 from presence_ds.trainer.stop_signals import StopSignals, stopped_in_setup
 
-NOTICE = 60.0  # seconds until rank 0 says what it waits for
-PATIENCE = 10.0  # seconds from a signal on in which the others may still come, so that all end in the same way
+NOTICE = 60.0  # seconds until rank 0 says so
+PATIENCE = 20.0  # seconds from a signal on in which the others may still come, so that all end in the same way
 
 
 @contextmanager
@@ -38,7 +40,7 @@ def rendezvous(signals: StopSignals | None) -> Iterator[None]:
     watch.start()
     try:
         yield
-    except RuntimeError as error:  # of torch.distributed
+    except DistError as error:
         raise PresenceError(f"{_place()}: {str(error).strip().splitlines()[0]}") from None
     finally:
         met.set()
@@ -67,5 +69,5 @@ def _watch(signals: StopSignals, reader: int, met: threading.Event) -> None:
 
 def _place() -> str:
     name = os.environ.get
-    others = int(name("WORLD_SIZE", "1")) - 1
-    return f"rank {environment_rank()} waits for {others} more at {name('MASTER_ADDR')}:{name('MASTER_PORT')}"
+    place = f"{name('MASTER_ADDR')}:{name('MASTER_PORT')}"
+    return f"rank {environment_rank()} of {name('WORLD_SIZE')} has not met the others yet, at {place}"

@@ -6,7 +6,8 @@ from typing import Any
 
 from presence_ds.engine import PresenceConfig
 
-ALWAYS = {"stage", "samples", "nonfinite_samples", "loss", "weighted_loss", "effective_sample_size", "max_weight"}
+COUNTS = {"samples", "nonfinite_samples", "samples_without_targets"}
+ALWAYS = COUNTS | {"stage", "loss", "weighted_loss", "effective_sample_size", "max_weight"}
 OF_SCORES = {"si_mean", "si_variance", "si_min", "si_max"}
 OF_SOURCES = {"samples", "mean_weight", "loss"}
 NOT_ALWAYS = {"clip_level", "switch_step"}  # no sample has a gradient; schedule auto has not decided

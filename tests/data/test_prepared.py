@@ -140,11 +140,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "foreign manifest": (MANIFEST, edit("fingerprint", "fingers"), "holds no prepared corpus"),
     "cut manifest": (MANIFEST, cut, "corpus.json is damaged"),
     "changed manifest": (MANIFEST, edit('"sequence_length": 48', '"sequence_length": 44'), "corpus.json is damaged"),
-    "other version": (
-        MANIFEST,
-        edit(f'"format_version": {FORMAT_VERSION}', '"format_version": 2'),
-        "another version of this package",
-    ),
+    "other version": (MANIFEST, edit(f'version": {FORMAT_VERSION}', 'version": 2'), "another version of this package"),
 }
 
 

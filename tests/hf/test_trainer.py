@@ -63,7 +63,7 @@ def test_a_changed_configuration_is_told_or_refused(two_ranks: Ranks, tmp_path: 
     """With running statistics, which are in the unit of the scores; the same configuration says nothing."""
     found = two_ranks.run(training.changed, str(tmp_path))
     assert sorted(found[0]["told"]) == [
-        "changed since the checkpoint: presence.damping: 1.0 -> 2.0",
+        "changed since the checkpoint: presence.near_duplicates: null -> 0.9",
         "changed since the checkpoint: presence.schedule.switch_step: 3 -> 2",
         "changed since the checkpoint: presence.schedule.tau_inverse: -1.0 -> -2.0",
     ]

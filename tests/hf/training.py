@@ -200,7 +200,7 @@ def changed(folder: str) -> dict[str, Any]:
     handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("presence_ds.hf.trainer").addHandler(handler)
     try:
-        other = PRESENCE | {"schedule": {"switch_step": 2, "tau_inverse": -2.0}, "damping": 2.0}
+        other = PRESENCE | {"schedule": {"switch_step": 2, "tau_inverse": -2.0}, "near_duplicates": 0.9}
         run(make_trainer(folder, settings(2), max_steps=3, presence=other), resume=f"{folder}/checkpoint-1")
         run(make_trainer(folder, settings(2), max_steps=3), resume=f"{folder}/checkpoint-1")
     finally:

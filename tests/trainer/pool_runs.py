@@ -32,6 +32,13 @@ class Incident(Callback):
         if trainer.step == self.step and self.rank in (None, dist.get_rank()):
             getattr(self, self.what)(trainer, metrics)
 
+    def on_micro_step(self, trainer: Any, batch: Any) -> None:
+        if self.what == "early_signal" and trainer.step == self.step - 1 and self.rank in (None, dist.get_rank()):
+            os.kill(os.getpid(), getattr(signal, self.argument))
+
+    def early_signal(self, trainer: Any, metrics: Any) -> None:
+        """It came after the first micro-step."""
+
     def signal(self, trainer: Any, metrics: Any) -> None:
         os.kill(os.getpid(), getattr(signal, self.argument))
 

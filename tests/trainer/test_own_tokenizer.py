@@ -60,7 +60,12 @@ def test_a_run_is_resumed_and_exported(
     two_ranks: Ranks, one_rank: Ranks, pretrained_recipe: Path, saved: Path, tmp_path: Path
 ) -> None:
     """With BOS before every document, a head that is drawn, and EOS trained although it is padding."""
-    more = ["--training.steps=4", "--evaluation.every_steps=4", "--health.enabled=false"]
+    more = [
+        "--data.tokenizer.add_bos=true",
+        "--training.steps=4",
+        "--evaluation.every_steps=4",
+        "--health.enabled=false",
+    ]
     whole = two_ranks.run(pool_runs.train, arguments(pretrained_recipe, tmp_path / "whole", *more))
     assert whole[0]["status"] == 0, whole[0]["message"]
     stopped = two_ranks.run(

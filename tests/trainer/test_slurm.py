@@ -116,7 +116,7 @@ def test_a_rank_that_waits_for_the_others_says_so_and_ends(
         text=True,
     )
     assert rank.stderr is not None
-    waits = f"rank 0 waits for 1 more at 127.0.0.1:{place['MASTER_PORT']}"
+    waits = f"rank 0 of 2 has not met the others yet, at 127.0.0.1:{place['MASTER_PORT']}"
     assert any(line == f"presence: {waits}\n" for line in rank.stderr)  # says it, and goes on to wait
     rank.send_signal(number)
     began = time.monotonic()

@@ -30,8 +30,8 @@ RECIPE: Table = [
         ("prepared tokenizer.path", SAME_SAMPLES),
         (
             "validation_fraction objective.kind objective.noise_density objective.mean_span_length sequence_length "
-            "packing tokenizer.vocab_size tokenizer.eos_token streaming.lanes streaming.buffer_samples "
-            "streaming.tokenizer_megabytes noise.share noise.name max_document_megabytes seed",
+            "packing tokenizer.vocab_size tokenizer.eos_token tokenizer.add_bos streaming.lanes "
+            "streaming.buffer_samples streaming.tokenizer_megabytes noise.share noise.name max_document_megabytes seed",
             ORDER,
         ),
         ("max_bad_share on_bad_file", Rule("applied", "to what is read from now on")),
@@ -42,13 +42,13 @@ RECIPE: Table = [
     *of(
         "model",
         ("config", Rule("refused", "the model is the checkpoint's")),
-        ("path from_scratch", Rule("none", "the weights are the checkpoint's")),
+        ("path from_scratch differing_weights", Rule("none", "the weights are the checkpoint's")),
         ("trust_remote_code attention activation_checkpointing compile", APPLIED),
     ),
     *of("presence", *PRESENCE),
     *of(
         "reference",
-        ("sources", Rule("refused", "the position in the reference stream depends on it")),
+        ("sources", Rule("refused", "the position in the reference stream depends on it", ("signal alignment",))),
         ("every_steps", APPLIED),
     ),
     *of(
