@@ -110,6 +110,11 @@ class Presence:
         self._compiled: Forward | None = None
 
     @property
+    def targets(self) -> int:
+        """Target tokens of the last finished optimizer step, over all ranks and micro-steps; 0 before the first."""
+        return self._reweighting.targets
+
+    @property
     def scored(self) -> list[str]:
         """Name of every parameter that enters the self-influence."""
         return [] if self._influence is None else list(self._influence.selected.values())
@@ -143,16 +148,16 @@ class Presence:
         """
         states = random_states() if self.deferred else None
         losses, scores, features, make_loss = self._score(forward, args, batch, scale)
-        has_targets = self._loss.has_targets(batch["labels"])
-        self.losses, self.scores, self.has_targets = losses, scores, has_targets
-        self._collect(losses, has_targets, scores, features, sources)
+        targets = self._loss.num_targets(batch["labels"])
+        self.losses, self.scores, self.has_targets = losses, scores, targets > 0
+        self._collect(losses, targets, scores, features, sources)
         finite = losses.isfinite() if scores is None else losses.isfinite() & scores.isfinite()
-        if may_overflow and (losses.isfinite() & has_targets & ~finite).any():
+        if may_overflow and (losses.isfinite() & self.has_targets & ~finite).any():
             self._overflowed = True
         result = self._finish(step, may_overflow) if last else None
         if states is not None:
             self._waiting.append(Waiting(args, batch, states, finite))
-            counted = finite & has_targets
+            counted = finite & self.has_targets
             weights = counted if result is None else result.terms[-len(losses) :].to(finite.device) * counted
             return mean_loss(losses, weights.to(losses.dtype)), 1.0
         weights, divisor = self._weigh(step, last, result)
@@ -239,7 +244,7 @@ class Presence:
     def _collect(
         self,
         losses: Tensor,
-        has_targets: Tensor,
+        targets: Tensor,
         scores: Tensor | None,
         features: Tensor | None,
         sources: Tensor | None,
@@ -255,7 +260,7 @@ class Presence:
         alignment = None if self._reference is None or features is None else self._reference.align(features)
         if not self._reweighting.needs_features:
             features = None
-        self._reweighting.collect(MicroBatch(losses, has_targets, sources, scores, alignment, features))
+        self._reweighting.collect(MicroBatch(losses, targets, sources, scores, alignment, features))
 
     def _finish(self, step: int, may_overflow: bool) -> StepWeights | None:
         """The step's weights; None if fp16 overflowed in every sample, so that the step is going to be skipped."""

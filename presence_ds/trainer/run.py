@@ -186,6 +186,7 @@ def set_up(
         total_steps=recipe.training.steps,
         log_every_steps=recipe.logging.every_steps,
         tokens_per_step=plan.tokens_per_step,
+        text_tokens=plan.text_tokens,
         source_names=corpus.source_names,
     )
     if resume is not None:

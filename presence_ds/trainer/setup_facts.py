@@ -25,8 +25,9 @@ def setup_facts(recipe: Recipe, plan: Plan, trainer: Trainer, directory: RunDire
         "model": f"{config.model_type}, {sum(parameters.values()):,} parameters, {engine.module.dtype}",
         "attention": engine.module.config._attn_implementation,
         "compiled": recipe.model.compile_backend or "no",
-        "tokens per step": f"{trainer.tokens_per_step:,} ({recipe.training.micro_batch_size} samples x "
-        f"{engine.gradient_accumulation_steps()} micro-steps x {trainer.ranks.world_size} ranks)",
+        "tokens per step": ("at most " if plan.padded else "") + f"{trainer.tokens_per_step:,} "
+        f"({recipe.training.micro_batch_size} samples x {engine.gradient_accumulation_steps()} micro-steps x "
+        f"{trainer.ranks.world_size} ranks)",
         "steps": f"{trainer.step} done of {trainer.total_steps}",
         "DeepSpeed": f"ZeRO-{plan.zero_stage} on {get_accelerator().device_name()}",
         "optimizer": f"{type(engine.basic_optimizer).__name__}, lr {recipe.optimizer.lr:g}, {recipe.lr_schedule.kind}",
