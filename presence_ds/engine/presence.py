@@ -19,7 +19,7 @@ from presence_ds.engine.two_pass import Waiting, random_states
 from presence_ds.engine.weighted_pass import mean_loss, weighted_mean_loss
 from presence_ds.errors import ConfigError, NonFiniteError
 from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
-from presence_ds.reweighting import MicroBatch, Reweighting, StepWeights
+from presence_ds.reweighting import MicroBatch, Reweighting, StepWeights, check_comparable
 
 Forward = Callable[..., Any]
 
@@ -67,6 +67,8 @@ class Presence:
             AttributionError: one_pass cannot train a module of the model.
         """
         running = config.uses_running_statistics(accumulation_steps)
+        samples = dist.get_world_size(group) * accumulation_steps * micro_batch_size
+        check_comparable(config.reweighting(), samples, config.projection_dim**2, "presence")
         self.config = config
         self.deferred = config.strategy == "two_pass"
         self.scores: Tensor | None = None

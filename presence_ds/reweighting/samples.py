@@ -28,10 +28,15 @@ class MicroBatch:
     features: Tensor | None = None
 
     def rows(self) -> Tensor:
-        """[b, columns] float32, one row a sample: loss, whether there are targets, source, and what else it has."""
-        columns = [self.losses, self.has_targets, self.sources, self.scores, self.alignment]
-        narrow = torch.stack([column.float() for column in columns if column is not None], dim=1)
-        return narrow if self.features is None else torch.cat([narrow, self.features.float()], dim=1)
+        """[b, columns] float32, one row a sample: loss, whether there are targets, source, score and alignment.
+
+        Features are no part of it; where they are not finite the loss is NaN, so that all ranks know.
+        """
+        losses = self.losses
+        if self.features is not None:
+            losses = losses.masked_fill(~self.features.isfinite().all(1), torch.nan)
+        columns = [losses, self.has_targets, self.sources, self.scores, self.alignment]
+        return torch.stack([column.float() for column in columns if column is not None], dim=1)
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,6 @@ class Samples:
         counted: [N] bool, whether the sample has targets and everything known of it is finite. If not its weight is 0,
             and it touches no other sample.
         scores, alignment: [N] float32 or None.
-        features: [N, m] float32 or None.
     """
 
     losses: Tensor
@@ -54,13 +58,11 @@ class Samples:
     counted: Tensor
     scores: Tensor | None = None
     alignment: Tensor | None = None
-    features: Tensor | None = None
 
     @classmethod
     def of_rows(cls, rows: Tensor, *, scored: bool, aligned: bool) -> "Samples":
         """From `MicroBatch.rows`; ``scored`` and ``aligned`` say whether there are scores and alignments in them."""
-        narrow = 3 + scored + aligned
-        columns = list(rows[:, :narrow].unbind(1))
+        columns = list(rows.unbind(1))
         has_targets = columns[1].bool()
         return cls(
             losses=columns[0],
@@ -69,7 +71,6 @@ class Samples:
             counted=rows.isfinite().all(1) & has_targets,
             scores=columns[3] if scored else None,
             alignment=columns[-1] if aligned else None,
-            features=rows[:, narrow:] if rows.shape[1] > narrow else None,
         )
 
     def __len__(self) -> int:

@@ -1,6 +1,7 @@
 """The training loop. Everything optional is a callback."""
 
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, Protocol
 
@@ -31,9 +32,12 @@ class Batches(Protocol):
     def __next__(self) -> Batch: ...
 
     def state_dict(self) -> dict[str, Any]:
-        """What any number of ranks needs to go on; called on every rank at once."""
+        """What this rank needs to go on."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def divide(self, states: Iterator[dict[str, Any]], ranks: int) -> list[dict[str, Any]]:
+        """What each of ``ranks`` ranks needs to go on, out of the states of those that there were."""
 
 
 class Trainer:
@@ -61,7 +65,7 @@ class Trainer:
         self.step = 0
         self.waited = 0.0  # seconds in which this rank has waited for batches
         self.stop: Stopped | None = None  # set by a callback, on every rank alike: the run ends after this step
-        self._batches = batches
+        self.batches = batches
         self._callbacks = callbacks
         self._log_every_steps = log_every_steps
 
@@ -128,12 +132,15 @@ class Trainer:
     def _train_step(self) -> Metrics:
         """One optimizer step: as many micro-steps as DeepSpeed accumulates."""
         learning_rate = self.engine.get_lr()[0]
-        for _ in range(self.engine.gradient_accumulation_steps()):
+        micro_steps = self.engine.gradient_accumulation_steps()
+        for number in range(1, micro_steps + 1):
             asked = time.perf_counter()
-            batch = next(self._batches)
+            batch = next(self.batches)
             self.waited += time.perf_counter() - asked
             source_ids = batch["source_ids"].to(self.engine.device, non_blocking=True)
             loss = self.engine(**self.model_inputs(batch), source_ids=source_ids)
+            if number == micro_steps:
+                self.notify("on_last_backward")
             self.engine.backward(loss)
             self.engine.step()
             self.notify("on_micro_step", batch)
@@ -158,10 +165,10 @@ class Trainer:
 
     def _source_metrics(self) -> Metrics:
         """What takes a loop over the sources, for the steps that are logged."""
-        metrics: Metrics = {"epoch": self._batches.epoch}
+        metrics: Metrics = {"epoch": self.batches.epoch}
         for source_id, source in self.engine.presence.statistics.get("sources", {}).items():
             metrics |= {f"source/{self.source_names[source_id]}/{name}": value for name, value in source.items()}
-        epochs = self._batches.source_epochs
+        epochs = self.batches.source_epochs
         if len(epochs) > 1:
             metrics |= {f"source/{name}/epoch": value for name, value in epochs.items()}
         return metrics
@@ -170,14 +177,14 @@ class Trainer:
         """This rank's position in the run and in the data, and the callbacks' states."""
         return {
             "step": self.step,
-            "batches": self._batches.state_dict(),
+            "batches": self.batches.state_dict(),
             "callbacks": {name: callback.state_dict() for name, callback in self._callbacks.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave; callbacks that were off then start empty."""
         self.step = state["step"]
-        self._batches.load_state_dict(state["batches"])
+        self.batches.load_state_dict(state["batches"])
         for name, callback in self._callbacks.items():
             callback.load_state_dict(state["callbacks"].get(name, callback.state_dict()))
 
