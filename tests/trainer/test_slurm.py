@@ -125,7 +125,7 @@ def test_a_rank_that_waits_for_the_others_says_so_and_ends(
     began = time.monotonic()
     assert rank.wait() == 75
     limit.cancel()
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
     assert rank.stderr.read().endswith(f"presence: {STOPPED.format(number.name)}; {waits}\n")
 
 
