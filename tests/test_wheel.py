@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import site
 import subprocess
 import sys
@@ -12,25 +11,10 @@ import pytest
 
 from presence_ds import cli
 from tests.trainer.conftest import ROOT
+from tests.wheel import build_wheel
 
 TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
 TINY |= {"num_key_value_heads": 2, "max_position_embeddings": 64}
-
-
-def build_wheel(folder: Path) -> Path:
-    """A wheel of the package, built from a copy: setuptools leaves files in the folder that it builds."""
-    source = folder / "source"
-    source.mkdir()
-    for name in ("presence_ds", "recipes", "ds_configs", "slurm"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignored)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    (source / "slurm" / "site.sh").write_text("# of whoever builds it\n")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*command, "--wheel-dir", folder, source], check=True, capture_output=True)
-    (wheel,) = folder.glob("*.whl")
-    return wheel
 
 
 class Installed:

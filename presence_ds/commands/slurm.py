@@ -74,6 +74,7 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
         raise ConfigError(f"nodes is {parsed.nodes}: it must be at least 1")
     site = read_site(parsed.site)
     per_node = site.gpus_per_node or CPU_RANKS
+
     from presence_ds.trainer.checkpoint import submitted_changes
     from presence_ds.trainer.plan import make_plan
 

@@ -92,16 +92,23 @@ def rules(table: Table) -> dict[str, Rule]:
     return {name: rule for names, rule in table for name in names.split()}
 
 
-def changes(table: Table, before: Mapping[str, Any], now: Mapping[str, Any], section: str = "") -> list[Change]:
+def changes(
+    table: Table,
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    section: str = "",
+    presence: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
+) -> list[Change]:
     """What is another value in ``now`` than in ``before``; fields that only one of them knows are left out.
 
     Args:
         before, now: plain values, nested as the fields are.
         section: put before every field's name.
+        presence: values of the section presence before and now, which conditions are about. None: they are those given.
     """
     known = rules(table)
     return [
-        Change(section + name, old, new, _in_force(_rule(known, name), before, now))
+        Change(section + name, old, new, _in_force(_rule(known, name), *(presence or (before, now))))
         for name, old, new in _differences(before, now, "")
     ]
 

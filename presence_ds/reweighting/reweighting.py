@@ -10,15 +10,13 @@ from torch import Tensor
 from presence_ds.errors import NonFiniteError
 from presence_ds.reweighting.config import ReweightingConfig
 from presence_ds.reweighting.effective_size import tau_with_floor
-from presence_ds.reweighting.gram import gram, near_duplicate_share
+from presence_ds.reweighting.gather import gather_rows
+from presence_ds.reweighting.gram import Gradients
 from presence_ds.reweighting.samples import MicroBatch, Samples
 from presence_ds.reweighting.schedule import TemperatureSchedule
 from presence_ds.reweighting.signal import signal_values
 from presence_ds.reweighting.statistics import count, describe
 from presence_ds.reweighting.weighting import Running, build_weighting
-
-# One collective into one tensor, however many ranks there are; newer releases of torch warn of its older name.
-_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,8 @@ class Reweighting:
     """Turns scores into weights, micro-batch by micro-batch.
 
     Every rank gathers the same rows and computes on them alike, so weights and statistics agree on all ranks to
-    the bit. There is one collective per optimizer step (and one more in the first, with running statistics).
+    the bit. There is one collective per optimizer step (and one more in the first, with running statistics); signal
+    leverage and near-duplicates have their own (`presence_ds.reweighting.gram`).
     """
 
     def __init__(self, config: ReweightingConfig, *, running: bool, group: dist.ProcessGroup | None) -> None:
@@ -63,8 +62,10 @@ class Reweighting:
         self._complete = not running
         self._running: Running | None = self._weighting.running() if running else None
         self._group = group
+        self.targets = 0  # of the step finished last, over all ranks
         self._figures: Any = None  # that the step in progress is weighed by
         self._rows: list[Tensor] = []  # of every micro-batch so far
+        self._features: list[Tensor] = []
 
     @property
     def needs_features(self) -> bool:
@@ -74,6 +75,8 @@ class Reweighting:
     def collect(self, batch: MicroBatch) -> None:
         """Take in the next micro-batch of the step in progress; all have the same size on every rank."""
         self._rows.append(batch.rows())
+        if batch.features is not None:
+            self._features.append(batch.features.float())
 
     def provisional(self, step: int) -> Tensor:
         """Unnormalised weights u of the micro-batch collected last, before its step is complete: [b] float64, host.
@@ -102,11 +105,14 @@ class Reweighting:
                 forgotten.
         """
         samples = self._gather()
+        self.targets = int(samples.targets.sum())
         if not samples.counted.any():
             return self._without_samples(samples, step)
         kept = samples.only_counted()
-        products = gram(kept.features) if kept.features is not None else None
-        values = self._values(kept, products)
+        gradients = None
+        if self._features:
+            gradients = Gradients(torch.cat(self._features), samples.counted, self._group)
+        values = self._values(kept, gradients)
         fitted = self._weighting.fit(values)
         if self._figures is None and self._running is not None:
             self._figures = self._running.current
@@ -127,8 +133,8 @@ class Reweighting:
         else:
             statistics["stage"] = "constant"
         statistics |= describe(samples, terms / total) | self._weighting.describe(figures)
-        if self._config.near_duplicates is not None and products is not None:
-            statistics["near_duplicate_share"] = near_duplicate_share(products, self._config.near_duplicates)
+        if self._config.near_duplicates is not None and gradients is not None:
+            statistics["near_duplicate_share"] = gradients.near_duplicate_share(self._config.near_duplicates)
         if self._schedule is not None:
             self._schedule.observe(step, statistics["loss"])
             if self._schedule.finds_switch and self._schedule.switch_step is not None:
@@ -186,15 +192,15 @@ class Reweighting:
         return f"{config.signal} {config.normalizer if config.has_temperature else config.weighting_kind}"
 
     def _forget_step(self) -> None:
-        self._rows, self._figures = [], None
+        self._rows, self._features, self._figures = [], [], None
 
     def _scheduled(self, step: int) -> float:
         if self._schedule is None or self._config.signal == "uniform":
             return 0.0
         return self._schedule.tau(step)
 
-    def _values(self, samples: Samples, products: Tensor | None) -> Tensor:
-        return signal_values(self._config.signal, samples, products, self._config.damping)
+    def _values(self, samples: Samples, gradients: Gradients | None) -> Tensor:
+        return signal_values(self._config.signal, samples, gradients, self._config.damping)
 
     def _samples(self, rows: Tensor) -> Samples:
         signal = self._config.signal
@@ -202,8 +208,4 @@ class Reweighting:
 
     def _gather(self) -> Samples:
         """The samples so far of every rank, ordered by rank, then as seen; on the host, which synchronises once."""
-        local = torch.cat(self._rows)
-        ranks = dist.get_world_size(self._group)
-        every = local.new_empty(ranks * local.shape[0], local.shape[1])
-        _all_gather(every, local, group=self._group)
-        return self._samples(every.cpu())
+        return self._samples(gather_rows(torch.cat(self._rows), self._group).cpu())

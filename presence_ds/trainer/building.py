@@ -7,7 +7,7 @@ import torch
 from transformers import PretrainedConfig
 
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.model import first_line, model_class
+from presence_ds.trainer.model import first_line, model_class, text_config
 from presence_ds.trainer.model_config import ModelConfig
 from presence_ds.trainer.pretrained import load_pretrained
 from presence_ds.trainer.vocabulary import train_padding
@@ -32,9 +32,21 @@ def build_model(config: PretrainedConfig, model: ModelConfig) -> torch.nn.Module
         except (OSError, ValueError, ImportError) as error:
             raise ConfigError(f"model: {first_line(error)}") from None
     train_padding(built, config, is_random=not model.is_pretrained)
+    _freeze_other_parts(built)
     if model.activation_checkpointing:
         built.gradient_checkpointing_enable({"use_reentrant": False})
     return built
+
+
+def _freeze_other_parts(model: Any) -> None:
+    """Leave out of training what text does not go through, such as a vision tower: weight decay alone would move it."""
+    if text_config(model.config) is model.config:
+        return
+    parts = (model.get_decoder(), model.get_input_embeddings(), model.get_output_embeddings())
+    of_text = {id(parameter) for part in parts if part is not None for parameter in part.parameters()}
+    for parameter in model.parameters():
+        if id(parameter) not in of_text:
+            parameter.requires_grad_(False)
 
 
 def try_to_build(config: PretrainedConfig, model: ModelConfig, field: str = "model") -> torch.nn.Module | None:
@@ -64,6 +76,7 @@ def build_empty_model(config: PretrainedConfig, model: ModelConfig, dtype: torch
             )
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"model: {first_line(error)}") from None
+    _freeze_other_parts(built)
     if model.activation_checkpointing:
         built.gradient_checkpointing_enable({"use_reentrant": False})
     return built.train()

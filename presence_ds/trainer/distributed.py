@@ -5,16 +5,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import deepspeed
 import torch
 import torch.distributed as dist
 from deepspeed.constants import default_pg_timeout
 
-from presence_ds.errors import HealthError, PresenceError
+from presence_ds.errors import ConfigError, HealthError, PresenceError
 from presence_ds.trainer.environment import cores_per_rank, local_size
 from presence_ds.trainer.extensions import clear_stale_locks, operator_folder
+from presence_ds.trainer.rank_log import print_warning
 from presence_ds.trainer.rendezvous import rendezvous
 from presence_ds.trainer.shared_memory import clear_stale_buffers
 from presence_ds.trainer.stop_signals import StopSignals
@@ -56,11 +57,17 @@ class Ranks:
         """True on global rank 0, the only one that writes shared files and prints."""
         return self.rank == 0
 
+    def warn(self, text: str) -> None:
+        """One line of warning on the job's standard error, from rank 0."""
+        if self.is_main:
+            print_warning(text)
+
     @contextmanager
     def agreement(self) -> Iterator[None]:
         """Run a block without collectives on every rank; if it fails on any, the same error is raised on all.
 
-        Also a barrier that waits as long as `CONTROL_TIMEOUT`.
+        A file that cannot be read or written, as on a full disk, is such an error. Also a barrier that waits as long as
+        `CONTROL_TIMEOUT`.
         """
         error: PresenceError | None = None
         try:
@@ -68,6 +75,8 @@ class Ranks:
                 yield
         except PresenceError as raised:
             error = raised
+        except OSError as raised:  # one without a name comes from a write to a file of the run
+            error = ConfigError(f"{raised.filename or 'run_dir'}: {raised.strerror or raised}")
         errors: list[PresenceError | None] = [None] * self.world_size
         try:
             with self._signals.leaving() if self._signals is not None else nullcontext():
@@ -92,6 +101,26 @@ class Ranks:
         values = [value] * self.world_size
         dist.all_gather_object(values, value, group=self._control)
         return values
+
+    def collect(self, value: T) -> list[T] | None:
+        """Every rank's ``value`` (any picklable object), by rank, on rank 0; None on the others."""
+        return collect(value, 0, self._control)
+
+    def scatter(self, values: list[T] | None) -> T:
+        """Of rank 0's ``values`` (any picklable objects), one for each rank, this rank's."""
+        box: list[Any] = [None]
+        dist.scatter_object_list(box, values, src=0, group=self._control)
+        found: T = box[0]
+        return found
+
+    def neighbours(self, size: int) -> "Neighbours":
+        """The up to ``size`` ranks that this one is among when all are counted off; called on every rank at once."""
+        firsts = range(0, self.world_size, size)
+        members = [list(range(first, min(first + size, self.world_size))) for first in firsts]
+        if len(members) == 1:
+            return Neighbours(members[0], self.rank, self._control)
+        groups = [dist.new_group(of, backend="gloo", timeout=CONTROL_TIMEOUT) for of in members]
+        return Neighbours(members[self.rank // size], self.rank, groups[self.rank // size])
 
     def broadcast(self, value: T) -> T:
         """Rank 0's ``value`` on every rank (any picklable object)."""
@@ -143,3 +172,28 @@ class Ranks:
         """
         if kind is None or (issubclass(kind, PresenceError) and not issubclass(kind, HealthError)):
             dist.destroy_process_group()
+
+
+class Neighbours:
+    """Some of the ranks, the first of which collects what they have.
+
+    Attributes:
+        ranks: which they are.
+        is_first: whether this rank is the first of them.
+    """
+
+    def __init__(self, ranks: list[int], rank: int, group: dist.ProcessGroup) -> None:
+        self.ranks = ranks
+        self.is_first = rank == ranks[0]
+        self._group = group
+
+    def collect(self, value: T) -> list[T] | None:
+        """``value`` (any picklable object) of each of them, on the first one; None on the others."""
+        return collect(value, self.ranks[0], self._group)
+
+
+def collect(value: T, to: int, group: dist.ProcessGroup) -> list[T] | None:
+    """Every ``value`` of the ranks of ``group``, on rank ``to``; None on the others."""
+    values: list[T] | None = [value] * dist.get_world_size(group) if dist.get_rank() == to else None
+    dist.gather_object(value, values, dst=to, group=group)
+    return values

@@ -13,7 +13,7 @@ from typing import NoReturn
 from presence_ds.errors import FAILED, HealthError, PresenceError, Stopped
 from presence_ds.trainer.distributed import Ranks, local_size
 from presence_ds.trainer.messages import Message, Messages
-from presence_ds.trainer.rank_log import print_error, write_traceback
+from presence_ds.trainer.rank_log import print_error, print_line, write_traceback
 from presence_ds.trainer.supervisor import SUPERVISED
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -99,7 +99,7 @@ class Failures:
         line = " ".join(str(error).split())
         if isinstance(error, Stopped):  # every rank, and all leave now
             if self._rank == 0:
-                print(f"presence: {error}", file=sys.stderr, flush=True)
+                print_line(f"presence: {error}")
             self._messages.close()
         elif self._rank == 0:
             print_error(line)

@@ -4,7 +4,7 @@ import os
 import re
 import socket
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from tempfile import NamedTemporaryFile
 from typing import NoReturn
 
@@ -58,10 +58,9 @@ def launch(arguments: list[str], requested: int | None, signals: list[int], step
             command.append(f"--master_port={free_port()}")
         command += ["--no_local_rank", "--module", "presence_ds.train", *arguments]
         place = "" if step is None else f" on node {step.node} of {step.nodes}, {socket.gethostname()}"
-        print(
-            f"starting {processes} ranks{place}; the first start in an environment compiles an operator of DeepSpeed",
-            flush=True,
-        )
+        line = f"starting {processes} ranks{place}; the first start in an environment compiles an operator of DeepSpeed"
+        with suppress(OSError):  # a job's log may lie on a full disk
+            os.write(1, f"{line}\n".encode())
         status = supervise(command, processes, signals)
     sys.exit(status)
 

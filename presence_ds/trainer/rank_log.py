@@ -76,8 +76,18 @@ class _LossyFile(io.FileIO):
 
 def print_error(message: str) -> None:
     """One line of error on the job's standard error, from any rank."""
+    print_line(f"presence: error: {message}")
+
+
+def print_warning(message: str) -> None:
+    """One line of warning there."""
+    print_line(f"presence: warning: {message}")
+
+
+def print_line(line: str) -> None:
+    """One line there, if there is room for it."""
     with suppress(OSError):
-        os.write(_job_stderr, f"presence: error: {message}\n".encode(errors="backslashreplace"))
+        os.write(_job_stderr, f"{line}\n".encode(errors="backslashreplace"))
 
 
 def write_traceback(error: BaseException) -> str:

@@ -14,7 +14,8 @@ class WandbConfig:
         entity: User or team. null: the key's default.
         group: Group of runs that belong together. null: none.
         name: Display name. null: the name of the run directory.
-        mode: auto is online, or offline when there is no key or no network (`wandb sync` sends such a run later).
+        mode: auto is what WANDB_MODE says, or else online, or offline when there is no key or no network (`wandb sync`
+            sends such a run later).
     """
 
     enabled: bool = False

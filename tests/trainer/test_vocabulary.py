@@ -114,6 +114,8 @@ def test_text_section_of_a_configuration(config: dict[str, Any]) -> None:
     built = build_model(found, model)
     assert gradient_of(built, 3).norm() > 0
     assert text_config(built.config).vocab_size == 128
+    for name, parameter in built.named_parameters():  # weight decay would move what text does not go through
+        assert parameter.requires_grad == ("vision" not in name and "multi_modal" not in name)
 
 
 @pytest.mark.parametrize(

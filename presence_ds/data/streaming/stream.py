@@ -142,7 +142,7 @@ class RankSamples(IterableDataset[LaneSample | PresenceError]):
 
     def has_lane(self, number: int) -> bool:
         """Whether some of the rank's positions are on the lane."""
-        return (number - self.rank) % math.gcd(self.world_size, self.stream.streaming.lanes) == 0
+        return has_lane(number, self.stream.streaming.lanes, self.rank, self.world_size)
 
     def __iter__(self) -> Iterator[LaneSample | PresenceError]:
         """Samples; an error is yielded, as a worker that raises it would hide it in a traceback, and ends them."""
@@ -160,3 +160,8 @@ class RankSamples(IterableDataset[LaneSample | PresenceError]):
                 yield LaneSample(number, source_id, sample, lanes[number].state())
         except PresenceError as error:
             yield error
+
+
+def has_lane(number: int, lanes: int, rank: int, world_size: int) -> bool:
+    """Whether some of the positions of ``rank`` are on lane ``number`` of ``lanes``."""
+    return (number - rank) % math.gcd(world_size, lanes) == 0

@@ -12,7 +12,7 @@ from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.checkpoint import CheckpointConfig, Saver
 
 if TYPE_CHECKING:
-    from presence_ds.trainer.trainer import Metrics, Trainer
+    from presence_ds.trainer.trainer import Trainer
 
 
 class Checkpoints(Callback):
@@ -39,8 +39,8 @@ class Checkpoints(Callback):
         self._due = False
         self._problem: str | None = None
 
-    def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
-        if self._saver.unfinished_step is not None:  # the answer is on its way while the step is written down
+    def on_last_backward(self, trainer: Trainer) -> None:
+        if self._saver.unfinished_step is not None:  # no step waits for the answer
             self._busy_ranks = trainer.ranks.largest(int(self._saver.busy))
 
     def on_step_end(self, trainer: Trainer) -> None:

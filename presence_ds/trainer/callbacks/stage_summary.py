@@ -15,6 +15,7 @@ from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.evaluation import Evaluation
 from presence_ds.trainer.callbacks.metrics_file import json_value
 from presence_ds.trainer.callbacks.throughput import Throughput
+from presence_ds.trainer.rank_log import print_warning
 from presence_ds.trainer.run_directory import write_json
 
 if TYPE_CHECKING:
@@ -63,12 +64,15 @@ class StageSummary(Callback):
             "tokens": trainer.tokens,
             "validation_loss": validation.get("validation/loss"),
             "validation": validation,
-            "tokens_per_second": self._throughput.tokens_per_second(trainer.tokens_per_step),
+            "tokens_per_second": self._throughput.tokens_per_second,
             "anomalies": self._anomalies.counts,
             "stages": {name: stage_means(stage) for name, stage in self.state_dict()["stages"].items()},
         }
         if trainer.ranks.is_main:
-            write_json(self._path, summary)
+            try:
+                write_json(self._path, summary)
+            except OSError as error:
+                print_warning(f"{self._path} cannot be written ({error.strerror}); presence train writes it later")
             self._show(summary)
 
 

@@ -35,8 +35,13 @@ if TYPE_CHECKING:
 
 NETWORK_TIMEOUT = 5.0  # seconds
 INIT_TIMEOUT = 60.0  # seconds
-FINISH_TIMEOUT = 60.0  # seconds that the end of a run waits for the upload; `wandb sync` sends the rest
-CLOSE_TIMEOUT = 90.0  # seconds that the end of a run waits for wandb altogether
+FINISH_TIMEOUT = 45.0  # seconds that the end of a run waits for the upload; `wandb sync` sends the rest
+CLOSE_TIMEOUT = 60.0  # seconds that the end of a run waits for wandb altogether
+STATED_MODES: dict[str, Literal["offline", "disabled"]] = {  # values of WANDB_MODE
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}
 MOST_WAITING = 10_000  # logged lines that wandb may be behind
 
 
@@ -105,7 +110,11 @@ class WandbRun(Callback):
             _tear_down()
 
     def _write(self) -> None:
-        offline = self._mode() == "offline"
+        mode = self._mode()
+        if mode == "disabled":
+            self._warn("wandb is off for this run: WANDB_MODE is disabled")
+            return
+        offline = mode == "offline"
         run = self._start(offline)
         folder = Path(run.dir).parent
         last = max(run.starting_step - 1, int(run.summary.get("step") or 0))  # that wandb has; 0 of a new run
@@ -157,11 +166,14 @@ class WandbRun(Callback):
         run.define_metric("*", step_metric="step")
         return run
 
-    def _mode(self) -> Literal["online", "offline"]:
+    def _mode(self) -> Literal["online", "offline", "disabled"]:
         import wandb
 
         if self._config.mode != "auto":
             return self._config.mode
+        stated = STATED_MODES.get(os.environ.get("WANDB_MODE", ""))
+        if stated is not None:
+            return stated
         if not wandb.login(prompt=False, verify=False):
             return "offline"
         return "online" if _answers(wandb.setup().settings.base_url) else "offline"

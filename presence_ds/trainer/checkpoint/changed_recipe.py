@@ -103,8 +103,8 @@ def recipe_changes(
     if before is None:
         warn(f"checkpoint {checkpoint} does not say with what recipe it was written: settings cannot be compared")
         return []
-    method = presence_changes(before.get("presence", {}), now["presence"])
+    method = before.get("presence", {}), now["presence"]
     rest = {name: value for name, value in before.items() if name != "presence"}
-    found = [*changes(RECIPE, rest, now), *method]
+    found = [*changes(RECIPE, rest, now, presence=method), *presence_changes(*method)]
     refuse(found, str(checkpoint), "start anew in a new run_dir")
     return found

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -180,6 +180,8 @@ def restore(trainer: Trainer, resume: Resume) -> None:
     same_ranks = resume.manifest.world_size == ranks.world_size
     file = checkpoint / trainer_file(ranks.rank if same_ranks else 0)
     state = torch.load(file, map_location="cpu", weights_only=True)
+    if not same_ranks:
+        state["trainer"]["batches"] = _divided_batches(trainer, checkpoint, resume.manifest.world_size)
     trainer.load_state_dict(state["trainer"])
     if same_ranks:
         load_random_state(state["random"])
@@ -188,9 +190,29 @@ def restore(trainer: Trainer, resume: Resume) -> None:
         transformers.set_seed(int.from_bytes(seed[:4], "big"))
 
 
+def _divided_batches(trainer: Trainer, checkpoint: Path, before: int) -> dict[str, Any]:
+    """This rank's position in the data, out of those of the ``before`` ranks that wrote the checkpoint."""
+
+    def states() -> Iterator[dict[str, Any]]:
+        for rank in range(before):
+            state = torch.load(checkpoint / trainer_file(rank), map_location="cpu", weights_only=True)
+            yield state["trainer"]["batches"]
+
+    ranks = trainer.ranks
+    divided = None
+    with ranks.agreement():
+        if ranks.is_main:
+            divided = trainer.batches.divide(states(), ranks.world_size)
+    return ranks.scatter(divided)
+
+
 def _load_resized(trainer: Trainer, checkpoint: Path) -> None:
     ranks = trainer.ranks
-    folder = Path(ranks.broadcast(tempfile.mkdtemp(prefix=UNFINISHED, dir=checkpoint.parent) if ranks.is_main else ""))
+    name = ""
+    with ranks.agreement():
+        if ranks.is_main:
+            name = tempfile.mkdtemp(prefix=UNFINISHED, dir=checkpoint.parent)
+    folder = Path(ranks.broadcast(name))
     try:
         with ranks.agreement():
             if ranks.is_main:

@@ -258,3 +258,16 @@ def test_signals_to_every_process_of_a_job_do_not_end_it(starts: Starts) -> None
     starts.end()
     assert starts.lines == []
     assert starts.history() == starts.expected()
+
+
+@pytest.mark.parametrize(("stated", "files"), [("disabled", 0), ("offline", 1), ("dryrun", 1)])
+def test_wandb_mode_decides_where_the_recipe_leaves_it_open(
+    starts: Starts, server: Server, monkeypatch: pytest.MonkeyPatch, stated: str, files: int
+) -> None:
+    """There is a key and a server that answers, which is otherwise enough to go online."""
+    monkeypatch.setenv("WANDB_MODE", stated)
+    starts.begin(0, WandbConfig(enabled=True))
+    starts.log(1, 2)
+    starts.end()
+    assert len(starts.files()) == files
+    assert ["WANDB_MODE is disabled" in line for line in starts.lines] == ([True] if stated == "disabled" else [])

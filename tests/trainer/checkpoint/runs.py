@@ -16,6 +16,8 @@ import torch
 from presence_ds.commands.recipe_arguments import read_recipe, resolved_recipe
 from presence_ds.commands.train import make_parser
 from presence_ds.errors import PresenceError
+from presence_ds.trainer import run
+from presence_ds.trainer.callbacks import score_records
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.checkpoint import Checkpoints
 from presence_ds.trainer.callbacks.throughput import TIMINGS
@@ -159,6 +161,30 @@ def _with_limit(on_step_end: Callable[..., None]) -> Callable[..., None]:
     return limited
 
 
+def fill(disk: Path, leave: int) -> None:
+    """Leave that many bytes free."""
+    (disk / "ballast").unlink(missing_ok=True)
+    (disk / "ballast").write_bytes(bytes(shutil.disk_usage(disk).free - leave))
+
+
+class FullDisk(Callback):
+    """A disk that is full from the end of a step on, until the end of another."""
+
+    def __init__(self, disk: Path, full_step: int, freed_step: int | None) -> None:
+        self.disk, self.full_step, self.freed_step = disk, full_step, freed_step
+
+    def on_step(self, trainer: Any, metrics: Any) -> None:
+        if trainer.ranks.is_main and trainer.step == self.full_step:
+            fill(self.disk, 0)
+        if trainer.ranks.is_main and trainer.step == self.freed_step:
+            (self.disk / "ballast").unlink()
+
+
+def train_on_full_disk(disk: Path, full_step: int, freed_step: int | None, *arguments: str) -> str | None:
+    """`train` with a `FullDisk`."""
+    return train(*arguments, more_callbacks={"disk": FullDisk(disk, full_step, freed_step)})
+
+
 class SlowDisk(Callback):
     """A disk that takes two optimizer steps for a checkpoint, and a look at the run after one of them.
 
@@ -245,3 +271,8 @@ def whole_tensors(checkpoint: Path, work: Path) -> dict[str, Any]:
         tensor = value["param"] if isinstance(value, dict) else value
         found[f"{file.parent.name}/{file.name}"] = (list(tensor.shape), tensor.flatten().tolist())
     return found
+
+
+def share_score_files(ranks: int, rows: int) -> None:
+    """From now on as many ranks share a file of score records, and collect them when each has as many rows."""
+    run.RANKS_PER_FILE, score_records.ROWS_KEPT = ranks, rows

@@ -102,7 +102,7 @@ def test_what_is_kept_of_earlier_steps_decides_for_some_fields(values: Callable[
     """Without running statistics, alignment or schedule auto nothing is kept that they would be wrong for."""
     off = {"presence.statistics": "batch", "presence.signal": "self_influence", "presence.schedule.kind": "linear"}
     fields = {name: "x" for name, rule in rules(RECIPE).items() if rule.where}
-    assert len(fields) == 11
+    assert len(fields) == 12
     found = recipe_changes(Path("step"), values(**off), values(**off, **fields), warnings_are_errors)
     assert {change.field for change in found} == set(fields)
 
@@ -134,6 +134,7 @@ CHANGED = {
     "training.steps": 5,
     "training.gradient_clipping": 0.25,
     "logging.every_steps": 2,
+    "presence.schedule.tau_inverse": -2.0,
 }
 NEW = [part for name, value in CHANGED.items() for part in (f"--{name}", json.dumps(value).strip('"'))]
 
@@ -161,6 +162,7 @@ def test_changed_settings_are_those_of_the_resumed_run(
     lines = read_metrics(run_dir)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
     assert [line["learning_rate"] for line in lines[3:]] == [1e-30, 1e-30]
+    assert [line["tau"] for line in lines[3:]] == [-2.0, -2.0]
     manifest = json.loads((run_dir / "checkpoints" / "step_00000005" / "manifest.json").read_text())
     assert manifest["recipe"]["optimizer"]["lr"] == 1e-30
     assert yaml.safe_load((run_dir / "recipe.yaml").read_text())["optimizer"]["lr"] == 1e-30
@@ -184,6 +186,16 @@ def test_a_refusal_comes_before_anything_is_read_or_changed(
     assert error is not None
     assert error.startswith(message)
     assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_can_go_on_with_another_signal_or_momentum(train: Train, tmp_path: Path) -> None:
+    """Where nothing is kept that they would be wrong for: a reference is observed at once, SGD begins a momentum."""
+    sgd = ["--presence.strategy", "two_pass", "--optimizer.kind", "sgd", "--training.steps"]
+    assert train(tmp_path / "run", *sgd, "2", ranks=1, stage=1) is None
+    other = ["--presence.signal", "alignment", "--reference.sources", '["lines"]', "--optimizer.momentum", "0.9"]
+    assert train(tmp_path / "run", *sgd, "4", *other, ranks=1, stage=1) is None
+    assert train(tmp_path / "run", *sgd, "5", "--presence.projection_dim", "8", ranks=1, stage=1) is None
+    assert [line["step"] for line in read_metrics(tmp_path / "run")] == [1, 2, 3, 4, 5]
 
 
 def test_checkpoints_without_a_recipe_are_compared_with_their_run_directory(
