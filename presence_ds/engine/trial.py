@@ -9,6 +9,7 @@ from torch import nn
 from presence_ds.capture import check_attribution
 from presence_ds.engine.batch import is_encoder_decoder
 from presence_ds.engine.causality import check_causality
+from presence_ds.engine.two_pass import at_random_states, random_states
 
 if TYPE_CHECKING:
     from presence_ds.engine.engine import PresenceEngine
@@ -19,12 +20,12 @@ SAMPLES, POSITIONS = 3, 7
 def try_out(engine: "PresenceEngine") -> None:
     """Run and score the model on a few random tokens.
 
-    It tells whether the model sees what it is to predict, and what cannot be attributed to samples and has to be left
-    out of the scores. A model without an embedding to take the size of the
+    It tells whether the model sees what it is to predict, which terms of its own it adds to the loss, and what cannot
+    be attributed to samples and has to be left out of the scores. A model without an embedding to take the size of the
     vocabulary from is not tried.
 
     Raises:
-        ConfigError: the model is not causal.
+        ConfigError: the model is not causal, or its loss is none that can be weighted.
         AttributionError: there is a module that nothing attributes, and strategy one_pass cannot train it.
     """
     presence, vocabulary = engine.presence, _vocabulary(engine.module)
@@ -33,10 +34,19 @@ def try_out(engine: "PresenceEngine") -> None:
     encoder_decoder = is_encoder_decoder(engine.module)
     ids = torch.randint(vocabulary, (SAMPLES, POSITIONS), generator=torch.Generator().manual_seed(0)).to(engine.device)
     inputs = {"input_ids": ids} | ({"decoder_input_ids": ids} if encoder_decoder else {})
+    before = random_states()
+
+    @torch.no_grad()
+    def run(**inputs: Any) -> Any:
+        with at_random_states(before):
+            return engine(**inputs)
+
     was_training = engine.module.training
     try:
+        engine.train()
+        presence.look_for_own_terms(run, inputs)
         engine.eval()  # no dropout, and no activation checkpointing, which can hide uses of a parameter
-        check_causality(engine, engine.module, vocabulary, engine.device, encoder_decoder=encoder_decoder)
+        check_causality(run, engine.module, vocabulary, engine.device, encoder_decoder=encoder_decoder)
         if presence.scorer is not None:
             _try_scorer(engine, inputs | {"labels": ids}, vocabulary, encoder_decoder=encoder_decoder)
     finally:

@@ -62,6 +62,7 @@ class Reweighting:
         self._complete = not running
         self._running: Running | None = self._weighting.running() if running else None
         self._group = group
+        self.targets = 0  # of the step finished last, over all ranks
         self._figures: Any = None  # that the step in progress is weighed by
         self._rows: list[Tensor] = []  # of every micro-batch so far
         self._features: list[Tensor] = []
@@ -104,6 +105,7 @@ class Reweighting:
                 forgotten.
         """
         samples = self._gather()
+        self.targets = int(samples.targets.sum())
         if not samples.counted.any():
             return self._without_samples(samples, step)
         kept = samples.only_counted()

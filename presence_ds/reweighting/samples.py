@@ -12,7 +12,7 @@ class MicroBatch:
 
     Attributes:
         losses: [b] float32 per-sample losses.
-        has_targets: [b] bool, whether the sample has a target token.
+        targets: [b] int64 numbers of target tokens, up to 2²⁴.
         sources: [b] int64 source ids, below 2²⁴.
         scores: [b] float32 raw self-influence; None with signal loss.
         alignment: [b] float32 inner product of the sample's gradient with the reference gradient, both projected; None
@@ -21,21 +21,21 @@ class MicroBatch:
     """
 
     losses: Tensor
-    has_targets: Tensor
+    targets: Tensor
     sources: Tensor
     scores: Tensor | None = None
     alignment: Tensor | None = None
     features: Tensor | None = None
 
     def rows(self) -> Tensor:
-        """[b, columns] float32, one row a sample: loss, whether there are targets, source, score and alignment.
+        """[b, columns] float32, one row a sample: loss, number of targets, source, score and alignment.
 
         Features are no part of it; where they are not finite the loss is NaN, so that all ranks know.
         """
         losses = self.losses
         if self.features is not None:
             losses = losses.masked_fill(~self.features.isfinite().all(1), torch.nan)
-        columns = [losses, self.has_targets, self.sources, self.scores, self.alignment]
+        columns = [losses, self.targets, self.sources, self.scores, self.alignment]
         return torch.stack([column.float() for column in columns if column is not None], dim=1)
 
 
@@ -45,7 +45,7 @@ class Samples:
 
     Attributes:
         losses: [N] float32, as in `MicroBatch`.
-        has_targets: [N] bool.
+        targets: [N] int64.
         sources: [N] int64.
         counted: [N] bool, whether the sample has targets and everything known of it is finite. If not its weight is 0,
             and it touches no other sample.
@@ -53,7 +53,7 @@ class Samples:
     """
 
     losses: Tensor
-    has_targets: Tensor
+    targets: Tensor
     sources: Tensor
     counted: Tensor
     scores: Tensor | None = None
@@ -63,18 +63,23 @@ class Samples:
     def of_rows(cls, rows: Tensor, *, scored: bool, aligned: bool) -> "Samples":
         """From `MicroBatch.rows`; ``scored`` and ``aligned`` say whether there are scores and alignments in them."""
         columns = list(rows.unbind(1))
-        has_targets = columns[1].bool()
+        targets = columns[1].long()
         return cls(
             losses=columns[0],
-            has_targets=has_targets,
+            targets=targets,
             sources=columns[2].long(),
-            counted=rows.isfinite().all(1) & has_targets,
+            counted=rows.isfinite().all(1) & (targets > 0),
             scores=columns[3] if scored else None,
             alignment=columns[-1] if aligned else None,
         )
 
     def __len__(self) -> int:
         return len(self.losses)
+
+    @property
+    def has_targets(self) -> Tensor:
+        """Whether a sample has a target token, [N] bool."""
+        return self.targets > 0
 
     @property
     def nonfinite(self) -> int:

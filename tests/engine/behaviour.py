@@ -51,12 +51,17 @@ def the_model_stays_plain(stage: int) -> dict[str, Any]:
         expected_generated = plain.generate(ids, max_new_tokens=3, do_sample=False, pad_token_id=0)
     engine.train()
     names = list(engine.module_state_dict())
+    cached: list[bool | None] = []
+    model.transformer.register_forward_pre_hook(
+        lambda module, args, inputs: cached.append(inputs.get("use_cache")), with_kwargs=True
+    )
     train(engine, data(1, 1))
     return {
         "engine.module is the model": engine.module is model,
         "loss": torch.allclose(output.loss, expected.loss, atol=1e-6),
         "logits": torch.allclose(output.logits, expected.logits, atol=1e-5),
         "generate": torch.equal(generated, expected_generated),
+        "no keys and values are kept in training": cached == [False] and model.config.use_cache,
         "names": names == list(plain.state_dict()),
         "forward set by the user stays": forward_set_by_the_user(),
         "no forward left behind": not any("forward" in module.__dict__ for module in engine.module.modules()),

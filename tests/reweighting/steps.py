@@ -31,7 +31,7 @@ def micro_batch(scores: Any, **columns: Any) -> MicroBatch:
     values = torch.as_tensor(scores, dtype=torch.float32)
     alike = {
         "losses": torch.ones_like(values),
-        "has_targets": torch.ones(len(values), dtype=torch.bool),
+        "targets": torch.ones(len(values), dtype=torch.int64),
         "sources": torch.zeros(len(values), dtype=torch.int64),
     }
     return MicroBatch(**(alike | {"scores": values} | columns))
