@@ -6,13 +6,17 @@ BIN := $(VENV)/bin
 export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/$(VENV)/torch_extensions
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: quickstart test test-slurm slurm-packages lint format install install-dev clean
+.PHONY: quickstart test test-pythons test-slurm slurm-packages lint format install install-dev clean
 
 quickstart: install
 	$(BIN)/presence train recipes/quickstart.yaml $(ARGS)
 
 test: install-dev
-	$(BIN)/python -m pytest --ignore=tests/slurm $(ARGS)
+	$(BIN)/python -m pytest --ignore=tests/slurm --ignore=tests/pythons $(ARGS)
+
+# What needs no torch, out of a wheel, on every Python from 3.10 on that this machine has.
+test-pythons: install-dev
+	$(BIN)/python -m pytest tests/pythons $(ARGS)
 
 # The templates on a real Slurm on this machine; ARGS="-m 'not long'" is the short form.
 test-slurm: install-dev slurm-packages

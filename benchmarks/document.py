@@ -20,8 +20,8 @@ def write_section(document: Path | None, name: str, text: str) -> None:
         print(text, flush=True)
         return
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    before, found, rest = document.read_text().partition(begin)
+    before, found, rest = document.read_text(encoding="utf-8").partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):
         raise ValueError(f"{document} has no lines {begin} and {end}: add them where the tables belong")
-    document.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
+    document.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")

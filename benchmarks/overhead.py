@@ -76,7 +76,7 @@ def matrix(results: Path, document: Path | None = None, steps: int | None = None
         document: Markdown file to put the tables into. null: print them.
         steps: Measured steps of each variant, where they shall be fewer or more than planned.
     """
-    known = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    known = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
     planned = gpu_matrix() if torch.cuda.is_available() else cpu_matrix()
     measured = []
     for setting, variants, memory in planned:
@@ -86,7 +86,7 @@ def matrix(results: Path, document: Path | None = None, steps: int | None = None
         row = next(same, None)
         if row is None:
             row = measure(setting, variants, memory)
-            with results.open("a") as stream:
+            with results.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(row) + "\n")
         measured.append(row)
     write_section(document, "overhead", report(measured))

@@ -38,7 +38,7 @@ def run_module(module: str, options: dict[str, Any], ranks: int, environment: di
         command = [sys.executable, "-m", module, "--result", str(result)]
         for name, value in options.items():
             command += [f"--{name}", json.dumps(value)]
-        with log.open("w") as stream:
+        with log.open("w", encoding="utf-8") as stream:
             processes = [
                 subprocess.Popen(
                     command,
@@ -55,6 +55,7 @@ def run_module(module: str, options: dict[str, Any], ranks: int, environment: di
                 for process in processes:
                     process.kill()
         if any(failed):
-            raise RuntimeError(f"{' '.join(command)} failed:\n{log.read_text()[-3000:]}")
-        found: dict[str, Any] = json.loads(result.read_text())
+            said = log.read_text(encoding="utf-8")[-3000:]
+            raise RuntimeError(f"{' '.join(command)} failed:\n{said}")
+        found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
         return found

@@ -116,13 +116,13 @@ def matrix(results: Path, document: Path | None = None) -> None:
         results: JSON lines; every measured setting is added to it, and settings that are there are not measured again.
         document: Markdown file to put the table into. null: print it.
     """
-    known = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    known = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
     rows = []
     for setting in settings():
         row = next((row for row in known if row["setting"] == setting.as_dict()), None)
         if row is None:
             row = measure(setting, [name for name in TRAINERS if name != "uniform"])
-            with results.open("a") as stream:
+            with results.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(row) + "\n")
         rows.append(row)
     write_section(document, "trainer", report(rows))

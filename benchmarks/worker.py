@@ -54,7 +54,7 @@ def work(setting: Setting, variants: list[str], result: Path) -> None:
     parameters = sum(parameter.numel() for parameter in setting.model().parameters())
     if dist.get_rank() == 0:
         found_here = {"parameters": parameters, "seconds": seconds, "memory_mib": round(peak), "scores": scores}
-        result.write_text(json.dumps(found_here))
+        result.write_text(json.dumps(found_here), encoding="utf-8")
     dist.barrier()
 
 
@@ -71,7 +71,7 @@ def _timed(step: Step, ids: torch.Tensor) -> tuple[float, Any]:
 
 def _resident_mib(field: str) -> float:
     # not getrusage: its maximum is inherited from the process that started this one
-    return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0]) / 2**10
+    return int(Path("/proc/self/status").read_text(encoding="utf-8").split(f"{field}:")[1].split()[0]) / 2**10
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ DEEPSPEED = {
     "train_micro_batch_size_per_gpu": "auto",
     "gradient_accumulation_steps": "auto",
     "gradient_clipping": "auto",
-    "presence": {"schedule": {"switch_fraction": 0.25}},  # optional; every field has a default
+    "presence": {"preset": "paper", "schedule": {"switch_fraction": 0.25}},  # optional; every field has a default
 }
 
 

@@ -1,5 +1,6 @@
 """The command line: ``presence COMMAND ...``, each command in a file of `presence_ds.commands`."""
 
+import io
 import os
 import signal
 import sys
@@ -7,13 +8,13 @@ import time
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from presence_ds.commands import estimate, export, prepare, slurm, train
+from presence_ds.commands import estimate, export, new, prepare, slurm, train
 from presence_ds.commands.command import Command
-from presence_ds.errors import ConfigError, HealthError, PresenceError, Stopped
-from presence_ds.trainer.distributed import environment_rank
-from presence_ds.trainer.launcher import set_environment_defaults
+from presence_ds.errors import ConfigError, PresenceError
+from presence_ds.trainer.environment import environment_rank, set_environment_defaults
 
 COMMANDS: dict[str, Command] = {
+    "new": new,
     "train": train,
     "slurm": slurm,
     "prepare": prepare,
@@ -24,16 +25,11 @@ GRACE = 20.0  # seconds
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command; bad input ends in a line on standard error and exit status 1, an early stop in one and its own."""
-    set_environment_defaults()
+    """Run a command; bad input ends in a line on standard error and exit status 1."""
     try:
+        use_utf8()
+        set_environment_defaults()
         run(sys.argv[1:] if arguments is None else arguments)
-    except Stopped as stopped:  # on every rank
-        if environment_rank() == 0:
-            print(f"presence: {stopped}", file=sys.stderr, flush=True)
-        if isinstance(stopped, HealthError):  # a thread that waits for a dead node might abort an orderly exit
-            os._exit(stopped.status)
-        sys.exit(stopped.status)
     except PresenceError as error:
         if environment_rank() != 0:
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
@@ -42,14 +38,34 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(error.status)
 
 
+def use_utf8() -> None:
+    """Have the names of files, arguments, output and child processes in UTF-8, whatever the locale says.
+
+    Python takes the encoding of names from the locale when it starts, so that in another one it is started again.
+
+    Raises:
+        ConfigError: Python was told to do otherwise.
+    """
+    if sys.getfilesystemencoding() != "utf-8":
+        if os.environ.get("PYTHONUTF8") == "1":
+            raise ConfigError("Python was started with -E, -I or -X utf8=0: leave that out")
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names that are not UTF-8 are shown as they are
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+
+
 def run(arguments: list[str]) -> None:
     """Parse, then run the command that ``arguments`` begins with.
 
     Raises:
         PresenceError: what is wrong with the input, in one line.
     """
+    if not arguments:
+        raise ConfigError(f"no command is given: it must be one of {', '.join(COMMANDS)}, or --help")
     parser = ArgumentParser(
-        prog="presence", exit_on_error=False, description="Pre-training weighted by self-influence."
+        prog="presence", exit_on_error=False, allow_abbrev=False, description="Pre-training weighted by self-influence."
     )
     subcommands = parser.add_subcommands(required=True, dest="command")
     parsers = {}

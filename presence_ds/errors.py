@@ -3,6 +3,8 @@
 Each message is one line: the field or module at fault, what was found, what would be right.
 """
 
+FAILED = 79  # exit status of a run in which a rank has failed in an unforeseen way, or was killed
+
 
 class PresenceError(Exception):
     """Base of every error this package raises on purpose; the command line prints its message without a traceback.

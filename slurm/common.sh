@@ -13,7 +13,7 @@ prepare() {
     if [ "$#" -lt 1 ] || [ "${1#-}" != "$1" ]; then
         fail "no recipe was given: sbatch slurm/TEMPLATE RECIPE.yaml [--section.field value ...]"
     fi
-    local recipe="$1" site="$PRESENCE_HOME/slurm/site.sh" argument previous=""
+    local recipe="$1" site="${PRESENCE_SITE:-$PRESENCE_HOME/slurm/site.sh}" argument previous=""
     [ -f "$recipe" ] || fail "recipe is $recipe: there is no such file in $PWD"
     [ -f "$site" ] || fail "$site is missing: cp $PRESENCE_HOME/slurm/site.example.sh $site, edit it, and submit again"
     # shellcheck source=slurm/site.example.sh
@@ -67,7 +67,7 @@ make_step() {
             # --nv: with the node's driver. The job's variables are there inside as they are outside.
             container=(apptainer exec --nv --bind "$CONTAINER_MOUNTS" --pwd "$PWD" "$CONTAINER_IMAGE")
             ;;
-        *) fail "CONTAINER is $CONTAINER in slurm/site.sh: it must be none, pyxis or apptainer" ;;
+        *) fail "CONTAINER is $CONTAINER in the site file: it must be none, pyxis or apptainer" ;;
     esac
     # A signal reaches every process of a step, also while Python starts and would die of it: these two are ignored
     # until the trainer takes them.

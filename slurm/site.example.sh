@@ -14,8 +14,9 @@ export SBATCH_GPUS_PER_NODE=8 # leave it out on a cluster without GPUs: two rank
 # export SBATCH_QOS=normal
 # export SBATCH_CONSTRAINT=h100 # nodes of one kind: the slowest sets the pace
 
-# The Python that has presence_ds, on a file system that every node sees; inside a container, the container's.
-PRESENCE_PYTHON="$PRESENCE_HOME/.venv/bin/python"
+# The Python that has presence_ds, on a file system that every node sees; inside a container, the container's. This is
+# the one that `presence slurm` runs in, or else the repository's.
+PRESENCE_PYTHON="${PRESENCE_PYTHON:-$PRESENCE_HOME/.venv/bin/python}"
 # module load cuda/12.8 gcc/13 # DeepSpeed compiles operators at the first start, with the CUDA of torch's version
 
 # A container: pyxis (enroot, a plugin of srun's), apptainer, or none. Mount what recipes and run directories name.

@@ -2,6 +2,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import torch.distributed as dist
 from hypothesis import settings
 
 from tests.ranks import Ranks
@@ -43,3 +44,12 @@ def two_ranks(pools: Pools) -> Ranks:
 @pytest.fixture
 def one_rank(pools: Pools) -> Ranks:
     return pools.get(1)
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A process group of this process alone."""
+    store = dist.FileStore(str(tmp_path_factory.mktemp("store") / "store"), 1)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()

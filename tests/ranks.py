@@ -64,6 +64,7 @@ def _serve(connection: Connection, rank: int, size: int, port: int) -> None:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "PYTHONWARNINGS": "ignore",
+        "OMP_NUM_THREADS": "1",  # which the trainer leaves alone
     }
     import warnings
 

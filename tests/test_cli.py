@@ -32,3 +32,17 @@ def test_an_unknown_command_is_refused_with_those_there_are(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert all(name in error for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["train", "--training.step", "3"], ["prepare", "out", "--overwrit"], ["export", "run", "out", "--dtyp", "fp32"]],
+)
+def test_an_option_is_not_guessed_from_its_beginning(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Which option --training.step means may change with the next field that begins so."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 1
+    error = capsys.readouterr().err
+    assert arguments[-1] in error or arguments[-2] in error
+    assert error.count("\n") == 1

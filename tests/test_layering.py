@@ -18,7 +18,7 @@ ALLOWED = {
     "trainer": {"capture", "influence", "reweighting", "engine", "data", "trainer"},
     "commands": {"capture", "influence", "reweighting", "engine", "data", "trainer", "commands"},
 }
-SHARED = {"errors", "versions"}
+SHARED = {"errors", "lazy", "resources", "versions"}
 
 
 @pytest.mark.parametrize("layer", ALLOWED)

@@ -50,14 +50,14 @@ def _rank(rank: int, setting: ScaleSetting, node: int, rounds: int, store: Path,
     generator = torch.Generator().manual_seed(rank)
     batch = MicroBatch(
         losses=torch.rand(setting.micro_batch_size, generator=generator),
-        has_targets=torch.ones(setting.micro_batch_size, dtype=torch.bool),
+        targets=torch.ones(setting.micro_batch_size, dtype=torch.int64),
         sources=torch.zeros(setting.micro_batch_size, dtype=torch.int64),
         scores=torch.rand(setting.micro_batch_size, generator=generator),
     )
     rows = batch.rows()
     hierarchy = _Hierarchy(rank, setting.ranks, node)
     assert torch.equal(hierarchy.gather(rows), _flat(rows))  # else the comparison is none
-    config = ReweightingConfig(schedule=ScheduleConfig(kind="constant"))
+    config = ReweightingConfig(preset="paper", schedule=ScheduleConfig(kind="constant"))
     reweighting = Reweighting(config, running=False, group=dist.group.WORLD)
     steps = iter(range(1, rounds + WARMUP + 1))
 
@@ -77,7 +77,8 @@ def _rank(rank: int, setting: ScaleSetting, node: int, rounds: int, store: Path,
 
 def _flat(rows: Tensor) -> Tensor:
     every = rows.new_empty(dist.get_world_size() * len(rows), rows.shape[1])
-    dist.all_gather(list(every.chunk(dist.get_world_size())), rows)
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    gather(every, rows)
     return every
 
 

@@ -39,7 +39,7 @@ def work(setting: Setting, variants: list[str], result: Path) -> None:
         traffic[name] = {kind: (found.calls, found.payload) for kind, found in counter.traffic.items()}
     if dist.get_rank() == 0:
         parameters = sum(parameter.numel() for parameter in setting.model().parameters())
-        result.write_text(json.dumps({"parameters": parameters, "traffic": traffic}))
+        result.write_text(json.dumps({"parameters": parameters, "traffic": traffic}), encoding="utf-8")
     dist.destroy_process_group()
 
 

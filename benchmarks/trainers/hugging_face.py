@@ -14,8 +14,9 @@ from presence_ds.data import open_corpus
 from presence_ds.data.corpus import PackedDataset
 from presence_ds.data.loader import RankSampler, build_loader
 from presence_ds.hf import PresenceTrainer
-from presence_ds.trainer.model import build_model, fit_vocabulary
+from presence_ds.trainer.building import build_model
 from presence_ds.trainer.plan import make_plan
+from presence_ds.trainer.vocabulary import Vocabulary, fit_vocabulary
 
 
 class _InOrder(Dataset[dict[str, Tensor]]):
@@ -60,7 +61,7 @@ def transformers_trainer(
     recipe, _ = setting.recipe(run.folder)
     plan = make_plan(recipe, None, world_size=setting.ranks, bf16_hardware=True)
     corpus = open_corpus(run.folder / "corpus")
-    fit_vocabulary(plan.model_config, recipe.model, corpus.tokenizer)
+    fit_vocabulary(plan.model_config, recipe.model, Vocabulary.of(corpus.tokenizer))
     transformers.set_seed(recipe.training.seed)
     model = build_model(plan.model_config, recipe.model)
     loader = build_loader(
@@ -98,4 +99,4 @@ def transformers_trainer(
     trainer.train()
 
 
-presence_trainer = partial(transformers_trainer, kind=PresenceTrainer, presence={})
+presence_trainer = partial(transformers_trainer, kind=PresenceTrainer, presence={"preset": "paper"})

@@ -59,7 +59,7 @@ class Processes:
         command = [sys.executable, "-m", "benchmarks.trainers.worker", "--pipe", str(theirs.fileno())]
         for option, value in options.items():
             command += [f"--{option}", str(value)]
-        with self._log.open("a") as log:
+        with self._log.open("a", encoding="utf-8") as log:
             process = subprocess.Popen(
                 command, env=environment, cwd=ROOT, pass_fds=[theirs.fileno()], stdout=log, stderr=log
             )
@@ -75,4 +75,5 @@ class Processes:
         try:
             return [rank.recv() for rank in self._ranks]
         except (EOFError, OSError):
-            raise RuntimeError(f"trainer {self._trainer} failed:\n{self._log.read_text()[-3000:]}") from None
+            said = self._log.read_text(encoding="utf-8")[-3000:]
+            raise RuntimeError(f"trainer {self._trainer} failed:\n{said}") from None

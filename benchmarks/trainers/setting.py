@@ -50,7 +50,7 @@ class TrainerSetting(Setting):
 
         Args:
             run_dir: exists; ``recipe.yaml`` is written there.
-            presence: fields of the section, beside ``projection_dim``.
+            presence: fields of the section, beside ``projection_dim`` and the paper's preset.
         """
         config = {name: value for name, value in self.llama().items() if name != "vocab_size"}
         source = {"format": "python_packages", "max_megabytes": self.megabytes / 2}
@@ -64,7 +64,7 @@ class TrainerSetting(Setting):
                 "tokenizer": {"vocab_size": self.vocabulary},
             },
             "deepspeed": str(ROOT / "ds_configs" / f"zero{self.stage}.json"),
-            "presence": {"projection_dim": self.projection_dim} | presence,
+            "presence": {"preset": "paper", "projection_dim": self.projection_dim} | presence,
             "optimizer": {"kind": "adamw", "lr": 1e-4, "implementation": "fused"},
             "lr_schedule": {"kind": "constant", "warmup_steps": 0},
             "training": {
@@ -79,7 +79,7 @@ class TrainerSetting(Setting):
         }
         file = RunDirectory(run_dir).recipe
         own = file.with_suffix(f".{os.getpid()}")
-        own.write_text(yaml.safe_dump(values))
+        own.write_text(yaml.safe_dump(values), encoding="utf-8")
         own.replace(file)  # every rank writes the same, and reads a whole file
         parser = make_parser()
         parsed = parser.parse_args([str(file)])

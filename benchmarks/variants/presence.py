@@ -13,6 +13,7 @@ def presence(setting: Setting, *, compiled: bool = False, **section: Any) -> Ste
     """A step with the fields ``section`` of the ``presence`` section; the scores are the signal's."""
     section |= {
         "projection_dim": setting.projection_dim,
+        "preset": "paper",
         "schedule": {"kind": "constant", "tau_direct": 1.0},
     }
     engine, *_ = presence_ds.initialize(**setting.deepspeed(setting.model()), presence=section)

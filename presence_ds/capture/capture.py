@@ -1,6 +1,7 @@
 """What one forward pass and its input-gradient sweep leave behind: the terms of every parameter's gradient."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ class Capture:
         anchor: float32 scalar that requires grad and enters every instrumented call: it makes outputs differentiable
             where inputs are not (token ids), and the gradient with respect to it drives the sweep through all of them.
         names: path of every instrumented module in the model, for error messages.
+        forwards: what a call of an instrumented module runs outside of `Instrumentation.recording`: the forward of its
+            class, or one set on the instance, such as a fused kernel.
         terms: terms of every parameter used, parameters in the order of their first use in the forward pass.
         sweeping: set it when the forward pass is over: what runs again after that, for activation checkpointing, is no
             new use of a parameter.
@@ -38,6 +41,7 @@ class Capture:
     ) -> None:
         self.batch_size = batch_size
         self.anchor = torch.zeros((), device=device, requires_grad=True)
+        self.forwards: dict[nn.Module, Callable[..., Any]] = {}
         self.terms: dict[Tensor, list[Term]] = {}
         self.names = names
         self.sweeping = False

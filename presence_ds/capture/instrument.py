@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from presence_ds.capture.capture import Capture
 from presence_ds.capture.registry import LayerRule, find_method_rule, find_rule
 from presence_ds.capture.rules import general_rule
+from presence_ds.capture.rules.general import warn_if_large
 from presence_ds.capture.unattributable import reason_against
 
 
@@ -45,10 +46,12 @@ class Instrumentation:
                 continue
             found = find_rule(module)
             reason = reason_against(module, name, own, found is not None)
-            if reason is None:
-                self._add(name, module, found or general_rule)
-            else:
+            if reason is not None:
                 self.unattributable[module] = reason
+                continue
+            self._add(name, module, found or general_rule)
+            if found is None:
+                warn_if_large(module, name)
 
     @property
     def left_out(self) -> list[str]:
@@ -70,14 +73,18 @@ class Instrumentation:
     @contextmanager
     def recording(self, capture: Capture) -> Iterator[None]:
         """Inside, calls of instrumented modules run their layer rules and leave their terms in ``capture``."""
+        capture.forwards = {module: module.forward for module in self.rules}
         replaced = [(module, self._methods.get(module, "forward"), rule) for module, rule in self.rules.items()]
+        set_on_the_instance = [module.__dict__.get(method) for module, method, _ in replaced]
         for module, method, rule in replaced:
             module.__dict__[method] = partial(rule, module, capture)
         try:
             yield
         finally:
-            for module, method, _ in replaced:
+            for (module, method, _), before in zip(replaced, set_on_the_instance, strict=True):
                 del module.__dict__[method]
+                if before is not None:
+                    module.__dict__[method] = before
 
     def _add(self, name: str, module: nn.Module, rule: LayerRule) -> None:
         self.rules[module], self.names[module] = rule, name

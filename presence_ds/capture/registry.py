@@ -64,8 +64,12 @@ def find_method_rule(module: nn.Module) -> tuple[str, nn.Embedding, LayerRule] |
 
 
 def find_rule(module: nn.Module) -> LayerRule | None:
-    """The rule for ``module``, or None if only the general rule can serve."""
-    rule = _BY_FORWARD.get(type(module).forward)
+    """The rule for ``module``, or None if only the general rule can serve.
+
+    One whose forward is set on the instance computes something else than its class says, as a subclass with a forward
+    of its own does.
+    """
+    rule = None if "forward" in module.__dict__ else _BY_FORWARD.get(type(module).forward)
     if rule is not None:
         return rule
     return next((rule for predicate, rule in _BY_PREDICATE if predicate(module)), None)

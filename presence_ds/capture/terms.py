@@ -27,12 +27,11 @@ class OuterTerm:
     def weighted_sum(self, weights: Tensor, dtype: torch.dtype) -> Tensor:
         """Σ_i weights[i] G_i as [R, C] in ``dtype``; ``weights`` is [B] float32 or wider."""
         rows, cols = self.rows, self.cols
-        weights = weights.to(rows.dtype)[:, None, None]
         # The weight goes on the narrower factor: the head's output gradient is a whole vocabulary wide.
         if rows.shape[-1] <= cols.shape[-1]:
-            rows = rows * weights
+            rows = scale(rows, weights[:, None, None])
         else:
-            cols = cols * weights
+            cols = scale(cols, weights[:, None, None])
         return (rows.flatten(0, 1).mT @ cols.flatten(0, 1)).to(dtype)
 
     def select(self, samples: Tensor) -> "OuterTerm":
@@ -55,9 +54,8 @@ class LookupTerm:
     num_rows: int
 
     def weighted_sum(self, weights: Tensor, dtype: torch.dtype) -> Tensor:
-        """Σ_i weights[i] G_i as [R, C] in ``dtype``."""
-        cols = self.cols.to(dtype) * weights.to(dtype)[:, None, None]
-        return sum_by_id(self.ids, cols, self.num_rows)
+        """Σ_i weights[i] G_i as [R, C] in ``dtype``; ``weights`` is [B] float32 or wider."""
+        return sum_by_id(self.ids, scale(self.cols.to(dtype), weights[:, None, None]), self.num_rows)
 
     def select(self, samples: Tensor) -> "LookupTerm":
         """The term of the samples with indices ``samples`` ([n] int64) alone."""
@@ -75,7 +73,7 @@ class DenseTerm:
     grads: Tensor
 
     def weighted_sum(self, weights: Tensor, dtype: torch.dtype) -> Tensor:
-        """Σ_i weights[i] G_i with the parameter's shape in ``dtype``."""
+        """Σ_i weights[i] G_i with the parameter's shape in ``dtype``; ``weights`` is [B] float32 or wider."""
         grads = widen(self.grads)
         return torch.tensordot(weights.to(grads.dtype), grads, dims=1).to(dtype)
 
@@ -95,6 +93,17 @@ def sum_by_id(ids: Tensor, cols: Tensor, count: int) -> Tensor:
     """
     summed: Tensor = torch.ops.aten.embedding_dense_backward(cols, ids, count, -1, False)
     return summed
+
+
+def scale(values: Tensor, factors: Tensor) -> Tensor:
+    """``values · factors``, in the dtype of ``values``; ``factors`` broadcast and are float32 or wider.
+
+    The product is formed in the wider dtype and rounded once. Rounded by itself, to the 8 bits of bf16, a sample's
+    weight would be off by up to 0.4 % in every element alike, which no sum averages out. On a GPU that is one kernel
+    that converts as it reads and writes; no wide copy of ``values`` exists.
+    """
+    product: Tensor = torch.mul(values, factors, out=torch.empty_like(values))
+    return product
 
 
 def widen(tensor: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ def reason_against(module: nn.Module, name: str, own: Mapping[str, Tensor], has_
     """
     who = f"module {name or 'the model itself'} ({type(module).__name__})"
     listed = ", ".join(own)
-    if "forward" in module.__dict__:
+    if "forward" in module.__dict__ and not has_rule:
         return (
             f"{who} has a forward set on the instance, which the layer rules would pass over: define it in the "
             f"module's class"

@@ -3,9 +3,8 @@
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from presence_ds.commands.recipe_arguments import make_recipe_parser, read_recipe
+from presence_ds.commands.recipe_arguments import check_recipe, make_recipe_parser, read_recipe
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.launcher import local_processes
 
 HELP = (
     "Tell what a recipe needs: memory per rank at every ZeRO stage, tokens per step, and what scoring adds. Needs no "
@@ -15,22 +14,29 @@ HELP = (
 
 def make_parser() -> ArgumentParser:
     """The fields of `Recipe`, and a number of ranks."""
-    parser = make_recipe_parser(HELP)
+    return make_recipe_parser("presence estimate RECIPE.yaml", HELP, add_options)
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """What is no field of `Recipe`."""
     parser.add_argument(
         "--ranks",
+        metavar="N",
         type=int | None,
         default=None,
         help="Ranks of the run. null: as many as train starts on this machine.",
     )
-    return parser
 
 
 def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None:
     """Print what the recipe comes to."""
-    from presence_ds.trainer.estimate import estimate
-    from presence_ds.trainer.estimate.report import print_estimate
-
     recipe, recipe_file = read_recipe(parser, parsed)
     if parsed.ranks is not None and parsed.ranks < 1:
         raise ConfigError(f"ranks is {parsed.ranks}: it must be at least 1")
+    check_recipe(recipe, recipe_file, reads_text=False)
+
+    from presence_ds.trainer.estimate import estimate
+    from presence_ds.trainer.estimate.report import print_estimate
+    from presence_ds.trainer.launcher import local_processes
+
     print_estimate(Console(), estimate(recipe, recipe_file, local_processes(parsed.ranks)))

@@ -10,7 +10,9 @@ HELP = "Write a checkpoint's model as a Hugging Face folder."
 
 def make_parser() -> ArgumentParser:
     """From where, to where, and how."""
-    parser = ArgumentParser(exit_on_error=False, description=f"{HELP} Needs no GPU and starts no ranks.")
+    parser = ArgumentParser(
+        exit_on_error=False, allow_abbrev=False, description=f"{HELP} Needs no GPU and starts no ranks."
+    )
     parser.add_argument(
         "checkpoint",
         type=Path,

@@ -12,15 +12,22 @@ HELP = "Tokenize and pack the text of a recipe into a folder that several runs s
 
 
 def make_parser() -> ArgumentParser:
-    """The fields of `Recipe`, of which data alone is read, and where to."""
-    parser = make_recipe_parser(f"{HELP} Needs no GPU, reads nothing of the recipe but data, and starts no ranks.")
+    """The fields of `Recipe`, of which data is read, and where to."""
+    description = (
+        f"{HELP} Needs no GPU, starts no ranks, and reads nothing of the recipe but data, and model.path where "
+        "data.tokenizer.path is not set."
+    )
+    return make_recipe_parser("presence prepare RECIPE.yaml OUTPUT", description, add_options)
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """What is no field of `Recipe`."""
     parser.add_argument(
         "output", type=Path, help="Folder to make. A corpus made with the same data section is left as it is."
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="Replace a corpus in the folder that was made with another."
     )
-    return parser
 
 
 def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None:
@@ -34,6 +41,7 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
         )
     if recipe.data.streaming is not None:
         raise ConfigError("data.streaming is set: leave it out to prepare a corpus, which is not streamed")
+    recipe.use_tokenizer_of_model()
     prepare_corpus(recipe.data, parsed.output, overwrite=parsed.overwrite)
     corpus = open_corpus(parsed.output, trust_remote_code=recipe.data.tokenizer.trust_remote_code)
     console = Console()

@@ -1,5 +1,6 @@
 """A recipe on the command line: ``RECIPE.yaml [--section.field value ...]``, alike for every command that takes one."""
 
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,11 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
-from presence_ds.data.sources import find_files, is_remote
+from presence_ds.commands.recipe_help import ALL, RecipeHelp
+from presence_ds.data import fill_from_prepared
+from presence_ds.data.sources import SourceConfig, find_files, is_remote
 from presence_ds.errors import ConfigError
+from presence_ds.trainer.deepspeed_config import read_deepspeed_json
 from presence_ds.trainer.recipe import Recipe, find_beside_recipe
 from presence_ds.trainer.run_directory import RunDirectory
 from presence_ds.trainer.shape import check_recipe_file, check_values
@@ -16,10 +20,27 @@ from presence_ds.trainer.shape import check_recipe_file, check_values
 SECTIONS = {section.name for section in fields(Recipe)}
 
 
-def make_recipe_parser(description: str) -> ArgumentParser:
-    """A parser of the fields of `Recipe`; a command may add options of its own, of other names."""
-    parser = ArgumentParser(exit_on_error=False, description=description)
+def make_recipe_parser(usage: str, description: str, add_options: Callable[[ArgumentParser], None]) -> ArgumentParser:
+    """A parser of the fields of `Recipe`, and of the command's own arguments.
+
+    Args:
+        usage: of the command, without fields and options; has RECIPE.yaml in it.
+        description: what the command does.
+        add_options: adds the command's own arguments, of other names than the recipe's.
+    """
+    parser = ArgumentParser(
+        exit_on_error=False,
+        allow_abbrev=False,
+        usage=f"{usage} [options] [--SECTION.FIELD VALUE ...]",
+        description=description,
+        add_help=False,
+    )
+    about: dict[str, Any] = {"usage": usage, "description": description, "add_options": add_options}
+    parser.add_argument(
+        "-h", "--help", action=RecipeHelp, **about, help=f"A first page; the fields of a section, or {ALL}, and exit."
+    )
     parser.add_argument("recipe", action=RecipeFile, help="YAML file with the fields below; later options override it.")
+    add_options(parser)
     parser.add_class_arguments(Recipe)
     return parser
 
@@ -65,16 +86,37 @@ def resolved_recipe(
     return values
 
 
-def check_files(recipe: Recipe) -> None:
-    """Raise `DataError` for the first source of a validated ``recipe`` that is not there.
+def check_recipe(recipe: Recipe, recipe_file: Path | None, *, reads_text: bool = True) -> None:
+    """Check every value by itself, and that the files are there that it names: what needs neither torch nor a network.
 
-    Datasets of the hub that are not streamed are downloaded. Those that are have been found before where a run goes on,
-    and it does so with their commits of then.
+    ``reads_text``: whether the command does, so that the sources have to be there.
+
+    Raises:
+        ConfigError: the first value that cannot be used.
+        DataError: a source or ``data.prepared`` is not there.
     """
-    if recipe.data.prepared is not None:
-        return
+    fill_from_prepared(recipe.data)
+    recipe.validate()
+    for source in _sources(recipe):
+        if reads_text and source.format != "hub":
+            find_files(source)
+    read_deepspeed_json(find_beside_recipe(recipe.deepspeed, recipe_file, "deepspeed"))
+
+
+def check_datasets(recipe: Recipe) -> None:
+    """Raise `DataError` for the first dataset of the hub of a validated ``recipe`` that is not there.
+
+    Those that are not streamed are downloaded. Those that are have been found before where a run goes on, and it does
+    so with their commits of then.
+    """
     streamed = recipe.data.streaming is not None
     pinned = streamed and recipe.run_dir is not None and RunDirectory(Path(recipe.run_dir)).hub_commits.is_file()
-    for source in [*recipe.data.sources, *(recipe.data.validation_sources or [])]:
-        if not (pinned and is_remote(source)):
+    for source in _sources(recipe):
+        if source.format == "hub" and not (pinned and is_remote(source)):
             find_files(source, streamed)
+
+
+def _sources(recipe: Recipe) -> list[SourceConfig]:
+    """Those that the run itself reads."""
+    data = recipe.data
+    return [] if data.prepared is not None else [*data.sources, *(data.validation_sources or [])]

@@ -2,16 +2,19 @@
 
 import os
 import warnings
+from argparse import SUPPRESS
 
-from deepspeed.accelerator import get_accelerator
 from jsonargparse import ArgumentParser, Namespace
 
-from presence_ds.commands.recipe_arguments import check_files, make_recipe_parser, read_recipe, resolved_recipe
+from presence_ds.commands.recipe_arguments import (
+    check_datasets,
+    check_recipe,
+    make_recipe_parser,
+    read_recipe,
+    resolved_recipe,
+)
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.distributed import launched
-from presence_ds.trainer.launcher import launch, local_processes
-from presence_ds.trainer.plan import make_plan
-from presence_ds.trainer.precision import hardware_has_bf16
+from presence_ds.trainer.environment import launched
 from presence_ds.trainer.slurm import slurm_step
 
 HELP = "Train a model as a recipe says."
@@ -23,22 +26,33 @@ NOT_OURS = (
 
 def make_parser() -> ArgumentParser:
     """The fields of `Recipe`, and how many ranks to start."""
-    parser = make_recipe_parser(HELP)
+    return make_recipe_parser("presence train RECIPE.yaml", HELP, add_options)
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """What is no field of `Recipe`."""
     parser.add_argument(
         "--num_processes",
+        metavar="N",
         type=int | None,
         default=None,
         help="Ranks to start on this machine when no launcher has. null: one per GPU, or 2 without GPUs.",
     )
-    parser.add_argument("--local_rank", type=int | None, default=None, help="Set by the DeepSpeed launcher.")
-    return parser
+    parser.add_argument("--local_rank", type=int | None, default=None, help=SUPPRESS)  # the DeepSpeed launcher sets it
 
 
 def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None:
     """Train on this rank; without a launcher, check the recipe and become the launcher."""
     step = None if launched() else slurm_step()
+    if step is not None:
+        step.check_shell()
     if step is not None and step.is_rank:
-        os.environ |= step.rank_environment(get_accelerator().device_count())
+        from deepspeed.accelerator import get_accelerator
+
+        accelerator = get_accelerator()
+        if accelerator.device_name() != "cpu":
+            step.check_devices(accelerator.device_count())
+        os.environ |= step.rank_environment(accelerator.device_count())
     recipe, recipe_file = read_recipe(parser, parsed)
     if launched():
         from presence_ds.trainer.run import train
@@ -49,8 +63,16 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
     else:
         if parsed.num_processes is not None and parsed.num_processes < 1:
             raise ConfigError(f"num_processes is {parsed.num_processes}: it must be at least 1")
+        check_recipe(recipe, recipe_file)
+
+        from presence_ds.trainer.extensions import operator_folder
+        from presence_ds.trainer.launcher import launch, local_processes
+        from presence_ds.trainer.plan import make_plan
+        from presence_ds.trainer.precision import hardware_has_bf16
+
         processes = local_processes(parsed.num_processes)
         ranks = processes * (1 if step is None else step.nodes)
         make_plan(recipe, recipe_file, world_size=ranks, bf16_hardware=hardware_has_bf16())
-        check_files(recipe)
+        check_datasets(recipe)
+        operator_folder()
         launch(arguments, parsed.num_processes, recipe.stop.signal_numbers, step)

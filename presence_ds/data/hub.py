@@ -7,12 +7,14 @@ which files a split is made of.
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import datasets
-from huggingface_hub import HfApi, HfFileSystem
-
+from presence_ds.data.local_files import check_link, walk
 from presence_ds.data.readers.hub_file import HubFile, reason_of
 from presence_ds.errors import DataError
+
+if TYPE_CHECKING:  # datasets takes long to import, and most sources are files
+    from datasets import Dataset
 
 # What a dataset's card can say of how files become rows, and the readers here do not know.
 CARD_OPTIONS = ("field", "encoding", "encoding_errors", "sample_by", "filters")
@@ -26,9 +28,14 @@ def load_files(source: str, path: str, subset: str | None, split: str, revision:
         path: name on the hub, or a folder.
 
     Raises:
-        DataError: there is no such dataset, subset, split or revision, it cannot be reached or read, or it is empty.
+        DataError: there is no such dataset, subset, split or revision, it cannot be reached or read, or it is empty; or
+            the folder has links in it that ``datasets`` would leave out in silence.
     """
+    import datasets
+
     folder = _folder(path)
+    if folder is not None:
+        _check_links(folder, f'source "{source}": path {path}')
     load = partial(datasets.load_dataset, name=subset, split=split, revision=revision, keep_in_memory=False)
     try:
         dataset = load(str(folder or path))
@@ -57,6 +64,9 @@ def list_files(source: str, name: str, subset: str | None, split: str, revision:
         DataError: there is no such dataset, subset, split or revision, the hub cannot be reached, or the rows of the
             dataset are not those of its files.
     """
+    import datasets
+    from huggingface_hub import HfFileSystem
+
     commit = resolve(source, name, revision)
     root = f"hf://datasets/{name}@{commit}/"
     try:
@@ -89,6 +99,8 @@ def resolve(source: str, name: str, revision: str | None) -> str:
     Raises:
         DataError: there is no such dataset or revision, or the hub cannot be reached.
     """
+    from huggingface_hub import HfApi
+
     try:
         return str(HfApi().dataset_info(name, revision=revision).sha)
     except Exception as error:  # of huggingface_hub, and of the HTTP client that its version uses
@@ -112,7 +124,20 @@ def _folder(path: str) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _has_changed(folder: Path, dataset: datasets.Dataset) -> bool:
+def _check_links(folder: Path, where: str) -> None:
+    """Raise `DataError` for a link that leads nowhere or to a folder; ``datasets`` follows those to files alone."""
+    for below, names in walk(str(folder)):
+        for name in names:
+            check_link(f"{below}/{name}", where)
+        if below != str(folder) and Path(below).is_symlink():
+            raise DataError(
+                f"{where} holds {below}, a link to a folder, which datasets does not follow: link its files, or give a "
+                f"path and their format in the place of hub"
+            )
+
+
+def _has_changed(folder: Path, dataset: "Dataset") -> bool:
     """Whether a file is newer than the cache; of several subsets ``datasets`` only notices changes of the first."""
     loaded = min((Path(file["filename"]).stat().st_mtime for file in dataset.cache_files), default=0.0)
-    return any(file.stat().st_mtime > loaded for file in folder.rglob("*"))
+    files = (Path(below, name) for below, names in walk(str(folder)) for name in names)
+    return any(file.stat().st_mtime > loaded for file in files if file.is_file())

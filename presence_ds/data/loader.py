@@ -169,6 +169,10 @@ class BatchStream(Iterator[dict[str, Any]]):
         self.position = state["position"]
         self._batches = None
 
+    def divide(self, states: Iterator[dict[str, Any]], ranks: int) -> list[dict[str, Any]]:
+        """What each of ``ranks`` ranks needs to go on, out of the states of those that there were: the same for all."""
+        return [next(states)] * ranks
+
 
 def check_identity(there: dict[str, Any], here: dict[str, Any]) -> None:
     """Raise `DataError` if the order that a checkpoint was written with is another than this run's."""

@@ -1,21 +1,25 @@
 """Mixtures: sources that are drawn from in stated proportions, each in epochs of its own."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from presence_ds.data.corpus import PackedDataset
 from presence_ds.data.noise import NoiseConfig
 from presence_ds.data.order import ShuffledOrder
 from presence_ds.data.permutation import Permutation
 from presence_ds.data.sources import SourceConfig
 from presence_ds.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from presence_ds.data.corpus import PackedDataset
 
 MIN_BLOCK = 1024  # positions in which every source has its exact share
 MAX_BLOCK = 2**20

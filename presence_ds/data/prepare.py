@@ -3,7 +3,6 @@
 With data.streaming these are the validation samples alone, and the tokenizer is trained on the beginning of the text.
 """
 
-import hashlib
 import json
 import shutil
 import time
@@ -21,26 +20,23 @@ from transformers import PreTrainedTokenizerBase
 from presence_ds.data.best_fit import best_fit
 from presence_ds.data.config import DataConfig
 from presence_ds.data.corpus import (
-    CORPUS_FILES,
-    FORMAT_VERSION,
-    MANIFEST,
     TOKENIZER_FOLDER,
     TRAIN_FILE,
     VALIDATION_FILE,
     VALIDATION_TEXTS,
-    corpus_files,
-    manifest_digest,
-    read_manifest,
     sample_features,
 )
+from presence_ds.data.corpus_lock import writing
 from presence_ds.data.hashing import text_hash, unit_hash
+from presence_ds.data.manifest import FORMAT_VERSION, MANIFEST, corpus_files, manifest_digest, read_manifest
 from presence_ds.data.noise import NoiseConfig, is_copied, shuffle_words
 from presence_ds.data.one_document import one_document_per_sample
 from presence_ds.data.packing import Tokens, pack
 from presence_ds.data.report import CorpusReport, SourceReport
+from presence_ds.data.reuse import check_replaceable, fingerprint_of, is_prepared
 from presence_ds.data.rows import Document
-from presence_ds.data.sources import Skipped, SourceConfig, SourceFile, find_files, read_documents
-from presence_ds.data.storage import ArrowWriter, read_batches, replaced_when_complete
+from presence_ds.data.sources import MAX_EXAMPLES, Skipped, SourceConfig, SourceFile, find_files, read_documents
+from presence_ds.data.storage import ArrowWriter, bring_back, read_batches, replaced_when_complete
 from presence_ds.data.tokenizer import encode, load_tokenizer, sentinel_ids, train_tokenizer
 from presence_ds.errors import DataError
 
@@ -56,21 +52,43 @@ def prepare_corpus(config: DataConfig, directory: Path | str, *, overwrite: bool
 
     Raises:
         ConfigError: a value of the configuration cannot be used.
-        DataError: a source cannot be read, holds too little, or ``directory`` holds something else.
+        DataError: a source cannot be read, holds too little, or ``directory`` holds something else, is prepared by
+            another process at the same time, or read by a run while it would be replaced.
     """
     config.validate()
     directory = Path(directory).resolve()
     streamed = config.streaming is not None
-    files = {source.name: find_files(source, streamed) for source in config.sources}
-    validation_files = {source.name: find_files(source, streamed) for source in config.validation_sources or []}
-    fingerprint = _fingerprint(config, [*files.values(), *validation_files.values()])
-    if _is_prepared(directory, fingerprint):
+    skipped = {part: {source.name: Skipped() for source in sources} for part, sources in _parts(config).items()}
+    files, validation_files = (
+        {source.name: find_files(source, streamed, skipped[part][source.name]) for source in sources}
+        for part, sources in _parts(config).items()
+    )
+    fingerprint = fingerprint_of(config, [*files.values(), *validation_files.values()])
+    if is_prepared(directory, fingerprint):
         return
-    if not overwrite and read_manifest(directory) is not None:
-        raise DataError(f"{directory} holds a corpus that was made otherwise: name a new folder, or give --overwrite")
+    with writing(directory):
+        bring_back(directory)
+        if is_prepared(directory, fingerprint):  # by another process meanwhile
+            return
+        check_replaceable(directory)
+        if not overwrite and read_manifest(directory) is not None:
+            raise DataError(
+                f"{directory} holds a corpus that was made otherwise: name a new folder, or give --overwrite"
+            )
+        _write(config, directory, files, validation_files, skipped, fingerprint)
+
+
+def _write(
+    config: DataConfig,
+    directory: Path,
+    files: dict[str, list[SourceFile]],
+    validation_files: dict[str, list[SourceFile]],
+    skipped: dict[str, dict[str, Skipped]],
+    fingerprint: str,
+) -> None:
     with replaced_when_complete(directory) as work, _progress() as progress:
         started = time.monotonic()
-        builder = _Builder(config, work, progress)
+        builder = _Builder(config, work, progress, skipped)
         if config.streaming is None:
             for source in config.sources:
                 builder.read(source, files[source.name], "train")
@@ -87,13 +105,20 @@ def prepare_corpus(config: DataConfig, directory: Path | str, *, overwrite: bool
             "files": corpus_files(work),
         }
         manifest["digest"] = manifest_digest(manifest)
-        (work / MANIFEST).write_text(json.dumps(manifest, indent=2))
+        (work / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+
+
+def _parts(config: DataConfig) -> dict[str, list[SourceConfig]]:
+    return {"train": config.sources, "validation": config.validation_sources or []}
 
 
 class _Builder:
     """One preparation: reads sources into documents on disk, then packs those into samples."""
 
-    def __init__(self, config: DataConfig, work: Path, progress: Progress) -> None:
+    def __init__(
+        self, config: DataConfig, work: Path, progress: Progress, skipped: dict[str, dict[str, Skipped]]
+    ) -> None:
+        """``skipped``: what of every source was passed over already, by part and name."""
         assert config.sequence_length is not None  # DataConfig.validate
         assert config.packing is not None
         self.config = config
@@ -102,9 +127,13 @@ class _Builder:
         self.packing = config.packing
         self.work = work
         self.progress = progress
+        self.skipped = skipped
         self.reports: dict[str, dict[str, SourceReport]] = {"train": {}, "validation": {}}
         self.num_read: Counter[tuple[str, str]] = Counter()  # documents by part and source, duplicates included
         self.validation_texts: set[bytes] = set()
+        for name, found in [*skipped["train"].items(), *skipped["validation"].items()]:
+            if found.side_files:
+                self._print(f'passed over beside the data of source "{name}": {_some(found.side_files)}')
         # Before anything is read, so that a tokenizer that cannot be loaded is not found out hours later.
         self.loaded_tokenizer = None
         if config.tokenizer.path is not None:
@@ -117,7 +146,7 @@ class _Builder:
         parts = ("train", "validation") if holds_out else (part,)
         for name in parts:
             self.reports[name][source.name] = SourceReport()
-        skipped = self.reports[part][source.name].skipped
+        skipped = self.reports[part][source.name].skipped = self.skipped[part][source.name]
         task = self.progress.add_task(f"read {source.name}", total=None)
         with ExitStack() as stack:
             writers = {
@@ -133,12 +162,14 @@ class _Builder:
                 self.progress.advance(task)
         self.progress.update(task, total=sum(self.num_read[name, source.name] for name in parts))
         for example in skipped.examples:
-            self.progress.console.print(f"skipped {example}", markup=False, highlight=False, soft_wrap=True)
+            self._print(f"skipped {example}")
         for example in skipped.files:
-            self.progress.console.print(f"left out {example}", markup=False, highlight=False, soft_wrap=True)
+            self._print(f"left out {example}")
         if skipped.rows > len(skipped.examples):
-            rest = f'skipped {skipped.rows - len(skipped.examples)} more rows of source "{source.name}"'
-            self.progress.console.print(rest, markup=False, highlight=False, soft_wrap=True)
+            self._print(f'skipped {skipped.rows - len(skipped.examples)} more rows of source "{source.name}"')
+
+    def _print(self, line: str) -> None:
+        self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def write(self, files: dict[str, list[SourceFile]]) -> tuple[list[str], CorpusReport]:
         """Write the tokenizer and both parts' packed samples; return the source names by source id, and the report.
@@ -293,35 +324,9 @@ class _Builder:
                 )
 
 
-def _fingerprint(config: DataConfig, groups: list[list[SourceFile]]) -> str:
-    """Digest of everything that decides what the corpus holds."""
-    settings = asdict(config)
-    del settings["num_workers"], settings["prepared"]
-    for source in [*settings["sources"], *(settings["validation_sources"] or [])]:
-        del source["weight"]
-    paths = [file.path for files in groups for file in files]
-    if config.tokenizer.path is not None:
-        tokenizer = Path(config.tokenizer.path).expanduser()
-        paths += [tokenizer] if tokenizer.is_file() else sorted(tokenizer.glob("*"))
-    stats = [(str(path), stat.st_size, stat.st_mtime_ns) for path in paths for stat in [path.stat()]]
-    return hashlib.sha256(json.dumps([FORMAT_VERSION, settings, stats]).encode()).hexdigest()
-
-
-def _is_prepared(directory: Path, fingerprint: str) -> bool:
-    """Whether the corpus is there already. Refuses a folder that holds anything else: replacing would delete that."""
-    manifest = read_manifest(directory)
-    complete = all((directory / name).exists() for name in CORPUS_FILES)
-    if complete and manifest is not None and manifest["fingerprint"] == fingerprint:
-        return True
-    if directory.exists() and not directory.is_dir():
-        raise DataError(f"{directory} is a file: choose an empty or new folder for the corpus")
-    own = (*CORPUS_FILES, VALIDATION_TEXTS) if manifest is not None else ()
-    if directory.exists() and (foreign := sorted(path.name for path in directory.iterdir() if path.name not in own)):
-        raise DataError(
-            f"{directory} holds {foreign[0]}, which is not part of a prepared corpus and would be deleted: choose an "
-            f"empty or new folder for the corpus"
-        )
-    return False
+def _some(names: list[str]) -> str:
+    rest = len(names) - MAX_EXAMPLES
+    return ", ".join(names[:MAX_EXAMPLES]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _progress() -> Progress:

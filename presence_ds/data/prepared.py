@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from presence_ds.data.config import DataConfig
-from presence_ds.data.corpus import check_corpus
+from presence_ds.data.manifest import check_corpus
 from presence_ds.data.noise import NoiseConfig
-from presence_ds.data.objective import ObjectiveConfig
+from presence_ds.data.objective_config import ObjectiveConfig
 from presence_ds.data.sources import SourceConfig
 from presence_ds.data.streaming.config import StreamingConfig
-from presence_ds.data.tokenizer import TokenizerConfig
+from presence_ds.data.tokenizer_config import TokenizerConfig
 from presence_ds.errors import ConfigError
 
 OF_THE_RUN = {"prepared", "sources", "seed", "num_workers", "trust_remote_code", "weight"}  # not of the corpus

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from presence_ds.data.hashing import stable_hash, text_hash
+from presence_ds.data.local_files import valid_name, walk
 from presence_ds.data.rows import Document, text_problem
 
 SKIPPED_FOLDERS = frozenset(
@@ -34,12 +35,11 @@ def find_modules() -> list[tuple[Path, str]]:
     """Every module's file and its path below the library folder, in a fixed order that mixes packages."""
     found: dict[str, Path] = {}
     for root in dict.fromkeys(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")):
-        for folder, subfolders, files in os.walk(root):
-            subfolders[:] = [name for name in subfolders if name not in SKIPPED_FOLDERS and not name.startswith(".")]
+        for folder, files in walk(root, left_out=SKIPPED_FOLDERS) if os.path.isdir(root) else ():
             for file in files:
                 path = Path(folder, file)
-                if path.suffix == ".py" and not file.startswith("test_"):
-                    found.setdefault(path.relative_to(root).as_posix(), path)
+                if path.suffix == ".py" and not file.startswith("test_") and path.is_file():
+                    found.setdefault(valid_name(path.relative_to(root)), path)
     return [(found[name], name) for name in sorted(found, key=lambda name: (stable_hash(0, "module", name), name))]
 
 

@@ -1,6 +1,5 @@
 """Where documents come from: local files, datasets of the hub, or the Python packages of this environment."""
 
-import glob
 import os
 import re
 from collections.abc import Iterator
@@ -8,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from presence_ds.data import hub, python_packages
+from presence_ds.data import hub, local_files, python_packages
 from presence_ds.data.readers import (
     DECOMPRESSORS,
     DEFAULT_MAX_BYTES,
@@ -18,7 +17,6 @@ from presence_ds.data.readers import (
     check_unchanged,
     read_json,
     read_jsonl,
-    read_table,
     read_text,
 )
 from presence_ds.data.rows import BadRow, Document, UnreadableFile
@@ -43,7 +41,8 @@ class SourceConfig:
     Args:
         name: Name of the source in metrics and score records.
         path: File, folder or glob ("texts/**/*.jsonl"), or a list of them, relative to the working directory. A folder
-            stands for every file below it with a known ending. With hub: a name on the hub ("allenai/c4"), or a folder.
+            stands for every file below it with a known ending, links followed, but for hidden ones and notes such as
+            README.md. With hub: a name on the hub ("allenai/c4"), or a folder.
             Not used by python_packages.
         format: text; jsonl, an object per line; json, an array of objects, an object of arrays, or an object per line;
             parquet; arrow, stream or file; hub, whatever load_dataset of datasets loads, downloaded once into its
@@ -133,11 +132,13 @@ class Skipped:
         rows: Number of rows.
         examples: The first few of these, each as "file line: reason".
         files: Files of which the end, or all, was left out, each as "file: reason, and how many rows it gave".
+        side_files: Files beside the data, such as README.md, which a folder does not stand for.
     """
 
     rows: int = 0
     examples: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+    side_files: list[str] = field(default_factory=list)
 
 
 OnBadFile = Literal["stop", "skip"]
@@ -157,15 +158,16 @@ class SourceFile:
     rows_before: int = 0
 
 
-def find_files(source: SourceConfig, streamed: bool = False) -> list[SourceFile]:
+def find_files(source: SourceConfig, streamed: bool = False, skipped: Skipped | None = None) -> list[SourceFile]:
     """List the input files of a source in the order they are read; a dataset of the hub is downloaded for it.
 
     Args:
         streamed: whether a dataset given by its name on the hub is left there, and its files are read over the network.
+        skipped: takes the side files that are passed over.
 
     Raises:
-        DataError: a file or folder does not exist, a glob matches nothing, a format cannot be told, or a dataset of the
-            hub cannot be loaded.
+        DataError: a file or folder does not exist or cannot be read, a glob matches nothing, a link leads nowhere, a
+            format cannot be told, or a dataset of the hub cannot be loaded.
     """
     if streamed and is_remote(source):
         return [SourceFile(file, f"{file.dataset}/{file.path}", _format(source, file)) for file in _hub_files(source)]
@@ -176,15 +178,16 @@ def find_files(source: SourceConfig, streamed: bool = False) -> list[SourceFile]
         loaded = hub.load_files(source.name, source.path, source.subset, source.split, source.revision)
         name = hub.dataset_name(source.path)
         return [SourceFile(path, name, "arrow", rows_before) for path, rows_before in loaded]
+    where = f'source "{source.name}": path '
     patterns = [source.path] if isinstance(source.path, str) else source.path
     assert patterns is not None  # SourceConfig.validate
-    found: dict[Path, Path] = {}  # file -> the folder its name is relative to
-    for pattern in patterns:
-        root, files = _expand(source, pattern)
-        for file in files:
-            found.setdefault(file, root)
+    endings = ENDINGS[source.format] if source.format else tuple(e for known in ENDINGS.values() for e in known)
+    groups = [local_files.find(pattern, endings, where + pattern) for pattern in patterns]
+    found = local_files.each_once(groups)
+    if skipped is not None:
+        skipped.side_files += [str(path) for group in groups for path in group.side_files if path not in found]
     common = Path(os.path.commonpath(list(found.values())))
-    return [SourceFile(file, file.relative_to(common).as_posix(), _format(source, file)) for file in found]
+    return [SourceFile(path, local_files.valid_name(path.relative_to(common)), _format(source, path)) for path in found]
 
 
 def is_remote(source: SourceConfig) -> bool:
@@ -197,44 +200,11 @@ def _hub_files(source: SourceConfig) -> list[HubFile]:
     return hub.list_files(source.name, source.path, source.subset, source.split, source.revision)
 
 
-def _expand(source: SourceConfig, pattern: str) -> tuple[Path, list[Path]]:
-    """The folder that names are relative to, and the sorted files, of one path or glob."""
-    where = f'source "{source.name}": path {pattern}'
-    path = Path(os.path.abspath(os.path.expanduser(pattern)))
-    if path.is_file():
-        return path.parent, [path]
-    if path.is_dir():
-        endings = ENDINGS[source.format] if source.format else tuple(e for known in ENDINGS.values() for e in known)
-        files = sorted(p for p in path.rglob("*") if p.is_file() and _ending(p) in endings and not _hidden(p, path))
-        if not files:
-            raise DataError(f"{where} is a folder without any {' '.join(endings)} file: give a glob such as *.log")
-        return path, files
-    if not glob.has_magic(pattern):
-        raise DataError(f"{where} does not exist")
-    files = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if os.path.isfile(p))
-    if not files:
-        raise DataError(f"{where} matches no file")
-    root = path
-    while glob.has_magic(str(root)):
-        root = root.parent
-    return root, files
-
-
-def _hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
-
-
-def _ending(path: File) -> str:
-    """The ending that tells the format: that before .gz and the like."""
-    suffix = path.suffix.lower()
-    return Path(path.stem).suffix.lower() if suffix in DECOMPRESSORS else suffix
-
-
 def _format(source: SourceConfig, path: File) -> str:
     if source.format is not None and source.format != "hub":
         return source.format
     for name, endings in ENDINGS.items():
-        if _ending(path) in endings:
+        if local_files.ending(str(path)) in endings:
             return name
     if isinstance(path, HubFile):
         raise DataError(
@@ -355,5 +325,7 @@ def _read(source: SourceConfig, file: SourceFile, part: Part, max_bytes: int) ->
         return read_jsonl(file.path, file.name, *fields, part)
     if file.format == "json":
         return read_json(file.path, file.name, *fields, part)
+    from presence_ds.data.readers.table import read_table  # with pyarrow, which settings do without
+
     kind: Literal["parquet", "arrow"] = "parquet" if file.format == "parquet" else "arrow"
     return read_table(file.path, file.name, kind, *fields, rows_before=file.rows_before, part=part)

@@ -1,64 +1,26 @@
 """The tokenizer: one that exists, or a byte-level BPE trained on the training documents."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from presence_ds.errors import ConfigError, DataError
+from presence_ds.data.tokenizer_config import BOS, PADDING, SENTINEL, TokenizerConfig, special_tokens
+from presence_ds.data.tokenizer_file import as_in_its_file
+from presence_ds.errors import DataError
 
 DEFAULT_EOS = "<|endoftext|>"
-NUM_BYTES = 256
-DEFAULT_VOCABULARY = 8192
-PADDING = "<pad>"
-SENTINEL = "<extra_id_{}>"
-MIN_SENTINELS = 100  # as many as T5 and mT5 have
-
-
-@dataclass
-class TokenizerConfig:
-    """Where the tokenizer comes from.
-
-    Args:
-        path: Folder of a transformers tokenizer, a tokenizer.json file, or a name on the Hugging Face hub. None: train
-            a byte-level BPE on the training documents.
-        vocab_size: Number of tokens of a trained tokenizer, bytes and special tokens included; a small corpus may give
-            fewer.
-            None: 8192, or what data.prepared was made with.
-        eos_token: Token put after every document. None: the tokenizer's own; "<|endoftext|>" for a trained one.
-        trust_remote_code: Run tokenizer code that comes with a hub name or a folder. Only for sources you trust.
-    """
-
-    path: str | None = None
-    vocab_size: int | None = None
-    eos_token: str | None = None
-    trust_remote_code: bool = False
-
-    def validate(self, field: str, num_sentinels: int) -> None:
-        """Fill in the default of vocab_size; raise `ConfigError` naming the field under ``field`` that is wrong.
-
-        ``num_sentinels``: as for `train_tokenizer`.
-        """
-        if self.vocab_size is None:
-            self.vocab_size = DEFAULT_VOCABULARY
-        least = NUM_BYTES + len(special_tokens("EOS", num_sentinels))
-        if self.path is None and self.vocab_size < least:
-            raise ConfigError(
-                f"{field}.vocab_size is {self.vocab_size}: it must be at least {least}, {NUM_BYTES} bytes and "
-                f"{least - NUM_BYTES} special tokens"
-            )
-        if self.path == "" or self.eos_token == "":
-            raise ConfigError(f"{field}.{'path' if self.path == '' else 'eos_token'} is empty: give a value or null")
 
 
 def load_tokenizer(config: TokenizerConfig) -> PreTrainedTokenizerBase:
     """Load the tokenizer that ``config.path`` names.
 
     Raises:
-        DataError: it cannot be loaded, has no EOS token, or ``eos_token`` is not in its vocabulary.
+        DataError: it cannot be loaded, has no EOS token, ``eos_token`` is not in its vocabulary, or ``add_bos`` cannot
+            be done.
     """
     assert config.path is not None
     path = Path(config.path).expanduser()
@@ -68,6 +30,9 @@ def load_tokenizer(config: TokenizerConfig) -> PreTrainedTokenizerBase:
         else:
             name = str(path) if path.is_dir() else config.path
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=config.trust_remote_code)
+            tokenizer = as_in_its_file(tokenizer, name)
+    except DataError:
+        raise
     except Exception as error:  # transformers and tokenizers raise bare Exceptions for files they cannot read
         reason = " ".join(str(error).split())
         raise DataError(f"data.tokenizer.path {config.path} cannot be loaded as a tokenizer: {reason}") from error
@@ -79,14 +44,21 @@ def load_tokenizer(config: TokenizerConfig) -> PreTrainedTokenizerBase:
         raise DataError(
             f"data.tokenizer.path {config.path} has no EOS token: set data.tokenizer.eos_token to one it has"
         )
+    if config.add_bos is not None:
+        _set_bos(tokenizer, config)
     return tokenizer
 
 
-def special_tokens(eos: str, num_sentinels: int) -> list[str]:
-    """The special tokens of a trained tokenizer, by their id: EOS, and with sentinels padding and those in order."""
-    if num_sentinels == 0:
-        return [eos]
-    return [eos, PADDING, *(SENTINEL.format(index) for index in range(max(num_sentinels, MIN_SENTINELS)))]
+def _set_bos(tokenizer: PreTrainedTokenizerBase, config: TokenizerConfig) -> None:
+    """Have the template of ``tokenizer`` do what ``config.add_bos`` says, so that it is saved and exported with it."""
+    if bool(document_start(tokenizer)) == config.add_bos:
+        return
+    found = f"data.tokenizer.add_bos is {str(config.add_bos).lower()}, and the tokenizer {config.path}"
+    if tokenizer.bos_token_id is None:
+        raise DataError(f"{found} has no BOS token: leave it out")
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise DataError(f"{found} has a template that only its own code can change: leave it out")
+    tokenizer.add_bos_token = config.add_bos
 
 
 def train_tokenizer(config: TokenizerConfig, texts: Iterable[str], num_sentinels: int = 0) -> PreTrainedTokenizerFast:
@@ -96,7 +68,7 @@ def train_tokenizer(config: TokenizerConfig, texts: Iterable[str], num_sentinels
     """
     assert config.vocab_size is not None  # TokenizerConfig.validate
     eos = config.eos_token or DEFAULT_EOS
-    special = special_tokens(eos, num_sentinels)
+    special = special_tokens(eos, num_sentinels, bool(config.add_bos))
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -109,16 +81,21 @@ def train_tokenizer(config: TokenizerConfig, texts: Iterable[str], num_sentinels
     tokenizer.train_from_iterator(texts, trainer)
     # A document follows the EOS of another one, so EOS is also what a text begins after.
     names: dict[str, Any] = {"eos_token": eos, "bos_token": eos}
+    if config.add_bos:
+        names |= {"bos_token": BOS, "add_bos_token": True}
     if num_sentinels > 0:
-        names |= {"pad_token": PADDING, "additional_special_tokens": special[2:]}
+        names |= {"pad_token": PADDING, "additional_special_tokens": [name for name in special[2:] if name != BOS]}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """Token ids of plain texts. The name of a special token inside a text is encoded as text, never as that token."""
+    """Token ids of documents, with what `document_start` puts before each but one that is empty, and without EOS.
+
+    The name of a special token inside a text is encoded as text, never as that token.
+    """
     if not texts:  # which transformers does not take
         return []
-    return tokenizer(
+    found: list[list[int]] = tokenizer(
         texts,
         add_special_tokens=False,
         split_special_tokens=True,
@@ -126,6 +103,30 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[in
         return_token_type_ids=False,
         verbose=False,
     )["input_ids"]
+    start = document_start(tokenizer)
+    return [[*start, *ids] if ids else [] for ids in found] if start else found
+
+
+def document_start(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What the tokenizer's template puts before a text: BOS, [CLS], or nothing. After it comes EOS in any case."""
+    for text in _anchors(tokenizer):
+        try:
+            ids, whole = tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer(text)["input_ids"]
+        except Exception:  # of a vocabulary of words that has none for what it does not know
+            continue
+        if ids:
+            return next((whole[:at] for at in range(len(whole)) if whole[at : at + len(ids)] == ids), [])
+    return []
+
+
+def _anchors(tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+    yield "a"  # which nearly every vocabulary can express
+    yield from islice((token for token in tokenizer.get_vocab() if token not in tokenizer.all_special_tokens), 100)
+
+
+def needed_rows(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Rows that an embedding needs for every id: the largest one counts, as a vocabulary may have gaps."""
+    return max(tokenizer.get_vocab().values()) + 1
 
 
 def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:

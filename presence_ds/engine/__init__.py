@@ -1,7 +1,19 @@
 """DeepSpeed ZeRO meets the method."""
 
-from presence_ds.engine.config import PresenceConfig
-from presence_ds.engine.engine import PresenceEngine
-from presence_ds.engine.initialize import initialize
+from typing import TYPE_CHECKING
 
-__all__ = ["PresenceConfig", "PresenceEngine", "initialize"]
+from presence_ds.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from presence_ds.engine.config import PresenceConfig
+    from presence_ds.engine.engine import PresenceEngine
+else:
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "config": ("PresenceConfig",),
+            "engine": ("PresenceEngine",),
+        },
+    )
+
+__all__ = ["PresenceConfig", "PresenceEngine"]

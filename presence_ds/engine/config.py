@@ -16,6 +16,9 @@ class PresenceConfig:
     """Self-influence guided reweighting.
 
     Args:
+        preset: What samples are weighed by where the fields below do not say it: clip is weighting.kind clip at the
+            median of the step's self-influences; paper is the published setting, weighting.kind softmax of the zscore
+            with the two-stage schedule. Fields that are stated override it.
         layers: Parameters that enter the self-influence: "all"; "first", the first block of every stack of blocks
             (what the paper scores); or a list of shell-style patterns on parameter names, such as
             ["model.layers.0.*", "*.norm.weight"]. Every parameter is trained whatever is chosen here.
@@ -52,6 +55,7 @@ class PresenceConfig:
         seed: Seed of the projection matrices, combined with each parameter's name.
     """
 
+    preset: Literal["clip", "paper"] = "clip"
     layers: str | list[str] = "all"
     estimator: Literal["exact", "projected"] = "projected"
     projection_dim: int = 32
@@ -104,6 +108,11 @@ class PresenceConfig:
             raise ConfigError(f"{field}.loss_normalizer is {self.loss_normalizer}: a number must be above 0")
         if not 0.0 <= self.reference_decay < 1.0:
             raise ConfigError(f"{field}.reference_decay is {self.reference_decay}: it must be from 0 to below 1")
+        if self.reference_decay != type(self).reference_decay and self.signal not in ("alignment", "uniform"):
+            raise ConfigError(
+                f"{field}.reference_decay is {self.reference_decay} with signal {self.signal}: it is for alignment "
+                f"alone"
+            )
         if self.compares_gradients:
             self._validate_comparing(field)
         if self.granularity != "sample" and self.signal == "loss":
@@ -152,9 +161,15 @@ class PresenceConfig:
             check_running(self.reweighting(), field)
         return running
 
+    def fill_training_steps(self, steps: int) -> None:
+        """Tell a schedule that does not state it how many optimizer steps the whole training has."""
+        if self.schedule.training_steps is None and self.reweighting().has_temperature:
+            self.schedule.training_steps = steps
+
     def reweighting(self) -> ReweightingConfig:
         """What turns scores into weights."""
         return ReweightingConfig(
+            preset=self.preset,
             signal=self.signal,
             normalizer=self.normalizer,
             weighting=self.weighting,

@@ -1,6 +1,5 @@
 """`presence_ds.initialize`: `deepspeed.initialize` with PRESENCE."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from presence_ds.engine.checks import check_engine, check_model, check_settings
 from presence_ds.engine.config import PresenceConfig
 from presence_ds.engine.engine import PresenceEngine
 from presence_ds.engine.presence import Presence
+from presence_ds.engine.settings import read_settings, try_settings
 from presence_ds.engine.trial import try_out
 from presence_ds.errors import ConfigError
 from presence_ds.versions import check_versions
@@ -44,13 +44,14 @@ def initialize(
         AttributionError: the model has parameters whose gradient cannot be attributed to samples.
     """
     check_versions()
-    settings = _read(config)
+    settings = dict(config) if isinstance(config, Mapping) else read_settings(Path(config), "config")
     section = settings.pop("presence", {})
     if presence is None:
         presence = section
     if not isinstance(presence, PresenceConfig):
         presence = PresenceConfig.from_mapping(presence)
     presence.validate()
+    try_settings(settings)
     check_settings(settings)
     check_model(model, presence)
 
@@ -91,18 +92,3 @@ def add_presence(engine: Any, presence: PresenceConfig) -> PresenceEngine:
     )
     try_out(engine)
     return engine
-
-
-def _read(config: Mapping[str, Any] | str | Path) -> dict[str, Any]:
-    if isinstance(config, Mapping):
-        return dict(config)
-    path = Path(config)
-    try:
-        settings = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"config: {path} does not exist: give the path of a DeepSpeed JSON") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"config: {path} is not valid JSON: {error}") from None
-    if not isinstance(settings, dict):
-        raise ConfigError(f"config: {path} holds a {type(settings).__name__}: a DeepSpeed JSON is an object")
-    return settings

@@ -14,12 +14,13 @@ from presence_ds.engine.loss_only import losses_alone, losses_for_backward
 from presence_ds.engine.one_pass import weight_gradient_loss
 from presence_ds.engine.own_terms import OwnTerms
 from presence_ds.engine.reference import Reference
+from presence_ds.engine.resume_rules import Change, plain_values, presence_changes, refuse
 from presence_ds.engine.scorer import Scorer
 from presence_ds.engine.two_pass import Waiting, random_states
 from presence_ds.engine.weighted_pass import Objective, mean_loss, weighted_mean_loss
 from presence_ds.errors import ConfigError, NonFiniteError
 from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
-from presence_ds.reweighting import MicroBatch, Reweighting, StepWeights
+from presence_ds.reweighting import MicroBatch, Reweighting, StepWeights, check_comparable
 
 Forward = Callable[..., Any]
 
@@ -48,6 +49,7 @@ class Presence:
             and ranks, once the step's backward has run.
         is_empty: whether no sample of the step in progress, or of the last finished one, had targets.
         scorer: forward and input-gradient sweep; None with signal loss.
+        changes: what in the configuration is not what it was when the checkpoint was written that was loaded last.
     """
 
     def __init__(
@@ -70,6 +72,8 @@ class Presence:
             AttributionError: one_pass cannot train a module of the model.
         """
         running = config.uses_running_statistics(accumulation_steps)
+        samples = dist.get_world_size(group) * accumulation_steps * micro_batch_size
+        check_comparable(config.reweighting(), samples, config.projection_dim**2, "presence")
         self.config = config
         self.deferred = config.strategy == "two_pass"
         self.scores: Tensor | None = None
@@ -79,13 +83,15 @@ class Presence:
         self.statistics: dict[str, Any] = {}
         self.is_empty = False
         self.scorer: Scorer | None = None
+        self.changes: list[Change] = []
+        self._values = plain_values(config, running=running)
         self._model = model
         self._loss = SampleLoss(config.loss_normalizer, shifted=is_encoder_decoder(model))
         self._objective = Objective(model, self._loss, OwnTerms(model, shifted=self._loss.shifted))
         # A training forward has no use for keys and values to go on from; the model's configuration stays as it is.
         self._options: dict[str, Any] = {"use_cache": False} if takes(model, "use_cache") else {}
         self._options |= self._objective.own_terms.options
-        self._reference = Reference(config.reference_decay, group) if config.signal == "alignment" else None
+        self._reference = Reference(config.reference_decay, group, device) if config.signal == "alignment" else None
         self._influence: SelfInfluence | None = None
         if config.signal != "loss":
             self._influence = SelfInfluence(
@@ -112,6 +118,11 @@ class Presence:
         self._overflowed = False
         self._before_step: dict[str, Any] = {}
         self._compiled: Forward | None = None
+
+    @property
+    def targets(self) -> int:
+        """Target tokens of the last finished optimizer step, over all ranks and micro-steps; 0 before the first."""
+        return self._reweighting.targets
 
     @property
     def scored(self) -> list[str]:
@@ -150,16 +161,16 @@ class Presence:
             self._check_own_terms()
         states = random_states() if self.deferred else None
         losses, scores, features, make_loss = self._score(forward, args, batch, scale)
-        has_targets = self._loss.has_targets(batch["labels"])
-        self.losses, self.scores, self.has_targets = losses, scores, has_targets
-        self._collect(losses, has_targets, scores, features, sources)
+        targets = self._loss.num_targets(batch["labels"])
+        self.losses, self.scores, self.has_targets = losses, scores, targets > 0
+        self._collect(losses, targets, scores, features, sources)
         finite = losses.isfinite() if scores is None else losses.isfinite() & scores.isfinite()
-        if may_overflow and (losses.isfinite() & has_targets & ~finite).any():
+        if may_overflow and (losses.isfinite() & self.has_targets & ~finite).any():
             self._overflowed = True
         result = self._finish(step, may_overflow) if last else None
         if states is not None:
             self._waiting.append(Waiting(args, batch, states, finite))
-            counted = finite & has_targets
+            counted = finite & self.has_targets
             weights = counted if result is None else result.terms[-len(losses) :].to(finite.device) * counted
             return mean_loss(losses, weights.to(losses.dtype)), 1.0
         if last:
@@ -224,13 +235,19 @@ class Presence:
 
     def state_dict(self) -> dict[str, Any]:
         """State to keep in a checkpoint between optimizer steps."""
-        state = {"reweighting": self._reweighting.state_dict()}
+        state: dict[str, Any] = {"reweighting": self._reweighting.state_dict(), "config": self._values}
         if self._reference is not None:
             state["reference"] = self._reference.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore what `state_dict` gave.
+
+        Raises:
+            ConfigError: the state is of a configuration that cannot become this one (`resume_rules.PRESENCE`).
+        """
+        self.changes = presence_changes(state.get("config", {}), self._values)
+        refuse(self.changes, "the checkpoint", "train anew")
         self._reweighting.load_state_dict(state["reweighting"])
         if self._reference is not None and "reference" in state:
             self._reference.load_state_dict(state["reference"])
@@ -273,7 +290,7 @@ class Presence:
     def _collect(
         self,
         losses: Tensor,
-        has_targets: Tensor,
+        targets: Tensor,
         scores: Tensor | None,
         features: Tensor | None,
         sources: Tensor | None,
@@ -289,7 +306,7 @@ class Presence:
         alignment = None if self._reference is None or features is None else self._reference.align(features)
         if not self._reweighting.needs_features:
             features = None
-        self._reweighting.collect(MicroBatch(losses, has_targets, sources, scores, alignment, features))
+        self._reweighting.collect(MicroBatch(losses, targets, sources, scores, alignment, features))
 
     def _finish(self, step: int, may_overflow: bool) -> StepWeights | None:
         """The step's weights; None if fp16 overflowed in every sample, so that the step is going to be skipped."""

@@ -12,11 +12,12 @@ from presence_ds.errors import ConfigError
 class Reference:
     """P ḡ_ref: an exponentially decaying average over the reference micro-batches of all ranks."""
 
-    def __init__(self, decay: float, group: dist.ProcessGroup | None) -> None:
-        """``decay`` is per `update`; ``group`` is the data-parallel group."""
+    def __init__(self, decay: float, group: dist.ProcessGroup | None, device: torch.device | str = "cpu") -> None:
+        """``decay`` is per `update`; ``group`` is the data-parallel group; ``device`` is where the model computes."""
         self._decay = decay
         self._group = group
-        self._sum: Tensor | None = None  # [m] float32, decayed
+        self._device = device
+        self._sum: Tensor | None = None  # [m] float32 on the device, decayed
         self._weight = 0.0  # decayed sum of ones: the start at zero is divided out
 
     def update(self, features: Tensor) -> None:
@@ -41,12 +42,14 @@ class Reference:
                 "presence.signal is alignment and no reference has been given: call engine.observe_reference(...) with "
                 "a batch of the trusted stream before the first step"
             )
-        return features @ (self._sum.to(features.device) / self._weight)
+        return features @ (self._sum / self._weight)
 
     def state_dict(self) -> dict[str, Any]:
-        """State for the checkpoint."""
+        """State for the checkpoint, on the host."""
         return {"sum": None if self._sum is None else self._sum.cpu(), "weight": self._weight}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        self._sum, self._weight = state["sum"], state["weight"]
+        """Restore what `state_dict` gave, on the device whatever the checkpoint was read to."""
+        held = state["sum"]
+        self._sum = None if held is None else held.to(self._device, torch.float32, copy=True)
+        self._weight = state["weight"]

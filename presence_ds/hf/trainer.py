@@ -1,5 +1,6 @@
 """`transformers.Trainer` with PRESENCE inside, changed through its overridable methods alone."""
 
+import logging
 import math
 from collections.abc import Mapping
 from copy import deepcopy
@@ -18,14 +19,17 @@ from presence_ds.hf.checks import check_trainer, deepspeed_settings
 from presence_ds.hf.logs import flatten
 from presence_ds.versions import check_versions
 
+logger = logging.getLogger(__name__)
+
 
 class PresenceTrainer(transformers.Trainer):
     """A `transformers.Trainer` under DeepSpeed whose every sample is weighted by its self-influence.
 
     Takes what `transformers.Trainer` takes. Evaluation, prediction, saving and resuming are the Trainer's own; its
-    checkpoints hold the state of PRESENCE. The logs have the mean loss of the samples, unweighted, under ``loss``, and
-    the statistics of the last optimizer step under ``presence/...``. A batch may have ``source_ids`` ([b] int64), for
-    statistics per source; the Trainer drops that column unless ``remove_unused_columns`` is false.
+    checkpoints hold the state of PRESENCE and its configuration: what has changed in that is logged when training goes
+    on, or refused where the state cannot go on with it. The logs have the mean loss of the samples, unweighted, under
+    ``loss``, and the statistics of the last optimizer step under ``presence/...``. A batch may have ``source_ids`` ([b]
+    int64), for statistics per source; the Trainer drops that column unless ``remove_unused_columns`` is false.
     """
 
     def __init__(self, *args: Any, presence: PresenceConfig | Mapping[str, Any] | None = None, **kwargs: Any) -> None:
@@ -56,8 +60,7 @@ class PresenceTrainer(transformers.Trainer):
         wrapper = self.accelerator.deepspeed_engine_wrapped
         if wrapper is not None and not isinstance(wrapper.engine, PresenceEngine):
             config = deepcopy(self._presence_config)
-            if config.schedule.training_steps is None:
-                config.schedule.training_steps = num_training_steps
+            config.fill_training_steps(num_training_steps)
             config.validate()
             check_model(wrapper.engine.module, config)
             add_presence(wrapper.engine, config)
@@ -94,6 +97,10 @@ class PresenceTrainer(transformers.Trainer):
                 f"transformers {transformers.__version__} does not call create_scheduler between making the engine and "
                 f"training, where PresenceTrainer adds PRESENCE to it: use a version that does, such as 5.23"
             )
+        while model.presence.changes:  # found where the Trainer has loaded a checkpoint
+            if self.is_world_process_zero():
+                logger.warning("changed since the checkpoint: %s", model.presence.changes[0])
+            del model.presence.changes[0]
         model.train()
         inputs = self._prepare_inputs(inputs)
         model.set_gradient_accumulation_boundary(

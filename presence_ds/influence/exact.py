@@ -85,7 +85,7 @@ def _lookup_lookup(ids: Tensor, cols: Tensor, other_ids: Tensor, other_cols: Ten
 def _sum_by_id(ids: Tensor, cols: Tensor) -> Tensor:
     """‖Σ_t e(x_t) ⊗ c_t‖²: the columns of equal ids are added first, in T·C."""
     batch_size, positions = ids.shape
-    order = ids.argsort(dim=1)
+    order = ids.argsort(dim=1, stable=True)  # equal ids are then added in the same order every time
     sorted_ids = ids.gather(1, order)
     is_new = torch.ones_like(sorted_ids, dtype=torch.bool)
     is_new[:, 1:] = sorted_ids[:, 1:] != sorted_ids[:, :-1]

@@ -53,8 +53,12 @@ class SampleLoss:
         return losses / (counts.to(wide) if self.normalizer == "token_mean" else self.normalizer)
 
     def has_targets(self, labels: Tensor) -> Tensor:
-        """Whether a sample has a target token at all, [B] bool: the first label of a causal model is none."""
-        return (self._targets(labels) != IGNORED).any(1)
+        """Whether a sample has a target token at all, [B] bool."""
+        return self.num_targets(labels) > 0
+
+    def num_targets(self, labels: Tensor) -> Tensor:
+        """Target tokens of each sample, [B] int64: the first label of a causal model is none."""
+        return (self._targets(labels) != IGNORED).sum(1)
 
     def _targets(self, labels: Tensor) -> Tensor:
         return labels if self.shifted else F.pad(labels[:, 1:], (0, 1), value=IGNORED)
@@ -81,7 +85,7 @@ class _CrossEntropySum(Function):
             probability[part] = p.amax(1)
             if derivative is not None:
                 p = p if unit == 1.0 else p.mul_(unit)
-                derivative[part] = p.scatter_add_(1, index[part], minus[part])
+                derivative[part] = p.scatter_add_(1, index[part], minus[part])  # one a row: no order to add in
         losses = largest - flat.gather(1, index).squeeze(1).to(wide) - probability.log_()
         if derivative is not None:
             _clear_rows(derivative, ~kept)

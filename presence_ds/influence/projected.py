@@ -71,22 +71,33 @@ class JointProjection:
     A count sketch: every element of every sketch goes, with a random sign, to a random one of m places. So E⟨f_i, f_j⟩
     = Σ_k ⟨S_ik, S_jk⟩ ≈ g_i · g_j, at a relative error of about 1/√m of ‖g_i‖ ‖g_j‖. It is what ranks exchange where
     gradients of samples on different ranks are compared.
+
+    The places are as full as each other: a random order of each sketch's elements is dealt out to them in turn. So they
+    are the columns of a table, whose rows are added in pairs: an order of additions that is the same in every run and
+    on every device, to the bit, where scattered additions on a GPU come in any.
     """
 
     def __init__(self, sizes: Mapping[str, int], width: int, seed: int, device: torch.device | str = "cpu") -> None:
         """``sizes`` are those of the sketches by parameter name, in the order in which they will be given."""
         self.width = width
-        places, signs = [], []
+        order, signs, start = [], [], 0
         for name, size in sizes.items():
             generator = _generator(f"{seed}:{name}:joint")
-            places.append(torch.randint(width, (size,), generator=generator))
+            order.append(torch.randperm(size, generator=generator) + start)
             signs.append(torch.randint(2, (size,), generator=generator, dtype=torch.float32) * 2 - 1)
-        self._places, self._signs = torch.cat(places).to(device), torch.cat(signs).to(device)
+            start += size
+        vacant = -start % width  # of the table's last row: any element stands there, times 0
+        self._order = torch.cat([*order, torch.zeros(vacant, dtype=torch.int64)]).to(device)
+        self._signs = torch.cat([*signs, torch.zeros(vacant)]).to(device)
 
     def __call__(self, sketches: Tensor) -> Tensor:
         """``sketches`` [B, sum of sizes] to [B, m] float32."""
-        joint = sketches.new_zeros(len(sketches), self.width)
-        return joint.index_add_(1, self._places, sketches * self._signs.to(sketches.dtype)).float()
+        table = sketches[:, self._order].mul_(self._signs.to(sketches.dtype)).view(len(sketches), -1, self.width)
+        while (rows := table.shape[1]) > 1:
+            kept = (rows + 1) // 2
+            table[:, : rows - kept] += table[:, kept:]
+            table = table[:, :kept]
+        return table[:, 0].to(torch.float32, copy=True)  # a view would keep the table
 
 
 def _generator(key: str) -> torch.Generator:

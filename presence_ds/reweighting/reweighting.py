@@ -10,7 +10,8 @@ from torch import Tensor
 from presence_ds.errors import NonFiniteError
 from presence_ds.reweighting.config import ReweightingConfig
 from presence_ds.reweighting.effective_size import tau_with_floor
-from presence_ds.reweighting.gram import gram, near_duplicate_share
+from presence_ds.reweighting.gather import gather_rows
+from presence_ds.reweighting.gram import Gradients
 from presence_ds.reweighting.samples import MicroBatch, Samples
 from presence_ds.reweighting.schedule import TemperatureSchedule
 from presence_ds.reweighting.signal import signal_values
@@ -47,7 +48,8 @@ class Reweighting:
     """Turns scores into weights, micro-batch by micro-batch.
 
     Every rank gathers the same rows and computes on them alike, so weights and statistics agree on all ranks to
-    the bit. There is one collective per optimizer step (and one more in the first, with running statistics).
+    the bit. There is one collective per optimizer step (and one more in the first, with running statistics); signal
+    leverage and near-duplicates have their own (`presence_ds.reweighting.gram`).
     """
 
     def __init__(
@@ -67,9 +69,11 @@ class Reweighting:
         self._group = group
         self._bounded = bounded and running
         self._range: Tensor | None = None  # [2] least and greatest value of the last finished step, if bounded
+        self.targets = 0  # of the step finished last, over all ranks
         self._figures: Any = None  # that the step in progress is weighed by
         self._extremes: Tensor | None = None  # whose terms bound those of the step in progress
         self._rows: list[Tensor] = []  # of every micro-batch so far
+        self._features: list[Tensor] = []
 
     @property
     def needs_features(self) -> bool:
@@ -79,6 +83,8 @@ class Reweighting:
     def collect(self, batch: MicroBatch) -> None:
         """Take in the next micro-batch of the step in progress; all have the same size on every rank."""
         self._rows.append(batch.rows())
+        if batch.features is not None:
+            self._features.append(batch.features.float())
 
     def provisional(self, step: int) -> Tensor:
         """Unnormalised weights u of the micro-batch collected last, before its step is complete: [b] float64, host.
@@ -109,11 +115,14 @@ class Reweighting:
                 forgotten.
         """
         samples = self._gather()
+        self.targets = int(samples.targets.sum())
         if not samples.counted.any():
             return self._without_samples(samples, step)
         kept = samples.only_counted()
-        products = gram(kept.features) if kept.features is not None else None
-        values = self._values(kept, products)
+        gradients = None
+        if self._features:
+            gradients = Gradients(torch.cat(self._features), samples.counted, self._group)
+        values = self._values(kept, gradients)
         fitted = self._weighting.fit(values)
         if self._figures is None and self._running is not None:
             self._figures, self._extremes = self._running.current, self._range
@@ -134,8 +143,8 @@ class Reweighting:
         else:
             statistics["stage"] = "constant"
         statistics |= describe(samples, terms / total) | self._weighting.describe(figures)
-        if self._config.near_duplicates is not None and products is not None:
-            statistics["near_duplicate_share"] = near_duplicate_share(products, self._config.near_duplicates)
+        if self._config.near_duplicates is not None and gradients is not None:
+            statistics["near_duplicate_share"] = gradients.near_duplicate_share(self._config.near_duplicates)
         if self._schedule is not None:
             self._schedule.observe(step, statistics["loss"])
             if self._schedule.finds_switch and self._schedule.switch_step is not None:
@@ -195,10 +204,11 @@ class Reweighting:
     @property
     def _running_key(self) -> str:
         config = self._config
-        return f"{config.signal} {config.normalizer if config.has_temperature else config.weighting.kind}"
+        return f"{config.signal} {config.normalizer if config.has_temperature else config.weighting_kind}"
 
     def _forget_step(self) -> None:
-        self._rows, self._figures, self._extremes = [], None, None
+        self._rows, self._features = [], []
+        self._figures = self._extremes = None
 
     def _terms(self, values: Tensor, figures: Any, tau: float) -> Tensor:
         terms = self._weighting.terms(values, figures, tau, complete=self._complete)
@@ -213,8 +223,8 @@ class Reweighting:
             return 0.0
         return self._schedule.tau(step)
 
-    def _values(self, samples: Samples, products: Tensor | None) -> Tensor:
-        return signal_values(self._config.signal, samples, products, self._config.damping)
+    def _values(self, samples: Samples, gradients: Gradients | None) -> Tensor:
+        return signal_values(self._config.signal, samples, gradients, self._config.damping)
 
     def _samples(self, rows: Tensor) -> Samples:
         signal = self._config.signal
@@ -222,11 +232,7 @@ class Reweighting:
 
     def _gather(self) -> Samples:
         """The samples so far of every rank, ordered by rank, then as seen; on the host, which synchronises once."""
-        local = torch.cat(self._rows)
-        ranks = dist.get_world_size(self._group)
-        every = local.new_empty(ranks * local.shape[0], local.shape[1])
-        dist.all_gather(list(every.chunk(ranks)), local, group=self._group)
-        return self._samples(every.cpu())
+        return self._samples(gather_rows(torch.cat(self._rows), self._group).cpu())
 
 
 def _range(values: Tensor) -> Tensor:

@@ -6,11 +6,20 @@ from typing import Any, Literal
 
 from presence_ds.errors import ConfigError
 from presence_ds.reweighting.slowdown import Slowdown
+from presence_ds.reweighting.stated import stated
 
 MAX_ABS_TAU = 100.0
 DEFAULT_SWITCH_FRACTION = {"two_stage": 0.1, "auto": 0.5}
 DEFAULT_WINDOW_FRACTION = 0.02
 SMALLEST_WINDOW = 10
+SWITCH = {"tau_inverse", "switch_step", "switch_fraction"}
+USED = {  # by each kind, beside kind, tau_direct and training_steps
+    "two_stage": SWITCH,
+    "constant": set(),
+    "linear": {"tau_inverse"},
+    "cosine": {"tau_inverse"},
+    "auto": SWITCH | {"slowdown_share", "slowdown_window", "earliest_step"},
+}
 
 
 @dataclass
@@ -54,6 +63,13 @@ class ScheduleConfig:
                 raise ConfigError(
                     f"{field}.{name} is {getattr(self, name)}: it must be a finite number between "
                     f"-{MAX_ABS_TAU:g} and {MAX_ABS_TAU:g}"
+                )
+        for name, value in stated(self).items():
+            users = [kind for kind in USED if name in USED[kind]]
+            if users and self.kind not in users:
+                raise ConfigError(
+                    f"{field}.{name} is {value} with kind {self.kind}, which has no use for it: leave it out, or use "
+                    f"kind {' or '.join(users)}"
                 )
         if self.training_steps is not None and self.training_steps < 1:
             raise ConfigError(f"{field}.training_steps is {self.training_steps}: it must be at least 1")

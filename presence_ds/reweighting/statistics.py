@@ -1,12 +1,50 @@
 """What one optimizer step's weights look like over all ranks."""
 
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from presence_ds.reweighting.effective_size import effective_sample_size
 from presence_ds.reweighting.moments import Moments
 from presence_ds.reweighting.samples import Samples
+
+
+class SourceFigures(Mapping[int, dict[str, Any]]):
+    """Figures of each source by its id, as plain numbers.
+
+    Kept as columns, since there may be many sources and few steps are looked at source by source.
+
+    Attributes:
+        ids: [S] int64, ascending.
+        columns: [S] each, by the name of the figure.
+    """
+
+    def __init__(self, ids: Tensor, columns: dict[str, Tensor]) -> None:
+        self.ids = ids
+        self.columns = columns
+
+    @cached_property
+    def _rows(self) -> dict[int, dict[str, Any]]:
+        rows = zip(*(column.tolist() for column in self.columns.values()), strict=True)
+        return {
+            number: dict(zip(self.columns, row, strict=True))
+            for number, row in zip(self.ids.tolist(), rows, strict=True)
+        }
+
+    def __getitem__(self, source: int) -> dict[str, Any]:
+        return self._rows[source]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        return repr(self._rows)
 
 
 def describe(samples: Samples, weights: Tensor) -> dict[str, Any]:
@@ -19,9 +57,9 @@ def describe(samples: Samples, weights: Tensor) -> dict[str, Any]:
     Returns:
         what `count` gives, ``loss`` (mean) and ``weighted_loss`` (nats per token),
         ``si_mean``, ``si_variance`` (population), ``si_min``, ``si_max``, ``effective_sample_size`` (1/Σw²),
-        ``max_weight``, and ``sources``: for every source id that occurs ``samples``, ``mean_weight`` (in units of 1/N:
-        1 is what uniform weights give), ``si_mean`` and ``loss`` (NaN if none of its samples counts). Without
-        scores (signal loss) there is no ``si_...``.
+        ``max_weight``, and ``sources`` (`SourceFigures`): for every source id that occurs ``samples``, ``mean_weight``
+        (in units of 1/N: 1 is what uniform weights give), ``si_mean`` and ``loss`` (NaN if none of its samples counts).
+        Without scores (signal loss) there is no ``si_...``.
     """
     counted = samples.counted
     losses, kept = samples.losses.double(), weights[counted]
@@ -40,16 +78,23 @@ def describe(samples: Samples, weights: Tensor) -> dict[str, Any]:
             "si_min": scores.min().item(),
             "si_max": scores.max().item(),
         }
-    relative = weights * len(weights)
-    sources = {}
-    for source in samples.sources.unique().tolist():
-        member = samples.sources == source
-        good = member & counted
-        sources[source] = {"samples": int(member.sum()), "mean_weight": relative[member].mean().item()}
-        if samples.scores is not None:
-            sources[source]["si_mean"] = samples.scores[good].double().mean().item()
-        sources[source]["loss"] = losses[good].mean().item()
-    return result | {"sources": sources}
+    return result | {"sources": _by_source(samples, weights)}
+
+
+def _by_source(samples: Samples, weights: Tensor) -> SourceFigures:
+    ids, index = samples.sources.unique(return_inverse=True)
+    counted = samples.counted
+
+    def sums(index: Tensor, values: Tensor) -> Tensor:
+        return torch.bincount(index, values.double(), len(ids))
+
+    samples_of = torch.bincount(index, minlength=len(ids))
+    counted_count = torch.bincount(index[counted], minlength=len(ids))
+    columns = {"samples": samples_of, "mean_weight": sums(index, weights) * len(weights) / samples_of}
+    if samples.scores is not None:
+        columns["si_mean"] = sums(index[counted], samples.scores[counted]) / counted_count
+    columns["loss"] = sums(index[counted], samples.losses[counted]) / counted_count
+    return SourceFigures(ids, columns)
 
 
 def count(samples: Samples) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def build_weighting(config: ReweightingConfig) -> Weighting:
     """What the validated ``config`` asks for."""
     if config.signal == "uniform":
         return Uniform()
-    if config.weighting.kind == "clip":
+    if config.weighting_kind == "clip":
         return Clip(config.weighting.quantile)
-    function = Softmax() if config.weighting.kind == "softmax" else Saturating(config.weighting.threshold)
+    function = Softmax() if config.weighting_kind == "softmax" else Saturating(config.weighting.threshold)
     return Tempered(NORMALIZERS[config.normalizer](), function)

@@ -7,7 +7,8 @@ from transformers import PretrainedConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.model import ModelConfig, first_line, model_class
+from presence_ds.trainer.model import first_line, model_class
+from presence_ds.trainer.model_config import ModelConfig
 
 
 def check_attention(

@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from presence_ds.engine.settings import read_settings
 from presence_ds.errors import ConfigError
 
 LARGEST_STAGE = 3
@@ -16,16 +17,7 @@ def read_deepspeed_json(path: Path, field: str = "deepspeed") -> dict[str, Any]:
     Raises:
         ConfigError: no such file, no JSON object, or a setting this project does not work with.
     """
-    try:
-        section = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{field} is {path}: it cannot be read ({error})") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{field} is {path}: it is not JSON ({error})") from None
-    except RecursionError:
-        raise ConfigError(f"{field} is {path}: it is nested too deeply") from None
-    if not isinstance(section, dict):
-        raise ConfigError(f"{field} is {path}: it must hold a JSON object")
+    section = read_settings(path, field)
     for name, value in section.items():
         if name in OBJECTS and not isinstance(value, dict):
             raise ConfigError(f"{field}: {path.name} {name} is {json.dumps(value)}: it must be an object")

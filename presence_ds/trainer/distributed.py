@@ -5,15 +5,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import deepspeed
 import torch
 import torch.distributed as dist
 from deepspeed.constants import default_pg_timeout
 
-from presence_ds.errors import HealthError, PresenceError
-from presence_ds.trainer.extensions import clear_stale_locks
+from presence_ds.errors import ConfigError, HealthError, PresenceError
+from presence_ds.trainer.environment import cores_per_rank, local_size
+from presence_ds.trainer.extensions import clear_stale_locks, operator_folder
+from presence_ds.trainer.rank_log import print_warning
+from presence_ds.trainer.rendezvous import rendezvous
 from presence_ds.trainer.shared_memory import clear_stale_buffers
 from presence_ds.trainer.stop_signals import StopSignals
 
@@ -23,26 +26,6 @@ CONTROL_TIMEOUT = timedelta(days=2)  # the other ranks wait on rank 0 while it r
 POLL = 0.02  # seconds between two looks at a collective that may take long
 
 
-def launched() -> bool:
-    """Whether a launcher (deepspeed, torchrun) started this process as one rank of several."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
-
-
-def environment_rank() -> int:
-    """Global rank stated by the launcher, else the number of srun's task; 0 without either."""
-    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID", "0"))
-
-
-def local_size() -> int:
-    """Ranks on this machine as stated by the launcher, DeepSpeed's or torchrun; 1 without one."""
-    return int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
-def cores_per_rank(ranks: int) -> int:
-    """CPU cores this process may use, shared between ``ranks`` ranks of one machine."""
-    return max(1, len(os.sched_getaffinity(0)) // max(1, ranks))
-
-
 class Ranks:
     """The process group of a run and, beside it, a gloo group with a long timeout for control messages."""
 
@@ -50,19 +33,23 @@ class Ranks:
         """Connect the ranks.
 
         Args:
-            signals: what runs under `agreement` before `set_up` can be stopped by them at any time.
+            signals: they end the wait for the other ranks, and what runs under `agreement` before `set_up`.
             timeout: how long a collective may take at least, if that is longer than DeepSpeed's own default.
+
+        Raises:
+            ConfigError: DeepSpeed's operators cannot be compiled.
         """
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(cores_per_rank(local_size()))
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-        clear_stale_locks(local_rank)
+        clear_stale_locks(local_rank, operator_folder())
         if local_rank == 0:
             clear_stale_buffers()
-        deepspeed.init_distributed(timeout=max(default_pg_timeout, timeout or default_pg_timeout))
+        with rendezvous(signals):
+            deepspeed.init_distributed(timeout=max(default_pg_timeout, timeout or default_pg_timeout))
+            self._control = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
         self.rank: int = dist.get_rank()
         self.world_size: int = dist.get_world_size()
-        self._control = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
         self._signals = signals
 
     @property
@@ -70,11 +57,17 @@ class Ranks:
         """True on global rank 0, the only one that writes shared files and prints."""
         return self.rank == 0
 
+    def warn(self, text: str) -> None:
+        """One line of warning on the job's standard error, from rank 0."""
+        if self.is_main:
+            print_warning(text)
+
     @contextmanager
     def agreement(self) -> Iterator[None]:
         """Run a block without collectives on every rank; if it fails on any, the same error is raised on all.
 
-        Also a barrier that waits as long as `CONTROL_TIMEOUT`.
+        A file that cannot be read or written, as on a full disk, is such an error. Also a barrier that waits as long as
+        `CONTROL_TIMEOUT`.
         """
         error: PresenceError | None = None
         try:
@@ -82,6 +75,8 @@ class Ranks:
                 yield
         except PresenceError as raised:
             error = raised
+        except OSError as raised:  # one without a name comes from a write to a file of the run
+            error = ConfigError(f"{raised.filename or 'run_dir'}: {raised.strerror or raised}")
         errors: list[PresenceError | None] = [None] * self.world_size
         try:
             with self._signals.leaving() if self._signals is not None else nullcontext():
@@ -106,6 +101,26 @@ class Ranks:
         values = [value] * self.world_size
         dist.all_gather_object(values, value, group=self._control)
         return values
+
+    def collect(self, value: T) -> list[T] | None:
+        """Every rank's ``value`` (any picklable object), by rank, on rank 0; None on the others."""
+        return collect(value, 0, self._control)
+
+    def scatter(self, values: list[T] | None) -> T:
+        """Of rank 0's ``values`` (any picklable objects), one for each rank, this rank's."""
+        box: list[Any] = [None]
+        dist.scatter_object_list(box, values, src=0, group=self._control)
+        found: T = box[0]
+        return found
+
+    def neighbours(self, size: int) -> "Neighbours":
+        """The up to ``size`` ranks that this one is among when all are counted off; called on every rank at once."""
+        firsts = range(0, self.world_size, size)
+        members = [list(range(first, min(first + size, self.world_size))) for first in firsts]
+        if len(members) == 1:
+            return Neighbours(members[0], self.rank, self._control)
+        groups = [dist.new_group(of, backend="gloo", timeout=CONTROL_TIMEOUT) for of in members]
+        return Neighbours(members[self.rank // size], self.rank, groups[self.rank // size])
 
     def broadcast(self, value: T) -> T:
         """Rank 0's ``value`` on every rank (any picklable object)."""
@@ -157,3 +172,28 @@ class Ranks:
         """
         if kind is None or (issubclass(kind, PresenceError) and not issubclass(kind, HealthError)):
             dist.destroy_process_group()
+
+
+class Neighbours:
+    """Some of the ranks, the first of which collects what they have.
+
+    Attributes:
+        ranks: which they are.
+        is_first: whether this rank is the first of them.
+    """
+
+    def __init__(self, ranks: list[int], rank: int, group: dist.ProcessGroup) -> None:
+        self.ranks = ranks
+        self.is_first = rank == ranks[0]
+        self._group = group
+
+    def collect(self, value: T) -> list[T] | None:
+        """``value`` (any picklable object) of each of them, on the first one; None on the others."""
+        return collect(value, self.ranks[0], self._group)
+
+
+def collect(value: T, to: int, group: dist.ProcessGroup) -> list[T] | None:
+    """Every ``value`` of the ranks of ``group``, on rank ``to``; None on the others."""
+    values: list[T] | None = [value] * dist.get_world_size(group) if dist.get_rank() == to else None
+    dist.gather_object(value, values, dst=to, group=group)
+    return values

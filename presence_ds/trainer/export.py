@@ -90,7 +90,7 @@ def find_checkpoint(source: Path) -> Path:
             raise ConfigError(f"checkpoint is {source}: this run has no complete checkpoint yet")
         source = complete[-1]
     elif (source / "latest").is_file():
-        source = source / (source / "latest").read_text().strip()
+        source = source / (source / "latest").read_text(encoding="utf-8").strip()
     if not any(source.glob(MODEL_FILES)):
         raise ConfigError(
             f"checkpoint is {source}: there is no checkpoint; it must be a run directory, or a directory such as "

@@ -1,4 +1,4 @@
-"""Locks that a killed process has left on DeepSpeed's compiled operators.
+"""The folder of DeepSpeed's compiled operators: whether it can be used, and locks that a killed process has left in it.
 
 torch builds and loads an operator under a lock that is the mere existence of a file. A process killed at that moment
 leaves the file, and every later one waits for it without end and without a word.
@@ -10,19 +10,41 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+from torch.utils.cpp_extension import get_default_build_root
+
+from presence_ds.errors import ConfigError
 
 NETWORK = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb", "afs", "fuse", "9p", "wekafs")
 
 
-def clear_stale_locks(local_rank: int, folder: str | None = None) -> None:
-    """Remove the locks in ``folder`` (TORCH_EXTENSIONS_DIR) that no process holds, or wait until local rank 0 has.
+def operator_folder() -> Path:
+    """Where torch builds operators: TORCH_EXTENSIONS_DIR, or a folder in the user's cache.
+
+    Raises:
+        ConfigError: it cannot be made or written to.
+    """
+    path = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        problem = None if os.access(path, os.W_OK | os.X_OK) else "permission denied"
+    except OSError as error:
+        problem = error.strerror
+    if problem is not None:
+        raise ConfigError(
+            f"DeepSpeed's operators cannot be compiled in {path} ({problem}): set TORCH_EXTENSIONS_DIR to a folder "
+            f"that can be written to"
+        )
+    return path
+
+
+def clear_stale_locks(local_rank: int, path: Path) -> None:
+    """Remove the locks of the operators in ``path`` that no process holds, or wait until local rank 0 has.
 
     A holder keeps the file open. On a network file system it may be one of another machine: nothing is removed there.
     """
-    path = Path(folder or os.environ.get("TORCH_EXTENSIONS_DIR", ""))
-    if not path.is_dir() or _is_network(path):
+    if _is_network(path):
         return
-    for lock in path.glob("*/lock"):
+    for lock in (*path.glob("*/lock"), *path.glob("*/*/lock")):  # torch's own cache has a level more
         while lock.exists() and not _is_open(lock):
             if local_rank == 0:
                 lock.unlink(missing_ok=True)

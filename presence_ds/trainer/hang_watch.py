@@ -2,9 +2,9 @@
 
 Ranks train in step, so that one that hangs soon stops all the others, which wait for it in a collective: every rank
 need only watch itself. A thread of each rank does. When its rank has made no progress for too long, it writes where it
-is to RUN_DIR/stacks/START/rank_N.txt; that the folder exists makes the watches of the other ranks, also of one that is
-only slow, do the same. When all have answered, or one has not for `GRACE` seconds, the first rank that has says what it
-found, and all end. Files are enough: every rank sees the run directory, and what is there stays as evidence.
+is to RUN_DIR/stacks/START/rank_N.txt, and tells the watches of the other ranks, also of one that is only slow, to do
+the same. Rank 0, or the first rank that has answered if that has not, waits for the reports, reads them, says what it
+found, and all end; the others only write. What is there stays as evidence.
 """
 
 import faulthandler
@@ -26,6 +26,7 @@ import psutil
 
 from presence_ds.trainer import distributed
 from presence_ds.trainer.distributed import Ranks
+from presence_ds.trainer.failure import Failures
 from presence_ds.trainer.rank_log import print_error
 from presence_ds.trainer.run_directory import RunDirectory, write_atomically, write_stopped
 
@@ -60,12 +61,13 @@ class Report:
 class HangWatch:
     """Told by the trainer of every bit of progress; ends the process if there is none for ``seconds``."""
 
-    def __init__(self, ranks: Ranks, directory: RunDirectory, seconds: float | None) -> None:
+    def __init__(self, ranks: Ranks, directory: RunDirectory, seconds: float | None, failures: Failures) -> None:
         """Nothing is watched if ``seconds`` is None."""
         self.step = 0
         self._ranks = ranks
         self._directory = directory
         self._seconds = seconds
+        self._failures = failures
         self._progress = 0
         self._factor = LONG  # until the first step is done
         self._ended = threading.Event()
@@ -116,27 +118,56 @@ class HangWatch:
             last = now
             if self._progress != seen:
                 seen, idle = self._progress, 0.0
-            if idle >= seconds * self._factor or self._folder.exists():
+            if idle >= seconds * self._factor or self._failures.hang.is_set():
                 self._end(idle)
             if idle < tick:  # to standard error; it only runs out where code holds Python's lock and this thread waits
                 faulthandler.dump_traceback_later(seconds * self._factor + 2 * tick)
 
     def _end(self, idle: float) -> None:
-        """Write and read reports, say what they show, and end the process."""
+        """Write a report, read those of all if that is up to this rank, say what they show, and end the process."""
         threading.Thread(target=self._leave_in_time, daemon=True).start()
+        threading.Thread(target=self._failures.call_hang, daemon=True).start()  # rank 0 may not answer
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._report(idle)
-            reports = self._wait_for_reports()
-            if self._ranks.rank == min(reports):
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._report(idle)
+                if not self._is_reader():  # a launcher ends this one when that one has left
+                    _wait(self._directory.stopped.exists, 2 * GRACE, LOOK)
+                    return
+                reports = self._wait_for_reports()
                 message = describe(reports, self._ranks.world_size, self._silent(reports), self._folder)
                 message += f"; go on with: presence train {self._directory.recipe}"
-                print_error(message)
-                write_stopped(self._directory, "hang", message, STATUS, self.step)
-            else:  # a launcher ends this one when that one has left
-                _wait(self._directory.stopped.exists, GRACE)
+            except OSError as error:
+                message = f"no progress for {idle:.0f} s after step {self.step}; there are no stacks ({error})"
+                if not self._ranks.is_main:
+                    return
+            print_error(message)
+            write_stopped(self._directory, "hang", message, STATUS, self.step)
         finally:
             os._exit(STATUS)
+
+    def _is_reader(self) -> bool:
+        """Whether this rank reads the reports; also notes what has become of ranks of its machine without one."""
+        if not self._ranks.is_main:
+            if _wait(self._directory.stopped.exists, GRACE / 2, LOOK):
+                return False
+            reported = self._reported()
+            host = socket.gethostname()
+            here = [rank for rank, (of, _) in enumerate(self._hosts) if of == host]
+            if self._ranks.rank == min(reported & set(here)):
+                for rank in set(here) - reported:
+                    self._note_silent(rank)
+            if self._ranks.rank != min(reported):
+                return False
+        try:
+            os.close(os.open(self._folder / "reader", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:  # this rank is late
+            return False
+        return True
+
+    def _reported(self) -> set[int]:
+        """The ranks whose reports can be seen."""
+        return {int(name[len("rank_") : -len(".txt")]) for name in os.listdir(self._folder) if name.endswith(".txt")}
 
     def _leave_in_time(self) -> None:
         """End the process also if the file system is what hangs."""
@@ -153,7 +184,7 @@ class HangWatch:
         place = f"{code.co_name}, {code.co_filename}:{frame.f_lineno}"
         report = Report(self._ranks.rank, host, pid, self.step, self._progress, round(idle, 1), any(waits), place)
         path = self._path(report.rank)
-        with open(path.with_suffix(".tmp"), "w") as file:
+        with open(path.with_suffix(".tmp"), "w", encoding="utf-8") as file:
             print(json.dumps(asdict(report)), file=file)
             file.flush()
             faulthandler.dump_traceback(file, all_threads=True)
@@ -166,9 +197,8 @@ class HangWatch:
         def complete() -> bool:
             with suppress(OSError):
                 os.utime(self._folder)  # makes a network file system look again
-            for rank in set(range(self._ranks.world_size)) - set(reports):
-                with suppress(FileNotFoundError):
-                    reports[rank] = Report(**json.loads(self._path(rank).read_text().splitlines()[0]))
+            for rank in self._reported() - set(reports):
+                reports[rank] = Report(**json.loads(self._path(rank).read_text(encoding="utf-8").splitlines()[0]))
             return len(reports) == self._ranks.world_size
 
         if not _wait(complete, GRACE / 2):
@@ -197,7 +227,9 @@ class HangWatch:
         for rank, (host, pid) in enumerate(self._hosts):
             state = self._path(rank).with_suffix(".state")
             if state.exists() or rank not in reports:
-                found[rank] = state.read_text().strip() if state.exists() else f"process {pid} on {host}"
+                found[rank] = (
+                    state.read_text(encoding="utf-8").strip() if state.exists() else f"process {pid} on {host}"
+                )
         return found
 
     def _path(self, rank: int) -> Path:
@@ -236,13 +268,13 @@ def _where(report: Report) -> str:
     return f"{report.place} (last progress {report.idle_seconds:.0f} s ago)"
 
 
-def _wait(done: Callable[[], bool], seconds: float) -> bool:
-    """Whether ``done()`` within ``seconds``."""
+def _wait(done: Callable[[], bool], seconds: float, poll: float = 0.1) -> bool:
+    """Whether ``done()`` within ``seconds``, asked every ``poll`` seconds."""
     end = time.monotonic() + seconds
     while not done():
         if time.monotonic() > end:
             return False
-        time.sleep(POLL)
+        time.sleep(poll)
     return True
 
 
@@ -258,5 +290,5 @@ def _in_collective(frame: FrameType | None) -> bool:
     return False
 
 
-POLL = 0.1  # seconds
+LOOK = 0.5  # seconds between two looks of each rank that does not read
 SHOWN = 4

@@ -18,7 +18,8 @@ import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 
 from presence_ds.errors import HealthError
-from presence_ds.trainer.distributed import Ranks, local_size
+from presence_ds.trainer.distributed import Ranks
+from presence_ds.trainer.environment import local_size
 from presence_ds.trainer.health_config import HealthConfig
 from presence_ds.trainer.health_report import NEVER, Report, judge, message
 

@@ -29,7 +29,7 @@ def pin_commits(data: DataConfig, resolved: dict[str, Any], file: Path, ranks: R
     commits: dict[str, str] = {}
     with ranks.agreement():
         if ranks.is_main:
-            known = json.loads(file.read_text()) if resuming and file.is_file() else {}
+            known = json.loads(file.read_text(encoding="utf-8")) if resuming and file.is_file() else {}
             for source in (source for group in groups.values() for source in group if is_remote(source)):
                 key = f"{source.path}@{source.revision or 'main'}"
                 if key not in commits:

@@ -4,28 +4,16 @@ import os
 import re
 import socket
 import sys
-from contextlib import ExitStack
-from pathlib import Path
+from contextlib import ExitStack, suppress
 from tempfile import NamedTemporaryFile
 from typing import NoReturn
 
 from deepspeed.accelerator import get_accelerator
 
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.distributed import cores_per_rank
+from presence_ds.trainer.environment import CPU_RANKS, cores_per_rank
 from presence_ds.trainer.slurm import SlurmStep
 from presence_ds.trainer.supervisor import supervise
-
-CPU_RANKS = 2  # without a GPU: enough for everything to be partitioned
-
-
-def set_environment_defaults() -> None:
-    """Keep DeepSpeed's compiled operators inside the Python environment, unless TORCH_EXTENSIONS_DIR says otherwise.
-
-    Two environments that share a build folder would load each other's builds.
-    """
-    if os.access(sys.prefix, os.W_OK):
-        os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions"))
 
 
 def local_processes(requested: int | None) -> int:
@@ -53,7 +41,7 @@ def launch(arguments: list[str], requested: int | None, signals: list[int], step
     with ExitStack() as stack:
         if step is not None and step.nodes > 1:
             devices = device_numbers(processes)
-            hosts = stack.enter_context(NamedTemporaryFile("w", prefix="presence-hosts-"))
+            hosts = stack.enter_context(NamedTemporaryFile("w", encoding="utf-8", prefix="presence-hosts-"))
             print(
                 "\n".join(f"node{node} slots={max(devices) + 1}" for node in range(step.nodes)), file=hosts, flush=True
             )
@@ -70,10 +58,9 @@ def launch(arguments: list[str], requested: int | None, signals: list[int], step
             command.append(f"--master_port={free_port()}")
         command += ["--no_local_rank", "--module", "presence_ds.train", *arguments]
         place = "" if step is None else f" on node {step.node} of {step.nodes}, {socket.gethostname()}"
-        print(
-            f"starting {processes} ranks{place}; the first start in an environment compiles an operator of DeepSpeed",
-            flush=True,
-        )
+        line = f"starting {processes} ranks{place}; the first start in an environment compiles an operator of DeepSpeed"
+        with suppress(OSError):  # a job's log may lie on a full disk
+            os.write(1, f"{line}\n".encode())
         status = supervise(command, processes, signals)
     sys.exit(status)
 

@@ -1,11 +1,8 @@
-"""The model to train: from a `transformers` configuration, or from a checkpoint."""
+"""Which model to train: a `transformers` configuration, or that of a checkpoint."""
 
-import copy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     CONFIG_MAPPING,
@@ -13,60 +10,15 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     PretrainedConfig,
-    PreTrainedTokenizerBase,
 )
 
 from presence_ds.data import ObjectiveConfig
-from presence_ds.data.tokenizer import padding_id
 from presence_ds.errors import ConfigError
+from presence_ds.trainer.model_config import ModelConfig
 
-VOCABULARY_MULTIPLE = 64  # matrix sides that accelerators like
 DECODER_START = "decoder_start_token_id"  # T5 has it without listing it
+ADAPTER = "adapter_config.json"
 LEGACY_FIELDS = {"rope_theta", "rope_scaling"}  # transformers moves them into rope_parameters
-
-
-@dataclass
-class ModelConfig:
-    """A causal or encoder-decoder language model of `transformers`. Give config or path, not both.
-
-    Args:
-        config: A `transformers` configuration: model_type (llama, gpt2, mt5, ...) and that type's own fields. The model
-            starts from random weights. vocab_size may be left out: it is then the tokenizer's size, rounded up to a
-            multiple of 64; the special token ids are the tokenizer's unless given, and a decoder starts with padding.
-        path: A local directory, or a name on the Hugging Face hub.
-        from_scratch: With path: take the configuration only and start from random weights.
-        trust_remote_code: Let Python code that comes with the model run on this machine.
-        attention: Attention implementation: eager, sdpa, or on a GPU flash_attention_2 (needs package flash-attn, and
-            bf16 or fp16), flex_attention and what else `transformers` knows. null: what `transformers` chooses.
-        activation_checkpointing: Compute the activations of every block again in the backward pass instead of keeping
-            them; needs presence.strategy two_pass.
-        compile: Run the passes that are ordinary forwards through torch.compile: the weighted pass of presence.strategy
-            two_pass, or all of presence.signal loss; ZeRO 0 to 2. A name, such as aot_eager, is another backend than
-            inductor.
-    """
-
-    config: dict[str, Any] | None = None
-    path: str | None = None
-    from_scratch: bool = False
-    trust_remote_code: bool = False
-    attention: str | None = None
-    activation_checkpointing: bool = False
-    compile: bool | str = False
-
-    def validate(self, field: str) -> None:
-        """Raise `ConfigError` naming the first field whose value cannot be used."""
-        if (self.config is None) == (self.path is None):
-            state = "neither is set" if self.config is None else "both are set"
-            raise ConfigError(f"{field}.config and {field}.path: {state}; give exactly one of them")
-        if self.compile_backend not in (None, *(known := torch.compiler.list_backends(exclude_tags=()))):
-            raise ConfigError(
-                f'{field}.compile is "{self.compile}": it must be true, false or one of {", ".join(known)}'
-            )
-
-    @property
-    def compile_backend(self) -> str | None:
-        """Backend of torch.compile; None if nothing is compiled."""
-        return ("inductor" if self.compile else None) if isinstance(self.compile, bool) else self.compile
 
 
 def load_model_config(model: ModelConfig, field: str = "model") -> PretrainedConfig:
@@ -76,12 +28,16 @@ def load_model_config(model: ModelConfig, field: str = "model") -> PretrainedCon
         ConfigError: an unknown model type or field, a value of the wrong type, or no configuration at the path.
     """
     if model.path is not None:
-        if model.path.startswith(("/", ".", "~")) and not Path(model.path).expanduser().is_dir():
-            raise ConfigError(f"{field}.path is {model.path}: there is no such directory")
+        if model.is_pretrained and Path(model.source, ADAPTER).is_file():
+            raise ConfigError(
+                f"{field}.path is {model.path}: it holds an adapter ({ADAPTER}): merge it into its model, and name that"
+            )
         try:
-            return AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
-        except (OSError, ValueError) as error:
+            config = AutoConfig.from_pretrained(model.source, trust_remote_code=model.trust_remote_code)
+        except Exception as error:  # also whatever a damaged config.json leads to
             raise ConfigError(f"{field}.path is {model.path}: {first_line(error)}") from None
+        _drop_foreign_padding(config)
+        return config
     assert model.config is not None  # ModelConfig.validate
     fields = dict(model.config)
     model_type = fields.pop("model_type", None)
@@ -102,18 +58,12 @@ def load_model_config(model: ModelConfig, field: str = "model") -> PretrainedCon
         raise ConfigError(f"{field}.config: {' '.join(str(error).split())}") from None
 
 
-def check_model_config(config: PretrainedConfig, model: ModelConfig, field: str = "model") -> None:
-    """Raise `ConfigError` if `transformers` cannot build the model that an inline configuration describes.
-
-    It is built on the meta device, without weights; code that comes with a model may not allow that and is not tried.
-    """
-    if model.config is None:
-        return
-    try:
-        with torch.device("meta"):
-            model_class(config).from_config(copy.deepcopy(config))
-    except Exception as error:  # whatever sizes that do not fit lead to
-        raise ConfigError(f"{field}.config describes no model that can be built: {first_line(error)}") from None
+def _drop_foreign_padding(config: PretrainedConfig) -> None:
+    """Forget, in place, a padding token that is not in the vocabulary: old configurations say -1, or a row too many."""
+    text = text_config(config)
+    padding, rows = getattr(text, "pad_token_id", None), getattr(text, "vocab_size", None)
+    if padding is not None and rows is not None and not 0 <= padding < rows:
+        set_token_id(config, "pad_token_id", None)
 
 
 def check_objective(config: PretrainedConfig, objective: ObjectiveConfig, field: str = "data.objective") -> None:
@@ -129,88 +79,31 @@ def check_objective(config: PretrainedConfig, objective: ObjectiveConfig, field:
         )
 
 
-def check_sequence_length(config: PretrainedConfig, sequence_length: int, field: str) -> None:
-    """Raise `ConfigError` if the model's positions end before ``sequence_length`` tokens."""
-    longest = getattr(config, "max_position_embeddings", None)
-    if longest is not None and sequence_length > longest:
+def text_config(config: PretrainedConfig) -> PretrainedConfig:
+    """The part of ``config`` that the text model is made of: all of it, or a section such as ``text_config``.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    try:
+        return config.get_text_config()
+    except ValueError:
         raise ConfigError(
-            f"{field} is {sequence_length}, longer than the model's max_position_embeddings: "
-            f"it must be at most {longest}"
-        )
+            f"model is of type {config.model_type}, which is made of several text models: it must be a language model"
+        ) from None
 
 
-def round_vocabulary(tokens: int) -> int:
-    """The vocab_size that a model gets whose configuration leaves it to a tokenizer of ``tokens`` tokens."""
-    return -(-tokens // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
-
-
-def fit_vocabulary(config: PretrainedConfig, model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Fill in what an inline configuration leaves to the tokenizer, in place, and check that every token id fits."""
-    given = model.config or {}
-    if model.config is not None:
-        if "vocab_size" not in given:
-            config.vocab_size = round_vocabulary(len(tokenizer))
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            if name not in given:
-                setattr(config, name, getattr(tokenizer, name))
-    if config.is_encoder_decoder:
-        _fit_decoder(config, given, tokenizer)
-    if len(tokenizer) > config.vocab_size:
-        raise ConfigError(
-            f"model vocab_size is {config.vocab_size}, smaller than the tokenizer's {len(tokenizer)} tokens: "
-            f"it must be at least {len(tokenizer)}"
-        )
-
-
-def _fit_decoder(config: PretrainedConfig, given: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
-    """What an encoder-decoder model needs to make the decoder's inputs out of labels."""
-    if config.pad_token_id is None:
-        config.pad_token_id = padding_id(tokenizer)
-    if getattr(config, DECODER_START, None) is None or (given and DECODER_START not in given):
-        config.decoder_start_token_id = config.pad_token_id
+def set_token_id(config: PretrainedConfig, name: str, value: int | None) -> None:
+    """Set a special token in the text's configuration, and in the whole one where it has it too."""
+    text = text_config(config)
+    setattr(text, name, value)
+    if text is not config and hasattr(config, name):
+        setattr(config, name, value)
 
 
 def model_class(config: PretrainedConfig) -> Any:
     """The class of `transformers` that builds the model."""
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-
-
-def build_model(config: PretrainedConfig, model: ModelConfig) -> torch.nn.Module:
-    """The model in float32 on the CPU, whole on every rank; DeepSpeed casts, moves and partitions it.
-
-    Random weights are drawn from torch's global generator.
-    """
-    options: dict[str, Any] = {"trust_remote_code": model.trust_remote_code}
-    if model.attention is not None:
-        options["attn_implementation"] = model.attention
-    try:
-        if model.path is not None and not model.from_scratch:
-            built = model_class(config).from_pretrained(
-                model.path, config=config, dtype=torch.float32, use_safetensors=True, **options
-            )
-        else:
-            built = model_class(config).from_config(config, dtype=torch.float32, **options)
-        if model.activation_checkpointing:
-            built.gradient_checkpointing_enable({"use_reentrant": False})
-        return built
-    except (OSError, ValueError, ImportError) as error:
-        raise ConfigError(f"model: {first_line(error)}") from None
-
-
-def build_empty_model(config: PretrainedConfig, model: ModelConfig, dtype: torch.dtype) -> torch.nn.Module:
-    """The model on the meta device: shapes and dtypes alone, in training mode."""
-    attention = "sdpa" if "flash" in (model.attention or "") else model.attention  # keeps the same, needs no package
-    options = {} if attention is None else {"attn_implementation": attention}
-    try:
-        with torch.device("meta"):
-            built = model_class(config).from_config(
-                config, dtype=dtype, trust_remote_code=model.trust_remote_code, **options
-            )
-    except (OSError, ValueError, ImportError) as error:
-        raise ConfigError(f"model: {first_line(error)}") from None
-    if model.activation_checkpointing:
-        built.gradient_checkpointing_enable({"use_reentrant": False})
-    return built.train()
 
 
 def first_line(error: Exception) -> str:

@@ -9,17 +9,18 @@ from transformers import PretrainedConfig
 
 from presence_ds.data import Lengths, fill_from_prepared
 from presence_ds.engine.checks import check_compilable, check_settings
+from presence_ds.engine.settings import try_settings
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.attention import check_attention
+from presence_ds.trainer.building import try_to_build
 from presence_ds.trainer.deepspeed_config import merge_deepspeed_config, offloads_optimizer, read_deepspeed_json
-from presence_ds.trainer.model import (
-    check_model_config,
-    check_objective,
-    check_sequence_length,
-    load_model_config,
-)
-from presence_ds.trainer.optimizer import KINDS
+from presence_ds.trainer.model import check_objective, load_model_config
+from presence_ds.trainer.optimizer_config import KINDS
+from presence_ds.trainer.own_tokenizer import known_tokenizer, other_tokens
+from presence_ds.trainer.positions import check_positions, check_sequence_length
+from presence_ds.trainer.pretrained import check_weights
 from presence_ds.trainer.recipe import Recipe, find_beside_recipe
+from presence_ds.trainer.vocabulary import Vocabulary, fit_vocabulary
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,12 @@ class Plan:
     Attributes:
         deepspeed: the dict for ``presence_ds.initialize``.
         offloaded_to_cpu: whether ZeRO keeps the optimizer state on the CPU.
-        model_config: the model's configuration, not yet fitted to the tokenizer.
+        model_config: the model's configuration, fitted to the tokenizer, or to the largest that may be trained.
         samples_per_step: samples of one optimizer step over all ranks and micro-steps.
         lengths: tokens of a sample.
         precision: what the model computes in: bf16, fp16 or fp32.
+        padded: whether samples may have padding.
+        warnings: what may be meant otherwise, a line each.
     """
 
     deepspeed: dict[str, Any]
@@ -41,11 +44,23 @@ class Plan:
     samples_per_step: int
     lengths: Lengths
     precision: str
+    padded: bool
+    warnings: tuple[str, ...] = ()
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens of text in one optimizer step, padding included; each is in the inputs or in the targets once."""
+        """Tokens of text in one optimizer step without padding, which is the most there are."""
         return self.samples_per_step * self.lengths.row
+
+    def text_tokens(self, targets: int) -> int:
+        """Tokens of text in an optimizer step with so many targets over all ranks; padding is none.
+
+        A causal model's samples begin with a token that is no target. Those of span corruption have no padding, and
+        each token of text is in the inputs or in the targets, where sentinels and EOS come to it.
+        """
+        if self.model_config.is_encoder_decoder:
+            return self.tokens_per_step
+        return targets + self.samples_per_step
 
     @property
     def zero_stage(self) -> int:
@@ -75,13 +90,10 @@ def make_plan(
         precision = "bf16" if bf16_hardware else "fp32"
     recipe.presence.uses_running_statistics(accumulation_steps)
     section = read_deepspeed_json(find_beside_recipe(recipe.deepspeed, recipe_file, "deepspeed"))
-    model_config = load_model_config(recipe.model)
-    check_model_config(model_config, recipe.model)
-    check_objective(model_config, recipe.data.objective)
     device = get_accelerator().device_name() if runs_here else None
-    check_attention(model_config, recipe.model, device=device, precision=precision)
-    lengths = recipe.data.lengths
-    check_sequence_length(model_config, max(lengths.inputs, lengths.targets), "data.sequence_length")
+    model_config, warnings = _plan_model(recipe, device, precision)
+    if runs_here and recipe.model.is_pretrained:
+        check_weights(model_config, recipe.model)
     deepspeed = merge_deepspeed_config(
         section,
         micro_batch_size=training.micro_batch_size,
@@ -92,6 +104,7 @@ def make_plan(
         untested_optimizer=not KINDS[recipe.optimizer.kind].listed,
     )
     try:
+        try_settings(deepspeed)
         check_settings(deepspeed, runs_here=runs_here)
     except ConfigError as error:
         raise ConfigError(f"deepspeed: {error}") from None
@@ -100,9 +113,29 @@ def make_plan(
         offloaded_to_cpu=offloads_optimizer(section),
         model_config=model_config,
         samples_per_step=training.micro_batch_size * accumulation_steps * world_size,
-        lengths=lengths,
+        lengths=recipe.data.lengths,
         precision=precision,
+        padded=recipe.data.packing != "concat",
+        warnings=warnings,
     )
     if recipe.model.compile_backend is not None:
         check_compilable(recipe.presence, plan.zero_stage, f"model.compile is {recipe.model.compile}")
     return plan
+
+
+def _plan_model(recipe: Recipe, device: str | None, precision: str) -> tuple[PretrainedConfig, tuple[str, ...]]:
+    """The model's configuration, checked with all that decides whether it can be trained, and warnings."""
+    model, data = recipe.model, recipe.data
+    config = load_model_config(model)
+    check_objective(config, data.objective)
+    tokenizer = known_tokenizer(model, data)
+    vocabulary = Vocabulary.to_be_trained(data) if tokenizer is None else Vocabulary.of(tokenizer)
+    fit_vocabulary(config, model, vocabulary)
+    empty = try_to_build(config, model)
+    check_attention(config, model, device=device, precision=precision)
+    lengths, field = data.lengths, "data.sequence_length"
+    check_sequence_length(config, max(lengths.inputs, lengths.targets), field)
+    if empty is not None:
+        check_positions(empty, config, lengths, vocabulary, field)
+    warning = None if tokenizer is None else other_tokens(model, data, tokenizer)
+    return config, () if warning is None else (warning,)

@@ -16,4 +16,4 @@ def hardware_has_bf16() -> bool:
     if accelerator.device_name() != "cpu":
         return bool(accelerator.is_bf16_supported())
     cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.is_file() and not CPU_FLAGS.isdisjoint(cpuinfo.read_text().split())
+    return cpuinfo.is_file() and not CPU_FLAGS.isdisjoint(cpuinfo.read_text(encoding="utf-8").split())

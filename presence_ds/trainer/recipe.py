@@ -10,16 +10,17 @@ from typing import Literal
 from presence_ds.data import DataConfig
 from presence_ds.engine.config import PresenceConfig
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.callbacks.anomalies import AnomaliesConfig
-from presence_ds.trainer.callbacks.evaluation import EvaluationConfig
-from presence_ds.trainer.callbacks.reference import ReferenceConfig
-from presence_ds.trainer.callbacks.wandb_run import WandbConfig
+from presence_ds.resources import resource
+from presence_ds.trainer.anomalies_config import AnomaliesConfig
 from presence_ds.trainer.checkpoint import CheckpointConfig
+from presence_ds.trainer.evaluation_config import EvaluationConfig
 from presence_ds.trainer.health_config import HealthConfig
-from presence_ds.trainer.learning_rate import LearningRateConfig
-from presence_ds.trainer.model import ModelConfig
-from presence_ds.trainer.optimizer import OptimizerConfig
+from presence_ds.trainer.learning_rate_config import LearningRateConfig
+from presence_ds.trainer.model_config import ModelConfig
+from presence_ds.trainer.optimizer_config import OptimizerConfig
+from presence_ds.trainer.reference_config import ReferenceConfig
 from presence_ds.trainer.stop_config import StopConfig
+from presence_ds.trainer.wandb_config import WandbConfig
 
 
 @dataclass
@@ -114,7 +115,8 @@ class Recipe:
         run_dir: Where the run leaves everything it writes. null: runs/NAME-DATE-TIME in the working directory, NAME
             being the recipe file's. To be able to resume, name it.
         model: The model.
-        deepspeed: The DeepSpeed JSON file, relative to the recipe file or to the working directory.
+        deepspeed: The DeepSpeed JSON file. Relative to the recipe file or to the working directory, or one that the
+            package has: ds_configs/zero1.json, zero2.json, zero3.json or zero3_offload.json.
         presence: Self-influence guided reweighting.
         reference: The trusted stream of presence.signal alignment.
         optimizer: The optimizer.
@@ -149,7 +151,7 @@ class Recipe:
     def validate(self) -> None:
         """Check every value that can be checked without reading other files or knowing the number of ranks.
 
-        Fills presence.schedule.training_steps with training.steps.
+        Fills presence.schedule.training_steps with training.steps where the weights have a schedule.
 
         Raises:
             ConfigError: the first value that cannot be used, in one line naming its field.
@@ -163,9 +165,10 @@ class Recipe:
                 f"presence.schedule.training_steps is {schedule.training_steps}, but training.steps is "
                 f"{self.training.steps}: leave it out, the trainer fills it in"
             )
-        schedule.training_steps = self.training.steps
+        self.presence.fill_training_steps(self.training.steps)
         self.presence.validate("presence")
         self.model.validate("model")
+        self.use_tokenizer_of_model()
         self.data.validate("data")
         names = [source.name for source in self.data.sources]
         self.reference.validate("reference", self.presence.signal, names)
@@ -188,17 +191,35 @@ class Recipe:
         self.anomalies.validate("anomalies")
         self.logging.validate("logging")
 
+    def use_tokenizer_of_model(self) -> None:
+        """Have pretrained weights train with the tokenizer beside them, unless another is named.
+
+        Call it before ``data`` is validated, which fills in the size of a tokenizer to be trained.
+
+        Raises:
+            ConfigError: one is to be trained.
+        """
+        model, tokenizer = self.model, self.data.tokenizer
+        if not model.is_pretrained or tokenizer.path is not None or self.data.prepared is not None:
+            return
+        if tokenizer.vocab_size is not None:
+            raise ConfigError(
+                f"data.tokenizer.vocab_size is {tokenizer.vocab_size}, so that one is trained, and the weights "
+                f"of model.path {model.path} know the tokens of their own: leave it out, or set model.from_scratch"
+            )
+        tokenizer.path = model.source
+
 
 def find_beside_recipe(path: str, recipe_file: Path | None, field: str) -> Path:
-    """The absolute path of a file that a recipe names, looked up beside the recipe, then in the working directory.
+    """The absolute path of a file that a recipe names: beside the recipe, in the working directory, or the package's.
 
     Raises:
-        ConfigError: it is in neither place.
+        ConfigError: it is nowhere there.
     """
     candidates = [Path(path).expanduser()]
     if recipe_file is not None:
         candidates.insert(0, recipe_file.parent / candidates[0])
-    for candidate in candidates:
+    for candidate in [*candidates, resource(path)]:
         if candidate.is_file():
             return candidate.resolve()
     places = " nor ".join(str(candidate.absolute().parent) for candidate in dict.fromkeys(candidates))

@@ -1,6 +1,6 @@
 """One rank of a training run, from a recipe to the summary."""
 
-import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,32 +8,23 @@ from typing import Any
 import torch
 import transformers
 import yaml
-from deepspeed.accelerator import get_accelerator
 from rich.console import Console as RichConsole
-from torchdata.stateful_dataloader import StatefulDataLoader
 
 import presence_ds
 from presence_ds.data import (
     BatchStream,
     Corpus,
-    PackedDataset,
-    RankSamples,
-    Stream,
-    StreamedBatches,
-    build_evaluation_loader,
     build_loader,
-    mixture_weights,
     open_corpus,
     prepare_corpus,
 )
 from presence_ds.data.corpus import TOKENIZER_FOLDER
-from presence_ds.data.objective import make_objective
+from presence_ds.data.corpus_lock import reading
 from presence_ds.data.prepared import prepared_folder
-from presence_ds.data.sources import find_files, is_remote
 from presence_ds.data.token_bytes import token_bytes
-from presence_ds.engine import PresenceConfig
-from presence_ds.errors import Stopped
-from presence_ds.reweighting.schedule import ScheduleConfig, TemperatureSchedule
+from presence_ds.errors import DataError, Stopped
+from presence_ds.trainer.batches import evaluation_loader, loader_options, training_batches
+from presence_ds.trainer.building import build_model
 from presence_ds.trainer.callbacks.anomalies import Anomalies
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.checkpoint import Checkpoints
@@ -42,20 +33,29 @@ from presence_ds.trainer.callbacks.evaluation import Evaluation
 from presence_ds.trainer.callbacks.metrics_file import MetricsFile
 from presence_ds.trainer.callbacks.reference import ReferenceStream
 from presence_ds.trainer.callbacks.requeues import Requeues
-from presence_ds.trainer.callbacks.score_records import ScoreRecords
+from presence_ds.trainer.callbacks.score_records import RANKS_PER_FILE, ScoreRecords
 from presence_ds.trainer.callbacks.stage_summary import StageSummary
 from presence_ds.trainer.callbacks.stopping import Stopping
 from presence_ds.trainer.callbacks.throughput import Throughput
 from presence_ds.trainer.callbacks.wandb_run import WandbRun
-from presence_ds.trainer.checkpoint import Resume, check_fits, find_resume, load_settings, restore
+from presence_ds.trainer.checkpoint import (
+    Resume,
+    check_fits,
+    find_resume,
+    load_settings,
+    recipe_changes,
+    recipe_values,
+    restore,
+    stored_recipe,
+)
 from presence_ds.trainer.device import device_name, known_peak_tflops
-from presence_ds.trainer.distributed import Ranks
+from presence_ds.trainer.distributed import Neighbours, Ranks
 from presence_ds.trainer.estimate.flops import count_flops
+from presence_ds.trainer.failure import Failures
 from presence_ds.trainer.hang_watch import HangWatch, collective_timeout
 from presence_ds.trainer.health import check_health
 from presence_ds.trainer.hub_commits import pin_commits
 from presence_ds.trainer.learning_rate import build_lr_scheduler
-from presence_ds.trainer.model import build_model, fit_vocabulary
 from presence_ds.trainer.optimizer import build_optimizer
 from presence_ds.trainer.plan import Plan, make_plan
 from presence_ds.trainer.precision import hardware_has_bf16
@@ -69,10 +69,12 @@ from presence_ds.trainer.run_directory import (
     write_stopped,
 )
 from presence_ds.trainer.run_lock import RunLock
+from presence_ds.trainer.setup_facts import setup_facts
 from presence_ds.trainer.shared_batches import SharedBatches
 from presence_ds.trainer.slurm import restart_count
 from presence_ds.trainer.stop_signals import StopSignals
-from presence_ds.trainer.trainer import Batches, Trainer
+from presence_ds.trainer.trainer import Trainer
+from presence_ds.trainer.vocabulary import Vocabulary, fit_vocabulary
 
 
 def train(recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) -> None:
@@ -83,12 +85,17 @@ def train(recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) ->
         resolved: the recipe as plain values, to be written to the run directory.
 
     Raises:
-        PresenceError: bad input, before any step is taken and the same on every rank.
-        Stopped: the run has ended early, on every rank alike.
+        SystemExit: after an error, when it has been said (`presence_ds.trainer.failure`).
     """
     timeout = collective_timeout(recipe.stop.hang_seconds)
-    with StopSignals(recipe.stop) as signals, Ranks(signals, timeout) as ranks, RunLock() as lock:
-        train_on(ranks, lock, signals, recipe, recipe_file, resolved)
+    with (
+        Failures() as failures,
+        StopSignals(recipe.stop) as signals,
+        Ranks(signals, timeout) as ranks,
+        RunLock() as lock,
+    ):
+        failures.connect(ranks)
+        train_on(ranks, lock, signals, recipe, recipe_file, resolved, failures=failures)
 
 
 def train_on(
@@ -99,21 +106,29 @@ def train_on(
     recipe_file: Path | None,
     resolved: dict[str, Any],
     more_callbacks: dict[str, Callback] | None = None,
+    failures: Failures | None = None,
 ) -> None:
     """`train` with the ranks connected; takes ``lock`` for the run directory. ``more_callbacks`` are called last."""
+    failures = failures or Failures()
     console = RichConsole(quiet=not ranks.is_main)
     if not ranks.is_main:
         transformers.logging.set_verbosity_error()  # rank 0 says it
     bf16_hardware = ranks.all(hardware_has_bf16())
     with ranks.agreement():
+        shared = reading(prepared_folder(recipe.data)) if recipe.data.prepared else nullcontext()
         plan = make_plan(recipe, recipe_file, world_size=ranks.world_size, bf16_hardware=bf16_hardware)
+    for text in plan.warnings:
+        ranks.warn(text)
     directory, resume = open_run_directory(recipe, recipe_file, resolved, ranks, lock)
-    with RankLog(None if ranks.is_main else directory.log(ranks.rank)):
+    with shared, RankLog(directory.log(ranks.rank), redirected=not ranks.is_main):
         try:
             if recipe.health.enabled:
-                health = check_health(ranks, recipe.health, partial(warn, ranks))
+                health = check_health(ranks, recipe.health, ranks.warn)
                 console.print(health, highlight=False, soft_wrap=True)
-            trainer = set_up(directory, resume, plan, ranks, signals, console, recipe, resolved, more_callbacks or {})
+            watch = HangWatch(ranks, directory, recipe.stop.hang_seconds, failures)
+            trainer = set_up(
+                directory, resume, plan, ranks, signals, watch, console, recipe, resolved, more_callbacks or {}
+            )
         except Stopped as stopped:
             if ranks.is_main:
                 step = 0 if resume is None else resume.manifest.step
@@ -128,6 +143,7 @@ def set_up(
     plan: Plan,
     ranks: Ranks,
     signals: StopSignals,
+    watch: HangWatch,
     console: RichConsole,
     recipe: Recipe,
     resolved: dict[str, Any],
@@ -135,9 +151,12 @@ def set_up(
 ) -> Trainer:
     """Everything before the first step, with the run directory open."""
     pin_commits(recipe.data, resolved, directory.hub_commits, ranks, resuming=resume is not None)
+    values = recipe_values(recipe, plan, resolved["deepspeed"], directory.path)
+    if resume is not None:
+        tell_changes(resume, values, ranks, console)
     corpus = load_corpus(recipe, directory, ranks)
     with ranks.agreement():
-        fit_vocabulary(plan.model_config, recipe.model, corpus.tokenizer)
+        fit_vocabulary(plan.model_config, recipe.model, Vocabulary.of(corpus.tokenizer))
         transformers.set_seed(recipe.training.seed)
         model = build_model(plan.model_config, recipe.model)
     throughput = make_throughput(recipe, plan, model, ranks)  # before ZeRO-3 partitions the model
@@ -153,16 +172,21 @@ def set_up(
     transformers.set_seed(recipe.training.seed + 1 + ranks.rank)  # dropout differs between ranks
 
     batches = training_batches(corpus, recipe, ranks)
-    callbacks = make_callbacks(recipe, resolved, corpus, directory, ranks, signals, console, throughput)
+    neighbours = ranks.neighbours(RANKS_PER_FILE)
+    with ranks.agreement():
+        callbacks = make_callbacks(
+            recipe, resolved, values, corpus, directory, ranks, neighbours, signals, console, throughput
+        )
     trainer = Trainer(
         engine,
         batches,
         ranks,
         callbacks | more_callbacks,
-        HangWatch(ranks, directory, recipe.stop.hang_seconds),
+        watch,
         total_steps=recipe.training.steps,
         log_every_steps=recipe.logging.every_steps,
         tokens_per_step=plan.tokens_per_step,
+        text_tokens=plan.text_tokens,
         source_names=corpus.source_names,
     )
     if resume is not None:
@@ -192,24 +216,27 @@ def open_run_directory(
         if ranks.is_main:
             directory.claim(training_steps=recipe.training.steps, may_resume=recipe.checkpoint.resume != "never")
     lock.acquire(directory.lock, ranks)
-    resume = find_resume(recipe.checkpoint, directory.checkpoints, ranks, partial(warn, ranks))
+    resume = find_resume(recipe.checkpoint, directory.checkpoints, ranks, ranks.warn)
     with ranks.agreement():
         if ranks.is_main:
             if not directory.recipe.is_file():  # first of all: a directory without it is taken for someone else's
                 write_recipe(directory, resolved)
-            directory.checkpoints.mkdir(exist_ok=True)
+            for folder in (directory.checkpoints, directory.logs):
+                folder.mkdir(exist_ok=True)
     return directory, resume
+
+
+def tell_changes(resume: Resume, values: dict[str, Any], ranks: Ranks, console: RichConsole) -> None:
+    """Show what the recipe changes in a run that goes on, before anything is read; a `ConfigError` if it must not."""
+    before = ranks.broadcast(stored_recipe(resume.path, resume.manifest) if ranks.is_main else None)
+    with ranks.agreement():
+        for change in recipe_changes(resume.path, before, values, ranks.warn):
+            console.print(f"changed since the checkpoint: {change}", highlight=False, soft_wrap=True, markup=False)
 
 
 def write_recipe(directory: RunDirectory, resolved: dict[str, Any]) -> None:
     """Write the recipe as resolved to the run directory."""
     write_atomically(directory.recipe, yaml.safe_dump({**resolved, "run_dir": str(directory.path)}, sort_keys=False))
-
-
-def warn(ranks: Ranks, text: str) -> None:
-    """One line on standard error, from rank 0."""
-    if ranks.is_main:
-        print(f"presence: warning: {text}", file=sys.stderr, flush=True)
 
 
 def load_corpus(recipe: Recipe, directory: RunDirectory, ranks: Ranks) -> Corpus:
@@ -225,67 +252,14 @@ def load_corpus(recipe: Recipe, directory: RunDirectory, ranks: Ranks) -> Corpus
     return corpus
 
 
-def training_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks) -> Batches:
-    """Micro-batches of this rank out of the whole training part, or of text that is streamed."""
-    if recipe.data.streaming is not None:
-        return SharedBatches(streamed_batches(corpus, recipe, ranks), ranks)
-    weights = mixture_weights(recipe.data.sources, recipe.data.noise)
-    loader = build_loader(
-        corpus.train, **loader_options(recipe, ranks), weights=weights, source_names=corpus.source_names
-    )
-    return BatchStream(loader)
-
-
-def streamed_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks) -> StreamedBatches:
-    """Micro-batches of this rank out of the text as it is read."""
-    data = recipe.data
-    assert data.streaming is not None
-    assert data.sequence_length is not None
-    assert data.packing is not None
-    readers = ranks.world_size * max(1, data.num_workers)
-    if data.streaming.lanes % readers != 0:
-        warn(
-            ranks,
-            f"data.streaming.lanes is {data.streaming.lanes}, no multiple of {readers} (ranks x data.num_workers): "
-            f"some lanes are read and tokenized more than once",
-        )
-    with ranks.agreement():  # what is on the hub is listed once for all: the hub limits how often one may ask
-        found = [
-            [] if is_remote(source) and not ranks.is_main else find_files(source, streamed=True)
-            for source in data.sources
-        ]
-    files = [own or of_main for own, of_main in zip(found, ranks.broadcast(found), strict=True)]
-    with ranks.agreement():
-        stream = Stream(data, files, corpus.tokenizer, corpus.validation_texts)
-        objective = make_objective(
-            data.objective, data.sequence_length, data.packing, corpus.tokenizer, data.seed, "train"
-        )
-        samples = RankSamples(stream, ranks.rank, ranks.world_size)
-        return StreamedBatches(samples, objective, recipe.training.micro_batch_size, data.num_workers)
-
-
-def evaluation_loader(part: PackedDataset, recipe: Recipe, ranks: Ranks) -> StatefulDataLoader:
-    """This rank's batches of a split, every sample of which is seen once."""
-    return build_evaluation_loader(part, **loader_options(recipe, ranks))
-
-
-def loader_options(recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
-    """What every loader of a run has in common."""
-    return {
-        "micro_batch_size": recipe.training.micro_batch_size,
-        "rank": ranks.rank,
-        "world_size": ranks.world_size,
-        "seed": recipe.data.seed,
-        "num_workers": recipe.data.num_workers,
-    }
-
-
 def make_callbacks(
     recipe: Recipe,
     resolved: dict[str, Any],
+    values: dict[str, Any],
     corpus: Corpus,
     directory: RunDirectory,
     ranks: Ranks,
+    neighbours: Neighbours,
     signals: StopSignals,
     console: RichConsole,
     throughput: Throughput,
@@ -293,16 +267,21 @@ def make_callbacks(
     """The callbacks of this rank in the order they are called; the names are those in a checkpoint."""
     callbacks: dict[str, Callback] = {}
     if recipe.logging.score_records:
-        callbacks["score_records"] = ScoreRecords(directory.scores, ranks.rank, corpus.source_names)
+        callbacks["score_records"] = ScoreRecords(directory.scores, ranks.rank, neighbours, corpus.source_names)
     callbacks["throughput"] = throughput
     if (restarts := restart_count()) is not None:
         callbacks["requeues"] = Requeues(restarts)
-    anomalies = Anomalies(recipe.anomalies, directory.checkpoints, partial(warn, ranks))
+    anomalies = Anomalies(recipe.anomalies, directory.checkpoints, ranks.warn)
     callbacks["anomalies"] = anomalies
     evaluation = None
     if len(corpus.validation) > 0:
         validation = evaluation_loader(corpus.validation, recipe, ranks)
-        sizes = token_bytes(corpus.tokenizer) if recipe.data.objective.is_causal else None
+        sizes = None
+        if recipe.data.objective.is_causal:
+            try:
+                sizes = token_bytes(corpus.tokenizer)
+            except DataError as error:
+                ranks.warn(f"there are no bits per byte: {error}")
         callbacks["evaluation"] = evaluation = Evaluation(recipe.evaluation, validation, sizes)
     if ranks.is_main:
         callbacks["metrics_file"] = MetricsFile(directory.metrics)
@@ -316,7 +295,7 @@ def make_callbacks(
     show = partial(print_summary, console)
     callbacks["stage_summary"] = StageSummary(directory.summary, evaluation, throughput, anomalies, show)
     callbacks["stopping"] = Stopping(recipe.stop, directory, signals)
-    callbacks["checkpoints"] = Checkpoints(recipe.checkpoint, directory.checkpoints, anomalies, partial(warn, ranks))
+    callbacks["checkpoints"] = Checkpoints(recipe.checkpoint, directory.checkpoints, values, anomalies, ranks.warn)
     return callbacks
 
 
@@ -328,63 +307,3 @@ def make_throughput(recipe: Recipe, plan: Plan, model: torch.nn.Module, ranks: R
         model_flops_per_token=None if flops is None else flops.model,
         peak_flops=None if tflops is None else tflops * 1e12 * ranks.world_size,
     )
-
-
-def setup_facts(recipe: Recipe, plan: Plan, trainer: Trainer, directory: RunDirectory) -> dict[str, Any]:
-    """What is shown once before the first step."""
-    engine, config = trainer.engine, plan.model_config
-    parameters = {name: whole_size(parameter) for name, parameter in engine.module.named_parameters()}
-    signal = recipe.presence.signal
-    left_out = [name for name in parameters if name not in engine.presence.scored]
-    return {
-        "run directory": directory.path,
-        "resolved recipe": directory.recipe,
-        "model": f"{config.model_type}, {sum(parameters.values()):,} parameters, {engine.module.dtype}",
-        "attention": config._attn_implementation,
-        "compiled": recipe.model.compile_backend or "no",
-        "tokens per step": f"{trainer.tokens_per_step:,} ({recipe.training.micro_batch_size} samples x "
-        f"{engine.gradient_accumulation_steps()} micro-steps x {trainer.ranks.world_size} ranks)",
-        "steps": f"{trainer.step} done of {trainer.total_steps}",
-        "DeepSpeed": f"ZeRO-{plan.zero_stage} on {get_accelerator().device_name()}",
-        "optimizer": f"{type(engine.basic_optimizer).__name__}, lr {recipe.optimizer.lr:g}, {recipe.lr_schedule.kind}",
-        "strategy": f"{recipe.presence.strategy}, {signal}, {recipe.presence.estimator} estimator",
-        "weights": describe_weights(recipe.presence),
-        "left out of SI": "all" if signal == "loss" else summarize(left_out, len(parameters)),
-    }
-
-
-def describe_weights(config: PresenceConfig) -> str:
-    """The weight function and its τ over the run, in one line."""
-    if config.signal == "uniform":
-        return "uniform"
-    if config.weighting.kind == "clip":
-        return f"clip at quantile {config.weighting.quantile:g} of the self-influences"
-    return f"{config.weighting.kind} of the {config.normalizer}, {describe_temperature(config.schedule)}"
-
-
-def describe_temperature(config: ScheduleConfig) -> str:
-    """τ over the run in a few words."""
-    ends = f"τ {config.tau_direct:g}", f"τ {config.tau_inverse:g}"
-    if config.kind == "constant":
-        return f"{ends[0]} throughout"
-    if config.kind in ("linear", "cosine"):
-        return f"{ends[0]} to {ends[1]}, {config.kind}"
-    if config.kind == "auto":
-        return f"{ends[0]}, then {ends[1]} when the loss is slow to fall"
-    return f"{ends[0]} to step {TemperatureSchedule(config).switch_step}, then {ends[1]}"
-
-
-def whole_size(parameter: torch.nn.Parameter) -> int:
-    """Number of elements of a parameter, also where ZeRO-3 has partitioned it."""
-    return int(getattr(parameter, "ds_numel", parameter.numel()))
-
-
-def summarize(names: list[str], total: int) -> str:
-    """A list of parameter names in one line."""
-    if not names:
-        return f"nothing ({total} parameters scored)"
-    shown = ", ".join(names[:SHOWN_NAMES])
-    return shown if len(names) <= SHOWN_NAMES else f"{shown} and {len(names) - SHOWN_NAMES} more of {total} parameters"
-
-
-SHOWN_NAMES = 4

@@ -8,10 +8,10 @@ RUN_DIR/
   metrics.jsonl     one JSON object per logged step
   scores/           loss, self-influence and weight of every sample (parquet)
   checkpoints/      step_*/ and the pointer `latest` (`presence_ds.trainer.checkpoint`)
-  logs/             what ranks other than 0 print (`presence_ds.trainer.rank_log`)
+  logs/             what ranks other than 0 print, and tracebacks (`presence_ds.trainer.rank_log`)
   slurm/            what its jobs know of each other (`slurm/` of the repository)
   lock              held by the run in progress (`presence_ds.trainer.run_lock`)
-  wandb_run_id      with wandb enabled
+  wandb_run_id      with wandb enabled; and wandb/ (`presence_ds.trainer.callbacks.wandb_run`)
   stopped.json      written when it has ended early: why, and after which step
   stacks/           of all ranks of a run in which nothing moved any more (`presence_ds.trainer.hang_watch`)
   summary.json      written when the run has finished
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from presence_ds.errors import ConfigError
+from presence_ds.trainer.rank_log import print_warning
 
 
 class RunDirectory:
@@ -82,7 +83,7 @@ class RunDirectory:
                 f"run_dir is {self.path}: it holds a run already and checkpoint.resume is never; name a new directory"
             )
         if self.summary.is_file():
-            finished = json.loads(self.summary.read_text())["steps"]
+            finished = json.loads(self.summary.read_text(encoding="utf-8"))["steps"]
             if finished >= training_steps:
                 raise ConfigError(
                     f"run_dir is {self.path}: it holds a run that has finished its {finished} steps; name a new "
@@ -94,7 +95,13 @@ class RunDirectory:
         if not self.tokenizer.is_dir():
             copy = _temporary(self.tokenizer)
             shutil.rmtree(copy, ignore_errors=True)
-            shutil.copytree(folder, copy)
+            try:
+                shutil.copytree(folder, copy)
+            except shutil.Error as error:  # an OSError of a list: file, copy and reason of each
+                shutil.rmtree(copy, ignore_errors=True)
+                raise ConfigError(
+                    f"run_dir is {self.path}: the tokenizer cannot be copied ({error.args[0][0][2]})"
+                ) from None
             os.replace(copy, self.tokenizer)
 
     def discard_after(self, step: int, damaged: Sequence[Path] = ()) -> None:
@@ -145,9 +152,13 @@ def default_run_directory(recipe_file: Path | None) -> Path:
     return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def score_file_name(rank: int, first_step: int, last_step: int) -> str:
-    """Name of the records of ``rank`` for the optimizer steps ``first_step`` to ``last_step``, both included."""
-    return f"rank_{rank:05d}-steps_{first_step:08d}-{last_step:08d}.parquet"
+def score_file_name(ranks: tuple[int, int], first_step: int, last_step: int | None = None) -> str:
+    """Name of the records of the first to the last of ``ranks`` for the optimizer steps, all included.
+
+    ``last_step`` is None for a file that is still being written.
+    """
+    steps = f"{first_step:08d}" if last_step is None else f"{first_step:08d}-{last_step:08d}"
+    return f"ranks_{ranks[0]:05d}-{ranks[1]:05d}-steps_{steps}.parquet"
 
 
 def score_file_steps(file: Path) -> tuple[int, int]:
@@ -159,11 +170,15 @@ def score_file_steps(file: Path) -> tuple[int, int]:
 def write_atomically(path: Path, text: str) -> None:
     """Replace ``path`` by ``text``; a reader, or a crash, finds the old content or the new, never a part."""
     temporary = _temporary(path)
-    with open(temporary, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from None  # a write that fails does not name its file
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -172,14 +187,17 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def write_stopped(directory: RunDirectory, why: str, message: str, status: int, step: int) -> None:
-    """Write stopped.json, by which a script tells whether and how to go on; on one rank.
+    """Write stopped.json, by which a script tells whether and how to go on; on one rank. A full disk is only said.
 
     Args:
         why: signal, stop_file, wall_clock, anomaly, hang or health.
         step: last optimizer step that was finished.
     """
     content = {"reason": why, "message": message, "status": status, "step": step, "unix_time": round(time.time(), 1)}
-    write_json(directory.stopped, content)
+    try:
+        write_json(directory.stopped, content)
+    except OSError as error:
+        print_warning(f"{directory.stopped} cannot be written ({error.strerror})")
 
 
 def _temporary(path: Path) -> Path:

@@ -41,6 +41,6 @@ def _mapped(folder: Path) -> set[str]:
     found = set()
     for maps in Path("/proc").glob("[0-9]*/maps"):
         with suppress(OSError):  # ended in the meantime, or another user's
-            lines = maps.read_text(errors="replace").splitlines()
+            lines = maps.read_text(encoding="utf-8", errors="replace").splitlines()
             found |= {line.split(maxsplit=5)[5] for line in lines if f" {folder}/" in line}
     return found

@@ -6,6 +6,7 @@ the ranks themselves: their numbers are srun's, and no launcher is needed.
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -49,6 +50,31 @@ class SlurmStep:
     def port(self) -> int:
         """MASTER_PORT, or else one by the number of the job, so that two jobs on one node do not meet."""
         return int(os.environ.get("MASTER_PORT") or FIRST_PORT + self.job % PORTS)
+
+    def check_shell(self, environment: Mapping[str, str] = os.environ) -> None:
+        """Raise `ConfigError` if this is typed in a shell that is one of several tasks: the others will not come."""
+        task = environment.get("SLURM_TASK_PID")  # of the process that srun has started
+        if self.tasks > 1 and task != str(os.getpid()) and sys.stdin is not None and sys.stdin.isatty():
+            raise ConfigError(
+                f"this shell is task {self.task} of the {self.tasks} tasks of an interactive SLURM step, and the "
+                f"others do not train: leave it and start all of them with srun, without --pty; or begin it with "
+                f"--ntasks=1; or, for this node alone, env -u SLURM_STEP_ID presence train"
+            )
+
+    def check_devices(self, devices: int, environment: Mapping[str, str] = os.environ) -> None:
+        """Raise `ConfigError` if more tasks are ranks of a node than it has accelerators.
+
+        Args:
+            devices: accelerators that this task sees: 1 where SLURM has bound each task to its own.
+        """
+        per_node = self.tasks // self.nodes
+        on_node = environment.get("SLURM_GPUS_ON_NODE", "")
+        seen = int(on_node) if on_node.isdigit() else devices
+        if seen < per_node and (devices > 1 or on_node.isdigit()):
+            raise ConfigError(
+                f"srun has started {per_node} tasks on each node, and there are {seen} accelerators for them: give "
+                f"--ntasks-per-node, 1 or {seen}"
+            )
 
     def rank_environment(self, devices: int) -> dict[str, str]:
         """What a launcher would set for the rank that this task is.

@@ -23,9 +23,9 @@ import yaml
 
 import presence_ds
 from presence_ds.errors import ConfigError
+from presence_ds.resources import resource
 from presence_ds.trainer.run_directory import RunDirectory, write_atomically, write_json
 
-TEMPLATES = ("train_preemptible", "train", "train_task_per_gpu")
 SHOWN_VARIABLES = (
     "NCCL_",
     "GLOO_",
@@ -44,14 +44,16 @@ SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Site:
-    """The templates of a repository, and what its site file sets.
+    """The templates, and what the site file sets.
 
     Attributes:
-        home: the repository.
+        home: the folder in which slurm/ holds the templates: that of a user, of the repository, or of the package.
+        file: the site file.
         variables: those that the site file exports for sbatch, SBATCH_*.
     """
 
     home: Path
+    file: Path
     variables: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -62,45 +64,58 @@ class Site:
             return None
         number = text.split(":")[-1]  # also h100:8
         if not number.isdigit() or int(number) == 0:
-            raise ConfigError(f"SBATCH_GPUS_PER_NODE of slurm/site.sh is {text}: it must be a number, or KIND:NUMBER")
+            raise ConfigError(f"SBATCH_GPUS_PER_NODE of {self.file} is {text}: it must be a number, or KIND:NUMBER")
         return int(number)
 
 
-def read_site() -> Site:
-    """Find the templates in the working directory or beside the package, and read the site file there.
+def read_site(given: Path | None = None) -> Site:
+    """Find the templates, which are those of the package unless the working directory has its own, and the site file.
+
+    The site file is ``given``, or else the first of slurm/site.sh and site.sh in the working directory,
+    presence_ds/site.sh among the user's settings (XDG_CONFIG_HOME), and slurm/site.sh beside the templates.
 
     Raises:
-        ConfigError: there are no templates, no site file, or it does not run.
+        ConfigError: there is no site file, or it does not run.
     """
-    places = [Path.cwd(), Path(presence_ds.__file__).parents[1]]
-    home = next((place for place in places if (place / "slurm" / "common.sh").is_file()), None)
-    if home is None:
-        raise ConfigError(f"slurm/common.sh is neither in {places[0]} nor in {places[1]}: run this in the repository")
-    site = home / "slurm" / "site.sh"
-    if not site.is_file():
-        raise ConfigError(f"{site} is missing: cp {site.with_name('site.example.sh')} {site}, and edit it")
+    here = Path.cwd()
+    home = here if (here / "slurm" / "common.sh").is_file() else resource("slurm").parent
+    settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    places = [here / "slurm" / "site.sh", here / "site.sh", settings / "presence_ds" / "site.sh"]
+    places = [given.expanduser().absolute()] if given else [*places, home / "slurm" / "site.sh"]
+    site = next((place for place in places if place.is_file()), None)
+    if site is None:
+        site = places[0] if given or home == here else here / "site.sh"
+        others = [str(place) for place in dict.fromkeys(places) if place != site]
+        raise ConfigError(
+            f"{site} is missing: cp {home / 'slurm' / 'site.example.sh'} {site}, and edit it"
+            + (f"; nor is there {' or '.join(others)}" if others else "")
+        )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SBATCH_")}
     read = subprocess.run(
         ["bash", "-euc", '. "$1" >&2; env -0', "site", str(site)],
         env=environment | {"PRESENCE_HOME": str(home)},
         capture_output=True,
         text=True,
+        encoding="utf-8",
+        errors="surrogateescape",
     )
     if read.returncode != 0:
         raise ConfigError(f"{site} ends with status {read.returncode}: {' '.join(read.stderr.split())}")
     variables = dict(line.split("=", 1) for line in read.stdout.split("\0") if "=" in line)
-    return Site(home, {name: value for name, value in variables.items() if name.startswith("SBATCH_")})
+    return Site(home, site, {name: value for name, value in variables.items() if name.startswith("SBATCH_")})
 
 
 def ready_script(site: Site, template: str, options: dict[str, str], run_dir: Path) -> str:
     """The template, with sbatch's options after its own, which they override, and the arguments of one run."""
-    text = (site.home / "slurm" / f"{template}.sbatch").read_text()
+    text = (site.home / "slurm" / f"{template}.sbatch").read_text(encoding="utf-8")
     lines = text.splitlines(keepends=True)
     last = max(number for number, line in enumerate(lines) if line.startswith("#SBATCH"))
     header = [f"#SBATCH --{name}={shlex.quote(value)}\n" for name, value in options.items()]
     header += [
         "\n",
-        f"export PRESENCE_HOME={shlex.quote(str(site.home))} RUN_DIR={shlex.quote(str(run_dir))}\n",
+        f"export PRESENCE_HOME={shlex.quote(str(site.home))} PRESENCE_SITE={shlex.quote(str(site.file))}\n",
+        f"export RUN_DIR={shlex.quote(str(run_dir))}\n",
+        f'[ -n "${{PRESENCE_PYTHON:-}}" ] || export PRESENCE_PYTHON={shlex.quote(sys.executable)}\n',
         f"set -- {shlex.quote(str(run_dir / 'slurm' / 'recipe.yaml'))}\n",
     ]
     return "".join([*lines[: last + 1], *header, *lines[last + 1 :]])
@@ -127,10 +142,12 @@ def submit(script: Path, variables: dict[str, str]) -> str:
     Raises:
         ConfigError: sbatch refuses the job.
     """
-    return _sbatch(["--parsable"], script.read_text(), variables).split(";")[0]
+    return _sbatch(["--parsable"], script.read_text(encoding="utf-8", errors="surrogateescape"), variables).split(";")[
+        0
+    ]
 
 
-def write_run_directory(directory: RunDirectory, script: str, recipe: dict[str, Any], home: Path) -> Path:
+def write_run_directory(directory: RunDirectory, script: str, recipe: dict[str, Any]) -> Path:
     """Write RUN_DIR/slurm; the path of the script.
 
     Raises:
@@ -140,7 +157,7 @@ def write_run_directory(directory: RunDirectory, script: str, recipe: dict[str, 
     try:
         folder.mkdir(exist_ok=True)
         write_atomically(folder / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False))
-        _write_code_version(folder, home)
+        _write_code_version(folder)
         write_json(folder / "environment.json", _environment())
         write_atomically(folder / "job.sbatch", script)
     except OSError as error:
@@ -156,20 +173,36 @@ def _sbatch(options: list[str], script: str, variables: dict[str, str]) -> str:
         raise ConfigError("sbatch is not installed here: submit from a login node of the cluster")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("SBATCH_", "SLURM_JOB"))}
     done = subprocess.run(
-        ["sbatch", *options], input=script, env=environment | variables, capture_output=True, text=True
+        ["sbatch", *options],
+        input=script,
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="surrogateescape",
     )
     said = " ".join((done.stdout + done.stderr).split())
     if done.returncode != 0:
         raise ConfigError(
-            f"sbatch refuses the job: {said}; correct the options, or account and partition in slurm/site.sh"
+            f"sbatch refuses the job: {said}; correct the options, or account and partition in the site file"
         )
     return said
 
 
-def _write_code_version(folder: Path, home: Path) -> None:
+def _write_code_version(folder: Path) -> None:
+    home = Path(presence_ds.__file__).parents[1]
+
     def git(*arguments: str) -> str | None:
+        if not (home / ".git").exists():  # installed, be it in a folder of somebody's repository
+            return None
         try:
-            done = subprocess.run(["git", "-C", str(home), *arguments], capture_output=True, text=True)
+            done = subprocess.run(
+                ["git", "-C", str(home), *arguments],
+                capture_output=True,
+                text=True,
+                encoding="utf-8",
+                errors="backslashreplace",
+            )
         except FileNotFoundError:
             return None
         return done.stdout if done.returncode == 0 else None

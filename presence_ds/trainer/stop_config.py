@@ -11,13 +11,13 @@ NO_STOP = {"SIGKILL", "SIGSTOP", "SIGALRM", "SIGCHLD", "SIGCONT"}  # cannot be c
 
 @dataclass
 class StopConfig:
-    """Ending a run early: after the current step, on every rank alike, with a checkpoint and exit status 75.
+    """Ending a run early: after the current step or the next, on every rank alike, with a checkpoint and status 75.
 
     Args:
         signals: Signals that stop the run, whichever rank or launcher gets them.
         stop_file: The run stops when this file exists, until it is deleted; relative to run_dir. null: none.
-        wall_clock: The run stops when its process is so old: seconds, or "[DAYS-]HH:MM:SS". Leave time for a step and a
-            checkpoint before whatever limit it serves. null: no limit.
+        wall_clock: The run stops when its process is so old: seconds, or "[DAYS-]HH:MM:SS". Leave time for two steps
+            and a checkpoint before whatever limit it serves. null: no limit.
         hang_seconds: A run in which a rank makes no progress for so long, be it that it waits for another, writes the
             stacks of all ranks to run_dir/stacks and ends at once with status 77 and no checkpoint. A micro-step must
             take less, the first step and a checkpoint less than six times as long. null: not watched.

@@ -48,6 +48,10 @@ class StopSignals:
         for number, before in self._before.items():
             signal.signal(number, signal.SIG_IGN if stopped else before)
 
+    def handles(self, number: int) -> bool:
+        """Whether the signal of this number stops the run."""
+        return number in self._numbers
+
     @contextmanager
     def raising(self) -> Iterator[None]:
         """A part of the set-up that may be left anywhere: a signal, also an earlier one, raises `Stopped` in it."""

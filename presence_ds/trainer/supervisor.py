@@ -6,6 +6,7 @@ blocked, which a process inherits, and the ranks unblock them when their handler
 process of a job, as SLURM sends it, only reaches the ranks, and one that comes too early waits for them.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from types import FrameType
 
 import psutil
 
+from presence_ds.errors import FAILED
+
+SUPERVISED = "PRESENCE_SUPERVISED"  # variable of the ranks of `supervise`
 POLL = 0.5  # seconds
 
 
@@ -25,7 +29,8 @@ def supervise(command: list[str], processes: int, signals: list[int]) -> int:
             to the launcher, which ends the ranks.
 
     Returns:
-        The exit status: that of the rank that ended first if it is not 0; 128 and the signal if one killed it.
+        The exit status: that of the rank that ended first if it is not 0; `FAILED` if a signal killed it, 128 and the
+        signal where that was to end it.
     """
     received: list[int] = []
 
@@ -36,7 +41,7 @@ def supervise(command: list[str], processes: int, signals: list[int]) -> int:
     for number in handled:
         signal.signal(number, note)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    runner = subprocess.Popen(command)
+    runner = subprocess.Popen(command, env=os.environ | {SUPERVISED: "1"})
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     tree = psutil.Process(runner.pid)
     ranks: list[psutil.Process] = []
@@ -57,6 +62,12 @@ def supervise(command: list[str], processes: int, signals: list[int]) -> int:
         _end(left)
     for number in handled:  # Python would go back to dying of them before it has ended
         signal.signal(number, signal.SIG_IGN)
+    if status > 256 - signal.NSIG:  # how DeepSpeed's launcher says that a signal killed a rank
+        status -= 256
+        if -status not in (signal.SIGINT, signal.SIGTERM):
+            reason = ", for want of memory perhaps" if status == -signal.SIGKILL else ""
+            print(f"presence: error: a rank was killed: {signal.strsignal(-status)}{reason}", file=sys.stderr)
+            return FAILED
     return status if status >= 0 else 128 - status
 
 

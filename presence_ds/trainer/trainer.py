@@ -1,6 +1,8 @@
 """The training loop. Everything optional is a callback."""
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 import torch
@@ -30,13 +32,22 @@ class Batches(Protocol):
     def __next__(self) -> Batch: ...
 
     def state_dict(self) -> dict[str, Any]:
-        """What any number of ranks needs to go on; called on every rank at once."""
+        """What this rank needs to go on."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
+    def divide(self, states: Iterator[dict[str, Any]], ranks: int) -> list[dict[str, Any]]:
+        """What each of ``ranks`` ranks needs to go on, out of the states of those that there were."""
+
 
 class Trainer:
-    """Runs optimizer steps ``step + 1`` to ``total_steps`` and tells the callbacks."""
+    """Runs optimizer steps ``step + 1`` to ``total_steps`` and tells the callbacks.
+
+    Attributes:
+        tokens: of text seen so far, over all ranks; padding is none.
+        step_tokens: those of the last optimizer step.
+        tokens_per_step: what they are without padding.
+    """
 
     def __init__(
         self,
@@ -49,25 +60,23 @@ class Trainer:
         total_steps: int,
         log_every_steps: int,
         tokens_per_step: int,
+        text_tokens: Callable[[int], int],
         source_names: list[str],
     ) -> None:
+        """``text_tokens``: the tokens of text in an optimizer step, from its number of targets over all ranks."""
         self.engine = engine
         self.ranks = ranks
         self.watch = watch
         self.total_steps = total_steps
         self.tokens_per_step = tokens_per_step
         self.source_names = source_names
-        self.step = 0
+        self.step = self.tokens = self.step_tokens = 0
         self.waited = 0.0  # seconds in which this rank has waited for batches
         self.stop: Stopped | None = None  # set by a callback, on every rank alike: the run ends after this step
-        self._batches = batches
+        self._text_tokens = text_tokens
+        self.batches = batches
         self._callbacks = callbacks
         self._log_every_steps = log_every_steps
-
-    @property
-    def tokens(self) -> int:
-        """Tokens seen so far, over all ranks."""
-        return self.step * self.tokens_per_step
 
     @property
     def is_last_step(self) -> bool:
@@ -104,8 +113,9 @@ class Trainer:
             self.notify("on_stop")
         finally:
             self.watch.stop()
-            for callback in self._callbacks.values():
-                callback.close()
+            with ExitStack() as stack:  # all of them, also when one fails
+                for callback in reversed(self._callbacks.values()):
+                    stack.callback(callback.close)
         if self.stop is not None:
             self.ranks.meet(PATIENCE)  # the launcher ends the others when the first one leaves
             raise self.stop
@@ -117,7 +127,7 @@ class Trainer:
             metrics = self._train_step()
             self.notify("on_step", metrics)
             if self.step % self._log_every_steps == 0 or self.is_last_step or "validation/loss" in metrics:
-                self.notify("on_log", metrics)
+                self.notify("on_log", metrics | self._source_metrics())
             self.notify("on_step_end")
             if self.stop is not None:
                 raise self.stop
@@ -126,16 +136,21 @@ class Trainer:
     def _train_step(self) -> Metrics:
         """One optimizer step: as many micro-steps as DeepSpeed accumulates."""
         learning_rate = self.engine.get_lr()[0]
-        for _ in range(self.engine.gradient_accumulation_steps()):
+        micro_steps = self.engine.gradient_accumulation_steps()
+        for number in range(1, micro_steps + 1):
             asked = time.perf_counter()
-            batch = next(self._batches)
+            batch = next(self.batches)
             self.waited += time.perf_counter() - asked
             source_ids = batch["source_ids"].to(self.engine.device, non_blocking=True)
             loss = self.engine(**self.model_inputs(batch), source_ids=source_ids)
+            if number == micro_steps:
+                self.notify("on_last_backward")
             self.engine.backward(loss)
             self.engine.step()
             self.notify("on_micro_step", batch)
         self.step += 1
+        self.step_tokens = self._text_tokens(self.engine.presence.targets)
+        self.tokens += self.step_tokens
         return self._metrics(learning_rate)
 
     def model_inputs(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -144,32 +159,40 @@ class Trainer:
         return {name: batch[name].to(self.engine.device, non_blocking=True) for name in names}
 
     def _metrics(self, learning_rate: float) -> Metrics:
-        statistics = dict(self.engine.presence.statistics)
-        sources = statistics.pop("sources", {})
-        statistics.pop("step", None)
-        metrics: Metrics = {"step": self.step, "tokens": self.tokens, "epoch": self._batches.epoch, **statistics}
-        for source_id, source in sources.items():
-            metrics |= {f"source/{self.source_names[source_id]}/{name}": value for name, value in source.items()}
-        if len(self._batches.source_epochs) > 1:
-            metrics |= {f"source/{name}/epoch": value for name, value in self._batches.source_epochs.items()}
+        statistics = {
+            name: value for name, value in self.engine.presence.statistics.items() if name not in ("step", "sources")
+        }
+        metrics: Metrics = {"step": self.step, "tokens": self.tokens, **statistics}
         metrics["learning_rate"] = learning_rate
         # DeepSpeed has none at ZeRO stage 0, and after a step without a target that of the step before
         norm = None if self.engine.presence.is_empty else self.engine.get_global_grad_norm()
         metrics["gradient_norm"] = None if norm is None else float(norm)
         return metrics
 
+    def _source_metrics(self) -> Metrics:
+        """What takes a loop over the sources, for the steps that are logged."""
+        metrics: Metrics = {"epoch": self.batches.epoch}
+        for source_id, source in self.engine.presence.statistics.get("sources", {}).items():
+            metrics |= {f"source/{self.source_names[source_id]}/{name}": value for name, value in source.items()}
+        epochs = self.batches.source_epochs
+        if len(epochs) > 1:
+            metrics |= {f"source/{name}/epoch": value for name, value in epochs.items()}
+        return metrics
+
     def state_dict(self) -> dict[str, Any]:
         """This rank's position in the run and in the data, and the callbacks' states."""
         return {
             "step": self.step,
-            "batches": self._batches.state_dict(),
+            "tokens": self.tokens,
+            "batches": self.batches.state_dict(),
             "callbacks": {name: callback.state_dict() for name, callback in self._callbacks.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave; callbacks that were off then start empty."""
         self.step = state["step"]
-        self._batches.load_state_dict(state["batches"])
+        self.tokens = state.get("tokens", self.step * self.tokens_per_step)  # earlier versions counted padding
+        self.batches.load_state_dict(state["batches"])
         for name, callback in self._callbacks.items():
             callback.load_state_dict(state["callbacks"].get(name, callback.state_dict()))
 

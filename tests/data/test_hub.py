@@ -7,7 +7,7 @@ import datasets
 import pytest
 
 from presence_ds.data import DataConfig, SourceConfig, TokenizerConfig, open_corpus, prepare_corpus
-from presence_ds.data.corpus import read_manifest
+from presence_ds.data.manifest import read_manifest
 from presence_ds.data.rows import Document
 from presence_ds.errors import ConfigError, DataError
 from tests.data.conftest import make_text

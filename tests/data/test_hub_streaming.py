@@ -29,7 +29,7 @@ from presence_ds.trainer.hub_commits import pin_commits
 from tests.data.conftest import make_text
 from tests.data.hub_server import TOKEN, Dataset, HubServer
 from tests.data.test_sources import COMPRESS
-from tests.data.test_streaming import group_of, take, the_state
+from tests.data.test_streaming import States, group_of, take, the_state
 from tests.data.test_streaming_documents import arrow_bytes, epoch_of, lanes_of, lines
 
 TEXTS = [f"text {number} " + "ä" * (number * 7 % 40) for number in range(240)]
@@ -132,7 +132,7 @@ def test_every_document_is_on_one_lane(call: Call, server: HubServer, ending: st
         }
 
 
-def samples(state: dict[str, Any] | None, ranks: int, num_workers: int, steps: int) -> tuple[list[Any], dict[str, Any]]:
+def samples(state: States | None, ranks: int, num_workers: int, steps: int) -> tuple[list[Any], States]:
     """So many samples in the order of the run, from ``state`` on, and the state after them."""
     config = DataConfig(
         sources=[web()],

@@ -27,9 +27,11 @@ from presence_ds.data import (
     open_corpus,
     prepare_corpus,
 )
-from presence_ds.data.objective import Lengths
-from presence_ds.data.span_corruption import SpanCorruption, Spans, fit_spans
-from presence_ds.data.tokenizer import MIN_SENTINELS, encode, sentinel_ids, train_tokenizer
+from presence_ds.data.objective_config import Lengths
+from presence_ds.data.span_corruption import SpanCorruption
+from presence_ds.data.spans import Spans, fit_spans
+from presence_ds.data.tokenizer import encode, sentinel_ids, train_tokenizer
+from presence_ds.data.tokenizer_config import MIN_SENTINELS
 from presence_ds.errors import ConfigError, DataError
 from tests.data.conftest import make_text
 

@@ -30,7 +30,6 @@ from presence_ds.data import (
 from presence_ds.data.hashing import text_hash
 from presence_ds.data.objective import make_objective
 from presence_ds.data.sources import find_files
-from presence_ds.data.streaming.batches import merge
 from presence_ds.data.streaming.lane import TOKENIZED_DOCUMENTS
 from presence_ds.data.tokenizer import encode, train_tokenizer
 from presence_ds.errors import ConfigError, DataError
@@ -84,12 +83,15 @@ def make(tmp_path: Path, texts: dict[str, str]) -> MakeConfig:
     return make
 
 
+States = list[dict[str, Any]]  # of every rank
+
+
 def group_of(
     config: DataConfig,
     tokenizer: PreTrainedTokenizerBase,
     ranks: int = 1,
     micro_batch_size: int = 4,
-    state: dict[str, Any] | None = None,
+    state: States | None = None,
     validation_texts: frozenset[bytes] = frozenset(),
 ) -> list[StreamedBatches]:
     """The batches of every rank, from ``state`` on."""
@@ -104,8 +106,9 @@ def group_of(
         )
         group.append(StreamedBatches(RankSamples(stream, rank, ranks), objective, micro_batch_size, config.num_workers))
     if state is not None:
-        for batches in group:
-            batches.load_state_dict(state)
+        own = state if len(state) == ranks else group[0].divide(iter(state), ranks)
+        for batches, of_rank in zip(group, own, strict=True):
+            batches.load_state_dict(of_rank)
     return group
 
 
@@ -125,9 +128,11 @@ def take(group: list[StreamedBatches], micro_steps: int) -> list[Key]:
     return taken
 
 
-def the_state(group: list[StreamedBatches]) -> dict[str, Any]:
-    """What a checkpoint holds, as it comes back from a file."""
-    state = merge([batches.state_dict() for batches in group])
+def the_state(group: list[StreamedBatches]) -> States:
+    """What a checkpoint holds, as it comes back from files: of each rank its own lanes."""
+    state = [batches.state_dict() for batches in group]
+    for batches, of_rank in zip(group, state, strict=True):
+        assert all(batches._samples.has_lane(number) for number in of_rank["lanes"])
     buffer = io.BytesIO()
     torch.save(state, buffer)
     buffer.seek(0)
@@ -149,7 +154,7 @@ def test_one_order_over_changes_of_ranks_and_micro_batches(
         group = group_of(config, tokenizer, ranks, micro_batch_size, state)
         taken += take(group, micro_steps)
         state = the_state(group)
-        assert state["position"] == len(taken)
+        assert state[0]["position"] == len(taken)
     assert taken == expected[: len(taken)]
     assert len(set(taken)) > 100
 

@@ -31,7 +31,9 @@ def start(
     **changes: Any,
 ) -> Any:
     model = tiny_model("llama", tied=False) if model is None else model
-    presence = {"schedule": {"kind": "constant"}} | (presence or {})
+    presence = presence or {}
+    if presence.get("weighting") != {"kind": "clip"}:  # which has no temperature
+        presence = {"preset": "paper", "schedule": {"kind": "constant"}} | presence
     optimizer = optimizer_for("sgd", model.parameters())
     config = deepspeed_config(stage, accumulation_steps, **changes)
     return presence_ds.initialize(model=model, config=config, presence=presence, optimizer=optimizer)[0]
@@ -85,7 +87,12 @@ def forward_set_by_the_user() -> bool:
 
 def configurations(directory: str) -> list[dict[str, Any]]:
     """The presence section of a DeepSpeed dict, of a DeepSpeed JSON file, and a `PresenceConfig`, in the same words."""
-    section = {"layers": "first", "estimator": "exact", "schedule": {"switch_step": 4, "tau_direct": 0.5}}
+    section = {
+        "preset": "paper",
+        "layers": "first",
+        "estimator": "exact",
+        "schedule": {"switch_step": 4, "tau_direct": 0.5},
+    }
     settings = deepspeed_config(2, 1)
     path = Path(directory) / f"config_{dist.get_rank()}.json"
     path.write_text(json.dumps(settings | {"presence": section}))
@@ -313,6 +320,7 @@ def refusals() -> dict[str, str]:
         "another loss": error_of(another_loss),
         "reference for another signal": error_of(lambda: start().observe_reference(input_ids=ids, labels=ids)),
         "no reference": error_of(lambda: one_step(start(presence={"signal": "alignment"}), input_ids=ids, labels=ids)),
+        "too wide": error_of(lambda: start(presence={"signal": "leverage", "projection_dim": 10_000})),
         "decoder": error_of(lambda: one_step(start(_EncoderDecoder()), input_ids=ids, labels=ids)),
         "field": error_of(lambda: start(presence={"projecton_dim": 3})),
         "bf16 with fp32 accumulation": error_of(

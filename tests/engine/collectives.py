@@ -32,7 +32,7 @@ def count(stage: int, strategy: str | None, accumulation_steps: int, evaluates: 
     if strategy is None:
         engine, *_ = deepspeed.initialize(**options)
     else:
-        presence = {"strategy": strategy, "schedule": {"kind": "constant"}, "projection_dim": 4}
+        presence = {"strategy": strategy, "projection_dim": 4}
         engine, *_ = presence_ds.initialize(**options, presence=presence)
     batches = data(WARMUP + 2, accumulation_steps)
     train(engine, batches[:WARMUP])

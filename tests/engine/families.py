@@ -60,7 +60,12 @@ def compare(step: Step) -> Difference:
     engine, *_ = presence_ds.initialize(
         model=model,
         config=deepspeed_config(step.stage, step.accumulation_steps, train_micro_batch_size_per_gpu=MICRO_BATCH),
-        presence={"estimator": "exact", "strategy": step.strategy, "schedule": {"kind": "constant"}},
+        presence={
+            "preset": "paper",
+            "estimator": "exact",
+            "strategy": step.strategy,
+            "schedule": {"kind": "constant"},
+        },
         optimizer=torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=LEARNING_RATE),
     )
     for micro_batch in _chunks(_chunks(batch, ranks)[rank], step.accumulation_steps):

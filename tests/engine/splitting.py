@@ -29,7 +29,7 @@ def train_split(split: Split) -> tuple[Tensor, list[Tensor]]:
     ranks, rank = dist.get_world_size(), dist.get_rank()
     micro_batch = SAMPLES // (ranks * split.accumulation_steps)
     model = tiny_model("llama", tied=True)
-    presence = {"strategy": split.strategy, "projection_dim": 4, "schedule": {"switch_step": 2}} | split.presence
+    presence = {"strategy": split.strategy, "projection_dim": 4} | split.presence
     config = deepspeed_config(split.stage, split.accumulation_steps, train_micro_batch_size_per_gpu=micro_batch)
     optimizer = optimizer_for("sgd", model.parameters())
     engine, *_ = presence_ds.initialize(model=model, config=config, optimizer=optimizer, presence=presence)

@@ -11,6 +11,7 @@ from presence_ds.errors import ConfigError
 
 def test_every_field_of_a_section_arrives() -> None:
     section = {
+        "preset": "paper",
         "layers": ["model.layers.0.*"],
         "estimator": "exact",
         "projection_dim": 8,
@@ -37,6 +38,8 @@ def test_every_field_of_a_section_arrives() -> None:
         ({"projection_dim": "many"}, 'presence.projection_dim.*Expected.*int.*many'),
         ({"projection_dim": 2.5}, "presence.projection_dim.*2.5"),
         ({"projection_dim": 0}, "presence.projection_dim is 0: it must be at least 1"),
+        ({"preset": "papers"}, "presence.preset.*clip.*paper.*papers"),
+        ({"preset": "clip"}, "presence.schedule.kind is constant with preset clip.*use presence.preset paper"),
         ({"estimator": "roughly"}, "presence.estimator.*exact.*projected.*roughly"),
         ({"strategy": "three_pass"}, "presence.strategy.*one_pass.*two_pass.*three_pass"),
         ({"strategy": "two_pass", "statistics": "running"}, "presence.statistics is running with strategy two_pass"),
@@ -45,7 +48,7 @@ def test_every_field_of_a_section_arrives() -> None:
         ({"loss_normalizer": "mean"}, "presence.loss_normalizer.*mean"),
         ({"weighting": {"kind": "step"}}, "presence.weighting.kind.*step"),
         ({"weighting": "clip"}, "presence.weighting is 'clip': it must be an object"),
-        ({"weighting": {"kind": "clip"}, "signal": "loss"}, "presence.weighting.kind is clip with signal loss"),
+        ({"weighting": {"kind": "clip"}, "signal": "loss"}, "presence.signal is loss with weighting kind clip"),
         ({"weighting": {"quantile": 0}}, "presence.weighting.quantile is 0"),
         ({"signal": "leverage", "estimator": "exact"}, "presence.estimator is exact and signal is leverage"),
         ({"signal": "alignment", "granularity": "microbatch"}, "granularity is microbatch and signal is alignment"),
@@ -53,6 +56,7 @@ def test_every_field_of_a_section_arrives() -> None:
         ({"near_duplicates": 0.9, "estimator": "exact"}, "presence.estimator is exact and near_duplicates is set"),
         ({"signal": "loss", "granularity": "microbatch"}, "presence.granularity is microbatch with signal loss"),
         ({"reference_decay": 1.0}, "presence.reference_decay is 1.0: it must be from 0 to below 1"),
+        ({"reference_decay": 0.5}, "presence.reference_decay is 0.5 with signal self_influence: it is for alignment"),
         ({"damping": 0.0}, "presence.damping is 0.0"),
         ({"min_effective_share": 1.5}, "presence.min_effective_share is 1.5"),
         ({"signal": "age"}, "presence.signal.*age"),
@@ -67,7 +71,7 @@ def test_every_field_of_a_section_arrives() -> None:
     ],
 )  # fmt: skip
 def test_a_wrong_section_gets_one_line_that_names_the_field(section: dict[str, Any], message: str) -> None:
-    defaults = {"schedule": {"kind": "constant"}}
+    defaults = {"preset": "paper", "schedule": {"kind": "constant"}}
     with pytest.raises(ConfigError, match=message) as caught:
         PresenceConfig.from_mapping(defaults | section).validate()
     assert "\n" not in str(caught.value)
@@ -87,7 +91,7 @@ def test_a_wrong_section_gets_one_line_that_names_the_field(section: dict[str, A
 def test_what_needs_all_scores_first_is_refused_where_they_come_late(
     section: dict[str, Any], accumulation_steps: int, message: str
 ) -> None:
-    config = PresenceConfig.from_mapping({"schedule": {"kind": "constant"}} | section)
+    config = PresenceConfig.from_mapping({"preset": "paper", "schedule": {"kind": "constant"}} | section)
     config.validate()
     with pytest.raises(ConfigError, match=message) as caught:
         config.uses_running_statistics(accumulation_steps)
@@ -96,7 +100,8 @@ def test_what_needs_all_scores_first_is_refused_where_they_come_late(
 
 @pytest.mark.parametrize("section", [{"normalizer": "rank"}, {"signal": "leverage"}, {"min_effective_share": 0.5}])
 def test_with_two_passes_all_scores_come_first(section: dict[str, Any]) -> None:
-    config = PresenceConfig.from_mapping({"strategy": "two_pass", "schedule": {"kind": "constant"}} | section)
+    defaults = {"preset": "paper", "strategy": "two_pass", "schedule": {"kind": "constant"}}
+    config = PresenceConfig.from_mapping(defaults | section)
     config.validate()
     assert not config.uses_running_statistics(4)
 

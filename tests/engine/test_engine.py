@@ -111,6 +111,7 @@ REFUSALS = {
     "another loss": "ConfigError: engine.backward was given another loss than the engine's forward returned",
     "reference for another signal": "ConfigError: presence.signal is self_influence: a reference is only used by align",
     "no reference": "ConfigError: presence.signal is alignment and no reference has been given",
+    "too wide": "ConfigError: presence.projection_dim is 10000 with signal leverage, which gathers 6 samples of",
     "decoder": "ConfigError: the batch has no decoder_input_ids, and _EncoderDecoder cannot make them from labels",
     "labels": "ConfigError: the batch has no labels",
     "part of a micro-batch": "ConfigError: the batch has 2 samples, train_micro_batch_size_per_gpu is 3",

@@ -9,12 +9,13 @@ from tests.conftest import Pools
 from tests.engine.splitting import Split, train_split
 
 SPLITS = [(1, 2), (1, 4), (2, 1), (2, 2), (2, 4), (4, 1), (4, 2)]  # ranks, accumulation steps
+PAPER: dict[str, Any] = {"preset": "paper", "schedule": {"switch_step": 2}}
 SIGNALS: dict[str, dict[str, Any]] = {
-    "self_influence": {},
-    "loss": {"signal": "loss"},
-    "leverage": {"signal": "leverage"},
-    "rank": {"normalizer": "rank", "min_effective_share": 0.8},
-    "clip": {"weighting": {"kind": "clip"}},
+    "self_influence": PAPER,
+    "loss": PAPER | {"signal": "loss"},
+    "leverage": PAPER | {"signal": "leverage"},
+    "rank": PAPER | {"normalizer": "rank", "min_effective_share": 0.8},
+    "clip": {},
 }
 
 
@@ -30,14 +31,14 @@ def compare(pools: Pools, ranks: int, split: Split, whole: Split) -> None:
 @pytest.mark.parametrize("stage", [2, 3])
 @pytest.mark.parametrize(("ranks", "accumulation_steps"), SPLITS)
 def test_two_pass(pools: Pools, ranks: int, accumulation_steps: int, stage: int) -> None:
-    compare(pools, ranks, Split(accumulation_steps, stage=stage), Split())
+    compare(pools, ranks, Split(accumulation_steps, stage=stage, presence=PAPER), Split(presence=PAPER))
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_one_pass(pools: Pools, ranks: int, stage: int) -> None:
     """The other strategy on one rank is what it is compared with: both give the same weights."""
-    compare(pools, ranks, Split(strategy="one_pass", stage=stage), Split())
+    compare(pools, ranks, Split(strategy="one_pass", stage=stage, presence=PAPER), Split(presence=PAPER))
 
 
 @pytest.mark.parametrize("signal", SIGNALS)

@@ -126,7 +126,13 @@ def compare_with_reference(case: Case) -> dict[str, float]:
     engine, *_ = presence_ds.initialize(
         model=model,
         config=config,
-        presence={"estimator": "exact", "schedule": {"switch_step": 2}, "strategy": case.strategy} | case.presence,
+        presence={
+            "preset": "paper",
+            "estimator": "exact",
+            "schedule": {"switch_step": 2},
+            "strategy": case.strategy,
+            **case.presence,
+        },
         optimizer=optimizer_for(case.optimizer, model.parameters()),
     )
     rank = dist.get_rank()
@@ -173,7 +179,7 @@ def compare_uniform_with_plain(stage: int, accumulation_steps: int, strategy: st
     """Largest parameter difference after four steps of plain DeepSpeed and of uniform weights."""
     batches = data(4, accumulation_steps)
     ends = []
-    for presence in (None, {"signal": "uniform", "strategy": strategy, "schedule": {"kind": "constant"}}):
+    for presence in (None, {"signal": "uniform", "strategy": strategy}):
         model = tiny_model("llama", tied=True)
         config = deepspeed_config(stage, accumulation_steps)
         optimizer = optimizer_for("sgd", model.parameters())

@@ -59,6 +59,22 @@ def test_resuming_evaluating_and_saving_are_the_trainers(two_ranks: Ranks, tmp_p
         assert found["saved as trained"]
 
 
+def test_a_changed_configuration_is_told_or_refused(two_ranks: Ranks, tmp_path: Path) -> None:
+    """With running statistics, which are in the unit of the scores; the same configuration says nothing."""
+    found = two_ranks.run(training.changed, str(tmp_path))
+    assert sorted(found[0]["told"]) == [
+        "changed since the checkpoint: presence.near_duplicates: null -> 0.9",
+        "changed since the checkpoint: presence.schedule.switch_step: 3 -> 2",
+        "changed since the checkpoint: presence.schedule.tau_inverse: -1.0 -> -2.0",
+    ]
+    assert found[1]["told"] == []
+    for rank in found:
+        for name, message in rank["refused"].items():
+            assert message.startswith(f"presence.{name} is ")
+            assert "it cannot change with running statistics" in message
+        assert len(rank["refused"]) == 2
+
+
 REFUSALS = {
     "no DeepSpeed": "ConfigError: deepspeed is not set in TrainingArguments",
     "loss function": "ConfigError: compute_loss is overridden or compute_loss_func is given",

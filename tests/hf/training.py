@@ -1,5 +1,6 @@
 """Runs on every rank of a pool: `PresenceTrainer`, and a loop written by hand over the batches that it took."""
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from tests.engine.training import full_parameters
 from tests.models import tiny_model, tokens
 
 SAMPLES, LENGTH, MICRO_BATCH, ACCUMULATION = 23, 17, 2, 2  # on two ranks 5 micro-batches an epoch: steps of 2, 2 and 1
-PRESENCE = {"schedule": {"switch_step": 3}, "projection_dim": 4}
+PRESENCE = {"preset": "paper", "schedule": {"switch_step": 3}, "projection_dim": 4}
 
 
 class Tokens(Dataset[dict[str, Tensor]]):
@@ -154,7 +155,7 @@ def beside_a_loop(folder: str, stage: int, strategy: str) -> dict[str, Any]:
 
 def beside_plain(folder: str, stage: int) -> dict[str, Run]:
     """`transformers.Trainer`, and ours with uniform weights, on samples with equally many targets."""
-    uniform = {"signal": "uniform", "schedule": {"kind": "constant"}}
+    uniform = {"signal": "uniform"}
     return {
         "plain": run(
             make_trainer(folder, settings(stage), transformers.Trainer, ragged=False, dataloader_drop_last=True)
@@ -189,6 +190,32 @@ def resume(folder: str, stage: int) -> dict[str, Any]:
     return {"whole": whole, "resumed": resumed, "losses": (loss, expected), "saved as trained": same}
 
 
+def changed(folder: str) -> dict[str, Any]:
+    """What is told and refused where training goes on from its first step with another configuration."""
+    first = make_trainer(folder, settings(2), max_steps=3, save_strategy="steps", save_steps=1)
+    run(first)
+    dist.barrier()
+    told: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("presence_ds.hf.trainer").addHandler(handler)
+    try:
+        other = PRESENCE | {"schedule": {"switch_step": 2, "tau_inverse": -2.0}, "near_duplicates": 0.9}
+        run(make_trainer(folder, settings(2), max_steps=3, presence=other), resume=f"{folder}/checkpoint-1")
+        run(make_trainer(folder, settings(2), max_steps=3), resume=f"{folder}/checkpoint-1")
+    finally:
+        logging.getLogger("presence_ds.hf.trainer").removeHandler(handler)
+    refused = {}
+    for name, value in {"loss_normalizer": "sum", "layers": "first"}.items():
+        trainer = make_trainer(folder, settings(2), max_steps=3, presence=PRESENCE | {name: value})
+        try:
+            trainer.train(resume_from_checkpoint=f"{folder}/checkpoint-1")
+        except PresenceError as error:
+            refused[name] = str(error)
+        trainer.accelerator.free_memory()
+    return {"told": told, "refused": refused}
+
+
 def refusals(folder: str) -> dict[str, str]:
     """What making a trainer, or training, says for each case."""
 
@@ -205,7 +232,7 @@ def refusals(folder: str) -> dict[str, str]:
         "DeepSpeed setting": {"deepspeed": settings(2, hybrid_engine={"enabled": True})},
         "field": {"presence": {"projecton_dim": 3}},
         "value": {"presence": PRESENCE | {"projection_dim": 0}},
-        "beyond the end": {"presence": {"schedule": {"switch_step": 7}}},
+        "beyond the end": {"presence": {"preset": "paper", "schedule": {"switch_step": 7}}},
         "checkpointing": {"gradient_checkpointing": True},
     }
     messages = {}

@@ -16,10 +16,12 @@ from presence_ds.reweighting import (
 
 
 def reweighting(tau: float = 1.0, *, running: bool = False, bounded: bool = False, **fields: Any) -> Reweighting:
-    """At a constant temperature, unless ``fields`` of the configuration say otherwise."""
+    """The paper's weights at a constant temperature, unless ``fields`` of the configuration say otherwise."""
     weighting = WeightingConfig(**fields.pop("weighting", {}))
     schedule = ScheduleConfig(**({"kind": "constant", "tau_direct": tau} | fields.pop("schedule", {})))
-    config = ReweightingConfig(weighting=weighting, schedule=schedule, **fields)
+    if weighting.kind == "clip":  # which has no temperature
+        schedule = ScheduleConfig()
+    config = ReweightingConfig(preset="paper", weighting=weighting, schedule=schedule, **fields)
     config.validate("presence")
     return Reweighting(config, running=running, group=None, bounded=bounded)
 
@@ -29,7 +31,7 @@ def micro_batch(scores: Any, **columns: Any) -> MicroBatch:
     values = torch.as_tensor(scores, dtype=torch.float32)
     alike = {
         "losses": torch.ones_like(values),
-        "has_targets": torch.ones(len(values), dtype=torch.bool),
+        "targets": torch.ones(len(values), dtype=torch.int64),
         "sources": torch.zeros(len(values), dtype=torch.int64),
     }
     return MicroBatch(**(alike | {"scores": values} | columns))

@@ -3,14 +3,19 @@ from typing import Any
 import pytest
 
 from presence_ds.errors import ConfigError
-from presence_ds.reweighting import ReweightingConfig, ScheduleConfig, WeightingConfig, check_running
+from presence_ds.reweighting import ReweightingConfig, ScheduleConfig, WeightingConfig, check_comparable, check_running
 
 CLIP = WeightingConfig(kind="clip")
 NO_SWITCH = ScheduleConfig(switch_fraction=0.5)  # training_steps is missing
 
 
 def config(**fields: Any) -> ReweightingConfig:
-    return ReweightingConfig(**({"schedule": ScheduleConfig(kind="constant")} | fields))
+    return ReweightingConfig(**({"preset": "paper", "schedule": ScheduleConfig(kind="constant")} | fields))
+
+
+def clip(**fields: Any) -> dict[str, Any]:
+    """The default preset, and nothing but ``fields``."""
+    return {"preset": "clip", "schedule": ScheduleConfig()} | fields
 
 
 @pytest.mark.parametrize(
@@ -25,11 +30,26 @@ def config(**fields: Any) -> ReweightingConfig:
         ({"weighting": WeightingConfig(threshold=-0.1)}, r"p\.weighting\.threshold is -0\.1: .* 0 or more"),
         ({"weighting": WeightingConfig(kind="clip", quantile=0.0)}, r"p\.weighting\.quantile is 0\.0: .* above 0"),
         ({"weighting": WeightingConfig(quantile=1.5)}, r"p\.weighting\.quantile is 1\.5"),
-        ({"weighting": CLIP, "signal": "loss"}, r"p\.weighting\.kind is clip with signal loss.*: use signal self_inf"),
-        ({"weighting": CLIP, "signal": "leverage"}, r"p\.weighting\.kind is clip with signal leverage"),
+        ({"weighting": CLIP, "signal": "loss"}, r"p\.signal is loss with weighting kind clip.* or signal self_inf"),
+        ({"weighting": CLIP, "signal": "leverage"}, r"p\.signal is leverage with weighting kind clip.*kind softmax or"),
         ({"weighting": CLIP, "min_effective_share": 0.5}, r"p\.min_effective_share is 0\.5 with weighting kind clip"),
         ({"normalizer": "log_zscore", "signal": "alignment"}, r"p\.normalizer is log_zscore .*: use zscore or rank"),
+        ({"damping": 0.5}, r"p\.damping is 0\.5 with signal self_influence: it is for leverage alone"),
         ({"schedule": NO_SWITCH}, r"p\.schedule\.training_steps is not set"),
+        (
+            {"weighting": WeightingConfig(quantile=0.9)},
+            r"p\.weighting\.quantile is 0\.9 with preset paper.*\.kind clip",
+        ),
+        ({"weighting": WeightingConfig("softmax", threshold=1.0)}, r"p\.weighting\.threshold is 1\.0 .* saturating"),
+        ({"weighting": CLIP}, r"p\.schedule\.kind is constant with weighting kind clip.*kind softmax or saturating"),
+        (clip(weighting=WeightingConfig(threshold=1.0)), r"p\.weighting\.threshold is 1\.0 with preset clip"),
+        (clip(schedule=ScheduleConfig(tau_direct=2.0)), r"p\.schedule\.tau_direct is 2\.0 with preset clip, .*paper"),
+        (clip(schedule=ScheduleConfig(training_steps=9)), r"p\.schedule\.training_steps is 9 .*use p\.preset paper"),
+        (clip(normalizer="rank"), r"p\.normalizer is rank with preset clip, .*use p\.preset paper, or leave it out"),
+        (clip(min_effective_share=0.5), r"p\.min_effective_share is 0\.5 with preset clip, .*use p\.preset paper"),
+        (clip(signal="loss"), r"p\.signal is loss with preset clip, .*use p\.preset paper, or signal self_influence"),
+        (clip(signal="alignment"), r"p\.signal is alignment with preset clip, .*use p\.preset paper"),
+        (clip(signal="uniform", normalizer="rank"), r"p\.normalizer is rank with preset clip"),
     ],
 )
 def test_values_that_cannot_be_used_are_named(fields: dict[str, Any], message: str) -> None:
@@ -42,8 +62,13 @@ def test_values_that_cannot_be_used_are_named(fields: dict[str, Any], message: s
     "fields",
     [
         {},
-        {"weighting": CLIP, "schedule": NO_SWITCH},  # the schedule does not matter
-        {"weighting": CLIP, "signal": "uniform"},  # the baseline of such a recipe
+        clip(),
+        clip(signal="uniform"),  # the baseline of such a recipe
+        clip(weighting=WeightingConfig(quantile=0.9)),
+        clip(weighting=CLIP, near_duplicates=0.9),
+        {"preset": "clip", "weighting": WeightingConfig("saturating", threshold=1.0)},  # one field overrides it
+        {"weighting": CLIP, "schedule": ScheduleConfig()},
+        {"damping": 0.5, "signal": "uniform"},  # the baseline of a recipe with leverage
         {"normalizer": "rank", "signal": "alignment", "min_effective_share": 0.5, "near_duplicates": 1.0},
     ],
 )
@@ -70,4 +95,46 @@ def test_the_rest_can_be_had_with_running_statistics() -> None:
     for signal in ("self_influence", "loss"):
         for normalizer in ("zscore", "log_zscore"):
             check_running(config(signal=signal, normalizer=normalizer, near_duplicates=0.9), "p")
-    check_running(config(weighting=CLIP, normalizer="rank"), "p")  # clip has no normaliser
+    check_running(config(**clip()), "p")
+
+
+def test_a_preset_says_what_is_not_stated() -> None:
+    assert [ReweightingConfig().weighting_kind, ReweightingConfig("paper").weighting_kind] == ["clip", "softmax"]
+    for preset in ("clip", "paper"):
+        assert ReweightingConfig(preset, weighting=WeightingConfig("saturating")).weighting_kind == "saturating"
+
+
+@pytest.mark.parametrize(
+    ("fields", "samples", "k", "message"),
+    [
+        (
+            {"signal": "leverage"},
+            20_000,
+            91,
+            r"p\.projection_dim is 91 with signal leverage.*8,281 equations.*most 90$",
+        ),
+        ({"signal": "leverage"}, 8_200, 100, r"p\.projection_dim is 100 .*8,200 equations.*\(8,200 samples.*most 90$"),
+        (
+            {"signal": "leverage"},
+            6,
+            10_000,
+            r"p\.projection_dim is 10000 .*gathers 6 samples of 100,000,000 .*most 9459$",
+        ),
+        ({"near_duplicates": 0.9}, 1_000_000, 32, r"p\.projection_dim is 32 with near_duplicates 0\.9.*at most 23$"),
+        ({"near_duplicates": 0.9}, 8_000_000, 32, r"p\.projection_dim is 32 .*gathers 8,000,000 samples.*at most 8$"),
+    ],
+)
+def test_more_than_a_rank_can_compare_is_refused(fields: dict[str, Any], samples: int, k: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}") as raised:
+        check_comparable(config(**fields), samples, k**2, "p")
+    assert "\n" not in str(raised.value)
+    advised = int(str(raised.value).split()[-1])
+    check_comparable(config(**fields), samples, advised**2, "p")
+
+
+@pytest.mark.parametrize("fields", [{"signal": "leverage"}, {"near_duplicates": 0.9}, {"signal": "alignment"}, {}])
+def test_what_a_rank_can_compare_is_not(fields: dict[str, Any]) -> None:
+    for samples, k in ((64, 32), (500_000, 32), (8192, 90), (6, 97)):
+        check_comparable(config(**fields), samples, k**2, "p")
+    if fields.get("signal") != "leverage" and "near_duplicates" not in fields:
+        check_comparable(config(**fields), 10**8, 10**8, "p")

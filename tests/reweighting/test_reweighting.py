@@ -44,7 +44,7 @@ def random_batch(fields: dict[str, Any], count: int, seed: int) -> MicroBatch:
     signal = fields.get("signal")
     return MicroBatch(
         losses=torch.rand(count, generator=generator) + 3,
-        has_targets=torch.ones(count, dtype=torch.bool),
+        targets=torch.ones(count, dtype=torch.int64),
         sources=torch.randint(0, 3, (count,), generator=generator),
         scores=None if signal == "loss" else features.square().sum(1),
         alignment=features[:, 0] if signal == "alignment" else None,
@@ -102,7 +102,7 @@ def test_a_sample_that_is_not_finite_touches_no_other(fields: dict[str, Any], co
 @pytest.mark.parametrize("fields", EVERY_KIND, ids=str)
 def test_a_sample_without_targets_touches_no_other(fields: dict[str, Any]) -> None:
     batch = random_batch(fields, 6, 0)
-    batch.has_targets[2] = False
+    batch.targets[2] = 0
     batch.losses[2] = 0.0
     result = finished_batch(fields, batch)
     kept = torch.tensor([0, 1, 3, 4, 5])
@@ -120,14 +120,14 @@ def test_a_sample_without_targets_touches_no_other(fields: dict[str, Any]) -> No
 def test_a_step_without_targets_leaves_no_trace(running: bool) -> None:
     target, other = reweighting(running=running), reweighting(running=running)
     without = torch.tensor([False, False])
-    result = finished(target, [0.0, math.nan], step=4, has_targets=without)
+    result = finished(target, [0.0, math.nan], step=4, targets=without)
     assert result.local.tolist() == [0, 0]
     assert result.mean_term == 0
     expected = {"step": 4, "samples": 2, "nonfinite_samples": 0, "samples_without_targets": 2}
     assert result.statistics == expected
     assert target.state_dict() == other.state_dict()
     with pytest.raises(NonFiniteError, match="optimizer step 5: none of the 1 samples with targets"):
-        finished(target, [0.0, math.nan], step=5, has_targets=torch.tensor([False, True]))
+        finished(target, [0.0, math.nan], step=5, targets=torch.tensor([0, 1]))
     assert torch.equal(finished(target, [1.0, 2.0, 5.0]).local, finished(other, [1.0, 2.0, 5.0]).local)
 
 
@@ -318,7 +318,7 @@ def test_a_signal_weighs_by_its_own_values() -> None:
     ):
         scores = None if fields.get("signal") == "loss" else batch.scores
         alignment = batch.alignment if fields.get("signal") == "alignment" else None
-        given = MicroBatch(batch.losses, batch.has_targets, batch.sources, scores, alignment)
+        given = MicroBatch(batch.losses, batch.targets, batch.sources, scores, alignment)
         z = (values - values.mean()) / values.std(correction=0)
         torch.testing.assert_close(finished_batch(fields, given).local, torch.softmax(z, 0))
 

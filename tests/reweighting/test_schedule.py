@@ -44,6 +44,13 @@ def test_constant_never_switches() -> None:
         ({"kind": "constant", "tau_direct": float("nan")}, r"s\.tau_direct is nan: it must be a finite number"),
         ({"switch_step": 1, "tau_inverse": -1000.0}, r"s\.tau_inverse is -1000\.0"),
         ({"kind": "constant", "training_steps": 0}, r"s\.training_steps is 0: it must be at least 1"),
+        (
+            {"kind": "constant", "tau_inverse": -2.0},
+            r"s\.tau_inverse is -2\.0 with kind constant, which has no use for",
+        ),
+        ({"kind": "constant", "switch_step": 3}, r"s\.switch_step is 3 with kind constant.*use kind two_stage or auto"),
+        ({"kind": "linear", "switch_fraction": 0.5}, r"s\.switch_fraction is 0\.5 with kind linear"),
+        ({"switch_step": 3, "earliest_step": 2}, r"s\.earliest_step is 2 with kind two_stage.*, or use kind auto"),
         ({"kind": "linear"}, r"s\.training_steps is not set: kind linear needs the number"),
         ({"kind": "cosine"}, r"s\.training_steps is not set: kind cosine"),
         ({"kind": "auto", "switch_step": 5}, r"s\.training_steps is not set: kind auto"),

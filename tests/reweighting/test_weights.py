@@ -11,8 +11,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from presence_ds.reweighting import Reweighting
-from presence_ds.reweighting.clip import Clip
 from presence_ds.reweighting.log_zscore import LogZScore
 from presence_ds.reweighting.rank import Rank
 from presence_ds.reweighting.saturating import Saturating
@@ -129,16 +127,6 @@ def test_clip_takes_the_level_of_earlier_steps() -> None:
     steps = [[1.0, 2.0, 3.0], [10.0, 20.0, 30.0], [5.0, 15.0, 1000.0]]
     levels = [finished(target, scores, step).statistics["clip_level"] for step, scores in enumerate(steps, start=1)]
     assert levels == pytest.approx([2.0, 2.0, math.exp((math.log(2) + 2 * math.log(20)) / 3)])
-
-
-def test_clip_does_not_look_at_the_temperature() -> None:
-    weights = [finished(clipped(tau), [1.0, 5.0, 80.0]).local.tolist() for tau in (1.0, -1.0)]
-    assert weights[0] == weights[1]
-    assert Clip(0.5).fit(torch.tensor([1.0, 5.0, 80.0])) == 5.0
-
-
-def clipped(tau: float) -> Reweighting:
-    return reweighting(tau, weighting={"kind": "clip"})
 
 
 KINDS: list[dict[str, Any]] = [

@@ -53,7 +53,12 @@ def test_what_is_refused_at_submission(jobs: Jobs, presence_slurm: Run) -> None:
     assert not (jobs.home / "runs").exists()
 
 
-def test_a_dry_run_leaves_nothing_and_a_submission_trains(jobs: Jobs, presence_slurm: Run) -> None:
+def test_a_dry_run_leaves_nothing_and_a_submission_trains(
+    jobs: Jobs, presence_slurm: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a folder with a site file and no templates: those of the package are used."""
+    monkeypatch.chdir(jobs.work)
+    (jobs.work / "site.sh").write_text(SITE.replace("PRESENCE_PYTHON=", "# "))  # the job has the Python of this process
     run_dir = jobs.work / "run"
     arguments = [*SHORT, "--run_dir", run_dir, "--time", "10", "--template", "train_task_per_gpu"]
     arguments += ["--sbatch", '{"cpus-per-task": "2"}']

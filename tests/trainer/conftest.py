@@ -68,7 +68,7 @@ def write_recipe(path: Path, corpus_file: Path) -> Path:
             "tokenizer": {"vocab_size": 300},
         },
         "deepspeed": str(ROOT / "ds_configs" / "zero2.json"),
-        "presence": {"schedule": {"switch_fraction": 0.5}},
+        "presence": {"preset": "paper", "schedule": {"switch_fraction": 0.5}},
         "optimizer": {"lr": 1e-3},
         "lr_schedule": {"warmup_steps": 2},
         "training": {"steps": 60, "micro_batch_size": 4, "gradient_accumulation_steps": 2, "precision": "fp32"},

@@ -21,7 +21,6 @@ def write_checkpoint(folder: str, stage: int, precision: str, kind: str, tied: b
     engine, *_ = presence_ds.initialize(
         model=model,
         config=deepspeed_config(stage, 1, bf16={"enabled": precision == "bf16"}),
-        presence={"schedule": {"kind": "constant"}},
         optimizer=optimizer_for("adam", [parameter for parameter in model.parameters() if parameter.requires_grad]),
     )
     train(engine, data(2, 1))

@@ -1,5 +1,6 @@
 """Whole runs on the ranks of a pool, without a launcher, and what can happen to them."""
 
+import fcntl
 import os
 import signal
 import time
@@ -31,12 +32,27 @@ class Incident(Callback):
         if trainer.step == self.step and self.rank in (None, dist.get_rank()):
             getattr(self, self.what)(trainer, metrics)
 
+    def on_micro_step(self, trainer: Any, batch: Any) -> None:
+        if self.what == "early_signal" and trainer.step == self.step - 1 and self.rank in (None, dist.get_rank()):
+            os.kill(os.getpid(), getattr(signal, self.argument))
+
+    def early_signal(self, trainer: Any, metrics: Any) -> None:
+        """It came after the first micro-step."""
+
     def signal(self, trainer: Any, metrics: Any) -> None:
         os.kill(os.getpid(), getattr(signal, self.argument))
 
     def touch(self, trainer: Any, metrics: Any) -> None:
         Path(self.argument).touch()
         time.sleep(LOOK_EVERY)
+
+    def is_held(self, trainer: Any, metrics: Any) -> None:
+        with open(self.argument, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+        raise AssertionError(f"nothing holds {self.argument}")
 
     def poison(self, trainer: Any, metrics: Any) -> None:
         for parameter in trainer.engine.module.parameters():

@@ -10,7 +10,10 @@ from presence_ds.engine.scorer import Scorer
 from presence_ds.errors import ConfigError
 from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
 from presence_ds.trainer.attention import check_attention
-from presence_ds.trainer.model import ModelConfig, build_model, fit_vocabulary, load_model_config
+from presence_ds.trainer.building import build_model
+from presence_ds.trainer.model import load_model_config
+from presence_ds.trainer.model_config import ModelConfig
+from presence_ds.trainer.vocabulary import Vocabulary, fit_vocabulary
 
 SMALL = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 8}
 
@@ -23,7 +26,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def test_vocabulary_comes_from_the_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
     model = ModelConfig(config=dict(SMALL))
     config = load_model_config(model)
-    fit_vocabulary(config, model, tokenizer)
+    fit_vocabulary(config, model, Vocabulary.of(tokenizer))
     assert config.vocab_size == 320  # 270 rounded up to a multiple of 64
     assert config.eos_token_id == tokenizer.eos_token_id
     assert build_model(config, model).get_input_embeddings().weight.shape == (320, 16)
@@ -31,8 +34,8 @@ def test_vocabulary_comes_from_the_tokenizer(tokenizer: PreTrainedTokenizerFast)
 
 def test_tokenizer_larger_than_the_model(tokenizer: PreTrainedTokenizerFast) -> None:
     model = ModelConfig(config={**SMALL, "vocab_size": 200})
-    with pytest.raises(ConfigError, match="model vocab_size is 200, smaller than the tokenizer's 270 tokens"):
-        fit_vocabulary(load_model_config(model), model, tokenizer)
+    with pytest.raises(ConfigError, match="model vocab_size is 200, and the tokenizer's largest id is 269"):
+        fit_vocabulary(load_model_config(model), model, Vocabulary.of(tokenizer))
 
 
 def test_local_checkpoint_is_read_or_started_from_scratch(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.optimizer import KINDS, REFUSED, OptimizerConfig, build_optimizer
+from presence_ds.trainer.optimizer import build_optimizer
+from presence_ds.trainer.optimizer_config import KINDS, REFUSED, OptimizerConfig
 from tests.ranks import Ranks
 from tests.trainer import optimizers
 

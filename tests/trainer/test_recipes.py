@@ -61,7 +61,7 @@ def test_print_config_prints_a_recipe_that_reads_back(tmp_path: Path, capsys: py
 def test_help_explains_every_field(capsys: pytest.CaptureFixture[str]) -> None:
     """No field without words of its own: each option's help says more than its type and default."""
     with pytest.raises(SystemExit) as ended:
-        cli.main(["train", "--help"])
+        cli.main(["train", "--help", "all"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
     parser = train.make_parser()
@@ -88,3 +88,32 @@ def test_resolved_recipe_reads_back_from_another_place(
     assert again.presence.layers == ["a.*"]
     assert again.data == recipe.data
     assert json.loads(Path(again.deepspeed).read_text())["zero_optimization"]["stage"] == 2
+
+
+@pytest.mark.parametrize(
+    ("stated", "kind"),
+    [
+        ({}, "clip"),
+        ({"preset": "paper"}, "softmax"),
+        ({"preset": "paper", "weighting": {"kind": "clip", "quantile": 0.9}}, "clip"),
+        ({"weighting": {"kind": "saturating"}, "schedule": {"kind": "linear"}}, "saturating"),
+    ],
+)
+def test_the_weight_function_of_a_resolved_recipe_reads_back(
+    stated: dict[str, object], kind: str, tiny_recipe: Path
+) -> None:
+    """Also where every field is stated but the preset, as in the run directories of versions that had none."""
+    tiny_recipe.write_text(yaml.safe_dump(yaml.safe_load(tiny_recipe.read_text()) | {"presence": stated}))
+    parser = train.make_parser()
+    parsed = parser.parse_args([str(tiny_recipe)])
+    recipe, recipe_file = read_recipe(parser, parsed)
+    resolved = resolved_recipe(parser, parsed, recipe, recipe_file)
+    older = {name: value for name, value in resolved["presence"].items() if name != "preset"}
+    older["weighting"] = older["weighting"] | {"kind": kind}
+    for presence in (resolved["presence"], older):
+        tiny_recipe.write_text(yaml.safe_dump(resolved | {"presence": presence}))
+        again, _ = read(tiny_recipe)
+        again.validate()
+        assert again.presence.reweighting().weighting_kind == kind
+        assert again.presence.schedule.kind == recipe.presence.schedule.kind
+        assert again.presence.weighting.quantile == recipe.presence.weighting.quantile

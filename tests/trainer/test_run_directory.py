@@ -6,6 +6,8 @@ import pytest
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.run_directory import RunDirectory, score_file_name, score_file_steps
 
+OPEN = score_file_name((0, 7), 41) + ".open"
+
 
 def unfinished_run(path: Path) -> RunDirectory:
     directory = RunDirectory(path)
@@ -15,7 +17,7 @@ def unfinished_run(path: Path) -> RunDirectory:
         "".join(json.dumps({"step": step}) + "\n" for step in range(10, 60, 10)) + '{"step": 6'
     )
     directory.scores.mkdir()
-    for name in (score_file_name(0, 1, 20), score_file_name(0, 21, 40), "rank_00000-steps_00000041.parquet.open"):
+    for name in (score_file_name((0, 7), 1, 20), "rank_00000-steps_00000021-00000040.parquet", OPEN):
         (directory.scores / name).write_text("x")
     for name in ("step_00000020", "step_00000040", "unfinished_step_00000060"):
         (directory.checkpoints / name).mkdir(parents=True)
@@ -26,7 +28,7 @@ def test_resuming_drops_what_came_after_the_checkpoint(tmp_path: Path) -> None:
     directory = unfinished_run(tmp_path / "run")
     directory.discard_after(40)
     assert [json.loads(line)["step"] for line in directory.metrics.read_text().splitlines()] == [10, 20, 30, 40]
-    assert [score_file_steps(file) for file in sorted(directory.scores.iterdir())] == [(1, 20), (21, 40)]
+    assert sorted(map(score_file_steps, directory.scores.iterdir())) == [(1, 20), (21, 40)]
     assert sorted(folder.name for folder in directory.checkpoints.iterdir()) == ["step_00000020", "step_00000040"]
 
 

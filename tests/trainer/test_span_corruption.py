@@ -12,7 +12,10 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from presence_ds import cli
 from presence_ds.data import ObjectiveConfig, TokenizerConfig, open_corpus
 from presence_ds.data.tokenizer import sentinel_ids, train_tokenizer
-from presence_ds.trainer.model import ModelConfig, build_model, fit_vocabulary, load_model_config
+from presence_ds.trainer.building import build_model
+from presence_ds.trainer.model import load_model_config
+from presence_ds.trainer.model_config import ModelConfig
+from presence_ds.trainer.vocabulary import Vocabulary, fit_vocabulary
 from tests.ranks import Ranks
 from tests.trainer import pool_runs
 from tests.trainer.conftest import presence_train, read_metrics, read_scores
@@ -37,7 +40,7 @@ def span_recipe(tiny_recipe: Path) -> Path:
     recipe = yaml.safe_load(tiny_recipe.read_text())
     recipe["model"]["config"] = T5
     recipe["data"] |= {"objective": {"kind": "span_corruption"}, "tokenizer": {"vocab_size": 380}}
-    recipe["presence"] = {"schedule": {"kind": "constant"}}
+    recipe["presence"] = {"preset": "paper", "schedule": {"kind": "constant"}}
     recipe["lr_schedule"] = {"kind": "constant", "warmup_steps": 0}
     recipe["evaluation"] = {"every_steps": 6}
     recipe["logging"] = {"every_steps": 2}
@@ -169,7 +172,7 @@ def test_models_are_built_with_the_ids_of_the_decoder(model_type: str, tmp_path:
     for given, start in (({}, tokenizer.pad_token_id), ({"decoder_start_token_id": 7}, 7)):
         model = ModelConfig(config={**fields, **given})
         config = load_model_config(model)
-        fit_vocabulary(config, model, tokenizer)
+        fit_vocabulary(config, model, Vocabulary.of(tokenizer))
         built = build_model(config, model)
         assert built.config.vocab_size == 384
         assert built.config.eos_token_id == tokenizer.eos_token_id
@@ -178,5 +181,5 @@ def test_models_are_built_with_the_ids_of_the_decoder(model_type: str, tmp_path:
     built.save_pretrained(tmp_path)
     loaded = ModelConfig(path=str(tmp_path))
     config = load_model_config(loaded)
-    fit_vocabulary(config, loaded, tokenizer)
+    fit_vocabulary(config, loaded, Vocabulary.of(tokenizer))
     assert build_model(config, loaded).config.decoder_start_token_id == 7

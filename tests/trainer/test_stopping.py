@@ -43,9 +43,9 @@ def test_a_stopped_run_goes_on_to_the_bit(two_ranks: Ranks, tiny_recipe: Path, t
     run_dir = tmp_path / "run"
     options = arguments(tiny_recipe, run_dir, "--checkpoint.asynchronous", "true", "--checkpoint.every_steps", "4")
     stops = [
-        [("signal", 5, 1, "SIGUSR2"), ("signal", 5, 1, "SIGTERM")],
-        [("touch", 9, 0, str(run_dir / "stop"))],
-        [("signal", 12, 0, "SIGTERM")],
+        [("early_signal", 5, 1, "SIGUSR2"), ("signal", 5, 1, "SIGTERM")],
+        [("touch", 8, 0, str(run_dir / "stop"))],  # when its last backward is through: obeyed after the next step
+        [("signal", 11, 0, "SIGTERM")],
     ]
     found = []
     for incidents in stops:

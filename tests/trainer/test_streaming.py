@@ -55,6 +55,7 @@ def test_a_run_is_the_same_with_workers_and_resumed(
     options[options.index(str(whole))] = str(run_dir)
     stopped = two_ranks.run(pool_runs.train, options, ("signal", 3, 1, "SIGTERM"))
     assert [part["status"] for part in stopped] == [75, 75]
+    assert [lanes_in(file) for file in sorted(run_dir.glob("checkpoints/*/trainer_rank_*.pt"))] == [[0, 2], [1, 3]]
     shutil.copytree(run_dir, alone)
     parts = two_ranks.run(pool_runs.train, [str(run_dir / "recipe.yaml")])
     assert parts[0]["status"] == 0, parts[0]["message"]
@@ -68,6 +69,10 @@ def test_a_run_is_the_same_with_workers_and_resumed(
     assert samples(alone) == samples(whole)
     for ours, theirs in zip(part["parameters"], parts[0]["parameters"], strict=True):
         assert torch.allclose(ours, theirs, atol=1e-3)
+
+
+def lanes_in(file: Path) -> list[int]:
+    return list(torch.load(file, weights_only=True)["trainer"]["batches"]["lanes"])
 
 
 def touch_after_the_first_line(metrics: Path, stop: Path) -> None:

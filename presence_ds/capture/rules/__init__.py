@@ -1,6 +1,6 @@
 """Layer rules, one file each; importing this package registers them."""
 
-from presence_ds.capture.rules import conv1d, embedding, layer_norm, linear, own_forward, relative_bias, rms_norm
+from presence_ds.capture.rules import conv1d, embedding, layer_norm, linear, own_forward, relative_bias, scaled_norm
 from presence_ds.capture.rules.general import general_rule
 
 __all__ = [
@@ -11,5 +11,5 @@ __all__ = [
     "linear",
     "own_forward",
     "relative_bias",
-    "rms_norm",
+    "scaled_norm",
 ]

@@ -4,25 +4,30 @@ Costs the module's forward once more and keeps its per-sample gradients, B times
 (a learned scale, a gate, a convolution). The module must treat samples independently and draw no random numbers.
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten  # private, and what torch's own modes use
 
-from presence_ds.capture.capture import Capture
+from presence_ds.capture.capture import Capture, full_shape
+
+LARGE = 10**6  # parameters of a module, above which the loop and its gradients are felt
 
 
 class _General(Function):
     @staticmethod
-    def forward(
-        ctx: Any, anchor: Tensor, module: nn.Module, capture: Capture, names: Sequence[str | None], *inputs: Any
-    ) -> Any:
-        ctx.module, ctx.capture, ctx.names = module, capture, names
+    def forward(ctx: Any, anchor: Tensor, module: nn.Module, capture: Capture, tree: TreeSpec, *inputs: Any) -> Any:
+        ctx.module, ctx.capture, ctx.tree = module, capture, tree
         ctx.others = [None if isinstance(value, Tensor) else value for value in inputs]
         ctx.save_for_backward(*[value if isinstance(value, Tensor) else None for value in inputs])
-        output = _call(module, names, inputs)
+        args, kwargs = tree_unflatten(inputs, tree)
+        output = capture.forwards[module](*args, **kwargs)
         outputs = output if isinstance(output, tuple) else (output,)
         for value in outputs:
             if not isinstance(value, Tensor):
@@ -44,16 +49,12 @@ class _General(Function):
         grads = {name: [] for name in parameters}  # type: dict[str, list[Tensor]]
         for sample in range(batch_size):
             rows = [_rows(value, sample, batch_size) for value in inputs]
-            with torch.enable_grad():
-                leaves = {name: held[name].detach().requires_grad_() for name in parameters}
-                for index in wanted:
-                    rows[index] = rows[index].detach().requires_grad_()
-                module.__dict__.update(held | leaves)  # instance attributes hide the parameters of the same names
-                try:
-                    output = _call(module, ctx.names, rows)
-                finally:
-                    for name in held:
-                        del module.__dict__[name]
+            leaves = {name: held[name].detach().requires_grad_() for name in parameters}
+            for index in wanted:
+                rows[index] = rows[index].detach().requires_grad_()
+            args, kwargs = tree_unflatten(rows, ctx.tree)
+            with torch.enable_grad(), parameters_as(module, held | leaves):
+                output = capture.forwards[module](*args, **kwargs)
             outputs = output if isinstance(output, tuple) else (output,)
             differentiable = [
                 (value, _rows(delta, sample, batch_size))
@@ -74,10 +75,28 @@ class _General(Function):
         return None, None, None, None, *grad_inputs
 
 
-def _call(module: nn.Module, names: Sequence[str | None], inputs: Sequence[Any]) -> Any:
-    positional = [value for name, value in zip(names, inputs, strict=True) if name is None]
-    keyword = {name: value for name, value in zip(names, inputs, strict=True) if name is not None}
-    return type(module).forward(module, *positional, **keyword)
+@contextmanager
+def parameters_as(module: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
+    """Inside, ``module`` has ``values`` for its parameters: instance attributes hide those of the same names."""
+    module.__dict__.update(values)
+    try:
+        yield
+    finally:
+        for name in values:
+            del module.__dict__[name]
+
+
+def warn_if_large(module: nn.Module, name: str) -> None:
+    """Say on rank 0 that ``module``, of path ``name``, takes the general rule, where that is felt; called once each."""
+    own = {key: full_shape(p) for key, p in module.named_parameters(recurse=False) if p.requires_grad}
+    size = sum(shape.numel() for shape in own.values())
+    if size > LARGE and (not dist.is_initialized() or dist.get_rank() == 0):
+        warnings.warn(
+            f"module {name or 'the model itself'} ({type(module).__name__}) has no layer rule for its parameters "
+            f"{', '.join(own)}, {size:,} numbers: it is run again sample by sample, and every sample's gradient of "
+            f"that size is kept; write a rule (presence_ds.capture.register), or freeze it",
+            stacklevel=2,
+        )
 
 
 def _rows(value: Any, sample: int, batch_size: int) -> Any:
@@ -91,5 +110,5 @@ def _rows(value: Any, sample: int, batch_size: int) -> Any:
 def general_rule(module: nn.Module, capture: Capture, *args: Any, **kwargs: Any) -> Any:
     """Tensors among the inputs whose first dimension divides into B samples are split; outputs must divide so."""
     capture.expect(*module.parameters(recurse=False))
-    names = [None] * len(args) + list(kwargs)
-    return _General.apply(capture.anchor, module, capture, names, *args, *kwargs.values())
+    inputs, tree = tree_flatten((args, kwargs))  # also those in tuples and dictionaries: autograd sees no others
+    return _General.apply(capture.anchor, module, capture, tree, *inputs)

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from presence_ds.capture.capture import Capture, full_shape
 from presence_ds.capture.registry import LayerRule, register_where
 from presence_ds.capture.rules.embedding import embedding
-from presence_ds.capture.rules.general import general_rule
+from presence_ds.capture.rules.general import general_rule, warn_if_large
 from presence_ds.capture.rules.linear import linear
 
 _TENSOR: Any = torch.Tensor
@@ -90,6 +90,8 @@ def _plain_linear() -> Iterator[None]:
 
 def _is_matrix_in_own_forward(module: nn.Module) -> bool:
     own = dict(module.named_parameters(recurse=False))
+    if "forward" in module.__dict__:
+        return False  # what it closes over, no mode sees
     if "weight" not in own or not own.keys() <= {"weight", "bias"} or any(module.children()):
         return False
     return len(full_shape(own["weight"])) == 2
@@ -98,12 +100,14 @@ def _is_matrix_in_own_forward(module: nn.Module) -> bool:
 @register_where(_is_matrix_in_own_forward)
 def own_forward(module: nn.Module, capture: Capture, *args: Any, **kwargs: Any) -> Any:
     """What the matrix is multiplied by, or looked up by, must keep the samples in its first dimension."""
-    forward = type(module).forward
+    forward = capture.forwards[module]
     if module not in _routable:
         with torch.no_grad(), _plain_linear(), _Routing(module) as routing:
-            forward(module, *args, **kwargs)
+            forward(*args, **kwargs)
         _routable[module] = routing.complete
+        if not routing.complete:
+            warn_if_large(module, capture.names[module])
     if not _routable[module]:
         return general_rule(module, capture, *args, **kwargs)
     with _plain_linear(), _Routing(module, capture):
-        return forward(module, *args, **kwargs)
+        return forward(*args, **kwargs)

@@ -4,15 +4,35 @@ Text and json are read here rather than through the loaders of ``datasets``, whi
 do not say where a row stood; parquet and arrow through pyarrow, which gives every row before a fault.
 """
 
-from presence_ds.data.readers.checksums import check_unchanged
-from presence_ds.data.readers.compression import DECOMPRESSORS
-from presence_ds.data.readers.hub_file import File, HubFile
-from presence_ds.data.readers.json import read_json
-from presence_ds.data.readers.jsonl import read_jsonl
-from presence_ds.data.readers.lines import DEFAULT_MAX_BYTES
-from presence_ds.data.readers.part import START, Part, Place
-from presence_ds.data.readers.table import read_table
-from presence_ds.data.readers.text import read_text
+from typing import TYPE_CHECKING
+
+from presence_ds.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from presence_ds.data.readers.checksums import check_unchanged
+    from presence_ds.data.readers.compression import DECOMPRESSORS
+    from presence_ds.data.readers.hub_file import File, HubFile
+    from presence_ds.data.readers.json import read_json
+    from presence_ds.data.readers.jsonl import read_jsonl
+    from presence_ds.data.readers.lines import DEFAULT_MAX_BYTES
+    from presence_ds.data.readers.part import START, Part, Place
+    from presence_ds.data.readers.table import read_table
+    from presence_ds.data.readers.text import read_text
+else:
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "checksums": ("check_unchanged",),
+            "compression": ("DECOMPRESSORS",),
+            "hub_file": ("File", "HubFile"),
+            "json": ("read_json",),
+            "jsonl": ("read_jsonl",),
+            "lines": ("DEFAULT_MAX_BYTES",),
+            "part": ("START", "Part", "Place"),
+            "table": ("read_table",),
+            "text": ("read_text",),
+        },
+    )
 
 __all__ = [
     "DECOMPRESSORS",

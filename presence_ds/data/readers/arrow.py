@@ -46,7 +46,7 @@ def skip_rows(batches: Iterable[pa.RecordBatch], start: int) -> Iterator[pa.Reco
 
 
 def _batches(path: File) -> Iterator[pa.RecordBatch]:
-    with pa.memory_map(str(path)) if isinstance(path, Path) else pa.PythonFile(path.open()) as source:
+    with pa.memory_map(str(path)) if isinstance(path, Path) else pa.PythonFile(path.open("rb")) as source:
         if source.read(len(ARROW_FILE_MAGIC)) == ARROW_FILE_MAGIC:
             with pa.ipc.open_file(source) as table:
                 yield from (table.get_batch(index) for index in range(table.num_record_batches))

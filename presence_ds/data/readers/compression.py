@@ -8,7 +8,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -20,9 +20,15 @@ else:
 
 from presence_ds.data.readers.hub_file import File
 from presence_ds.data.rows import UnreadableFile
+from presence_ds.errors import DataError
 
+WINDOW_LOG = zstd.DecompressionParameter.window_log_max.bounds()[1]  # 31: 2 GiB
 CHUNK_BYTES = 1 << 20
 PACKED_BYTES = 1 << 15  # read at a time: what follows a member is copied once for every member in it
+
+
+class NotReadError(Exception):
+    """Nothing is wrong with a file as far as can be told, but it cannot be read here."""
 
 
 class GzipDecompressor:
@@ -46,11 +52,51 @@ class GzipDecompressor:
         return content
 
 
+class ZstdDecompressor:
+    """One zstd frame, however long the window it was compressed with (`zstd --long=31`), or a skippable frame.
+
+    The library refuses windows above 128 MiB unless told otherwise. Memory is taken for the window that a frame states,
+    or for its content where that is less and stated.
+    """
+
+    HEAD_BYTES = 18  # at most
+
+    def __init__(self) -> None:
+        self._frame = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG})
+        self._head = b""
+
+    @property
+    def eof(self) -> bool:
+        return self._frame.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._frame.unused_data
+
+    @property
+    def needs_input(self) -> bool:
+        return self._frame.needs_input
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        self._head += data[: self.HEAD_BYTES - len(self._head)]
+        try:
+            return self._frame.decompress(data, max_length)
+        except zstd.ZstdError as error:
+            if "Allocation" in str(error):
+                raise MemoryError from None
+            with suppress(zstd.ZstdError):
+                if dictionary := zstd.get_frame_info(self._head).dictionary_id:
+                    raise NotReadError(
+                        f"it was compressed with the dictionary {dictionary}: compress it without"
+                    ) from None
+            raise
+
+
 DECOMPRESSORS: dict[str, Callable[[], Any]] = {
     ".gz": GzipDecompressor,
     ".bz2": bz2.BZ2Decompressor,
     ".xz": partial(lzma.LZMADecompressor, lzma.FORMAT_XZ),  # zeros would pass for an empty file of the format before it
-    ".zst": zstd.ZstdDecompressor,
+    ".zst": ZstdDecompressor,
 }
 # pyarrow's errors are among the first three.
 READ_ERRORS = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zstd.ZstdError)
@@ -130,9 +176,18 @@ def uncompressed(path: File) -> Iterator[File]:
 
 @contextmanager
 def one_line(path: File, kind: str) -> Iterator[None]:
-    """Turn what a library raises about an unreadable file into one line that names the file."""
+    """Turn what a library raises about a file into one line that names the file.
+
+    Raises:
+        UnreadableFile: it is damaged.
+        DataError: it may be intact, so that it is not to be left out.
+    """
     try:
         yield
+    except NotReadError as error:
+        raise DataError(f"{path} cannot be read as {kind}: {error}") from None
+    except MemoryError as error:
+        raise DataError(f"{path} cannot be read as {kind}: there is too little memory to decompress it") from error
     except READ_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableFile(f"{path} cannot be read as {kind}: {reason}") from error

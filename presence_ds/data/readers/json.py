@@ -7,8 +7,8 @@ from typing import Any
 from presence_ds.data.readers.compression import open_file
 from presence_ds.data.readers.fields import from_fields
 from presence_ds.data.readers.hub_file import File
-from presence_ds.data.readers.jsonl import read_jsonl
-from presence_ds.data.readers.lines import BYTE_ORDER_MARK, DEFAULT_MAX_BYTES
+from presence_ds.data.readers.jsonl import check_line_ends, read_jsonl
+from presence_ds.data.readers.lines import BYTE_ORDER_MARK, DEFAULT_MAX_BYTES, check_head
 from presence_ds.data.readers.part import Part
 from presence_ds.data.rows import BadRow, Document
 from presence_ds.errors import DataError
@@ -33,10 +33,14 @@ def read_json(
     """
     part = part or Part()
     with open_file(path) as stream:
-        first = _json_or_none(stream.readline(max_bytes + 1))
+        check_head(stream)
+        line = stream.readline(max_bytes + 1)
+    first = _json_or_none(line)
     if isinstance(first, dict) and not _is_columns(first):
         yield from read_jsonl(path, name, text_field, id_field, max_bytes, part)
         return
+    if first is None:
+        check_line_ends(path, line)
     with open_file(path, "a JSON file") as stream:
         try:
             content = json.loads(stream.read().removeprefix(BYTE_ORDER_MARK).decode())

@@ -13,7 +13,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from presence_ds.data.loader import check_identity
 from presence_ds.data.objective import Objective
-from presence_ds.data.streaming.stream import LaneSample, RankSamples
+from presence_ds.data.streaming.stream import LaneSample, RankSamples, has_lane
 from presence_ds.errors import PresenceError
 
 
@@ -21,8 +21,8 @@ class StreamedBatches(Iterator[dict[str, Any]]):
     """Micro-batches of one rank without end, as those of `BatchStream`.
 
     Of every ``micro_batch_size * world_size`` positions the rank takes each ``world_size``-th one. The state is the
-    number of samples taken over all ranks, and that of every lane; a rank knows those of its own lanes alone, so that
-    a run has to `merge` the states of its ranks.
+    number of samples taken over all ranks, and those of the rank's lanes: enough for it to go on, and to be divided
+    anew between another number of ranks (`divide`).
 
     Args:
         samples: of this rank.
@@ -73,13 +73,23 @@ class StreamedBatches(Iterator[dict[str, Any]]):
         while len(self._ahead) < -(-lanes // self._samples.world_size):
             self._ahead.append(self._read())
 
+    def read_ahead(self) -> None:
+        """Read the samples of the next batch.
+
+        Raises:
+            DataError: the text cannot be read on.
+        """
+        while len(self._ahead) < self._micro_batch_size:
+            self._ahead.append(self._read())
+
     def __next__(self) -> dict[str, Any]:
         """The next batch.
 
         Raises:
             DataError: the text cannot be read on.
         """
-        taken = [self._ahead.popleft() if self._ahead else self._read() for _ in range(self._micro_batch_size)]
+        self.read_ahead()
+        taken = [self._ahead.popleft() for _ in range(self._micro_batch_size)]
         own = self._samples.rank + np.arange(self._micro_batch_size) * self._samples.world_size
         draws = self.position + own  # each another number, the same on any number of ranks
         self._states |= {item.lane: item.state for item in taken}
@@ -103,11 +113,12 @@ class StreamedBatches(Iterator[dict[str, Any]]):
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """What of the run's state is known on this rank: plain values."""
-        return {"position": self.position, "order": self._identity, "lanes": self._states}
+        """What this rank needs to go on: plain values."""
+        own = {number: state for number, state in sorted(self._states.items()) if self._samples.has_lane(number)}
+        return {"position": self.position, "order": self._identity, "lanes": own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where the states that ``state`` was merged of were taken, on any number of ranks.
+        """Go on where ``state`` was taken, on as many ranks, or what `divide` has made of the states for others.
 
         Raises:
             DataError: the text, its tokenizer, the seed or what else the order depends on is another.
@@ -117,18 +128,24 @@ class StreamedBatches(Iterator[dict[str, Any]]):
         self._iterator = None
         self._ahead.clear()
 
+    def divide(self, states: Iterator[dict[str, Any]], ranks: int) -> list[dict[str, Any]]:
+        """The states of each of ``ranks`` ranks, out of those of all ranks that there were, after the same batch.
 
-def merge(states: list[dict[str, Any]]) -> dict[str, Any]:
-    """The state of a run out of those of its ranks after the same batch.
-
-    A lane that several ranks have a part in is as far as the one of them that had its last sample.
-    """
-    lanes: dict[int, dict[str, Any]] = {}
-    for state in states:
-        for number, lane in state["lanes"].items():
-            if number not in lanes or lanes[number]["taken"] < lane["taken"]:
-                lanes[number] = lane
-    return {**states[0], "lanes": dict(sorted(lanes.items()))}
+        A lane that several ranks had a part in is as far as the one of them that had its last sample.
+        """
+        lanes: dict[int, dict[str, Any]] = {}
+        for state in states:
+            for number, lane in state["lanes"].items():
+                if number not in lanes or lanes[number]["taken"] < lane["taken"]:
+                    lanes[number] = lane
+        count = self._samples.stream.streaming.lanes
+        return [
+            {
+                **state,
+                "lanes": {number: lanes[number] for number in sorted(lanes) if has_lane(number, count, rank, ranks)},
+            }
+            for rank in range(ranks)
+        ]
 
 
 @contextmanager

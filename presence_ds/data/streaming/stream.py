@@ -19,6 +19,7 @@ from presence_ds.data.sources import SourceFile
 from presence_ds.data.streaming.config import StreamingConfig
 from presence_ds.data.streaming.documents import LaneDocuments, Share, Tally, deal, size_of
 from presence_ds.data.streaming.lane import Lane, SourceLane
+from presence_ds.data.tokenizer import document_start
 from presence_ds.errors import PresenceError
 
 
@@ -94,6 +95,7 @@ class Stream:
             "weights": self.weights,
             "streaming": {"lanes": self.streaming.lanes, "buffer_samples": self.streaming.buffer_samples},
             "packing": self.config.packing,
+            **({"tokens before a document": start} if (start := document_start(self.tokenizer)) else {}),
             "digest of the files": _digest([files, [_reading(asdict(source)) for source in self.config.sources]]),
             "digest of the tokenizer": _digest(sorted(self.tokenizer.get_vocab().items())),
             "digest of the validation texts": _digest(sorted(text.hex() for text in self.validation_texts)),
@@ -140,7 +142,7 @@ class RankSamples(IterableDataset[LaneSample | PresenceError]):
 
     def has_lane(self, number: int) -> bool:
         """Whether some of the rank's positions are on the lane."""
-        return (number - self.rank) % math.gcd(self.world_size, self.stream.streaming.lanes) == 0
+        return has_lane(number, self.stream.streaming.lanes, self.rank, self.world_size)
 
     def __iter__(self) -> Iterator[LaneSample | PresenceError]:
         """Samples; an error is yielded, as a worker that raises it would hide it in a traceback, and ends them."""
@@ -158,3 +160,8 @@ class RankSamples(IterableDataset[LaneSample | PresenceError]):
                 yield LaneSample(number, source_id, sample, lanes[number].state())
         except PresenceError as error:
             yield error
+
+
+def has_lane(number: int, lanes: int, rank: int, world_size: int) -> bool:
+    """Whether some of the positions of ``rank`` are on lane ``number`` of ``lanes``."""
+    return (number - rank) % math.gcd(world_size, lanes) == 0

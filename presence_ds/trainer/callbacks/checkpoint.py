@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from presence_ds.errors import CheckpointError
 from presence_ds.trainer.callbacks.anomalies import Anomalies
@@ -12,7 +12,7 @@ from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.checkpoint import CheckpointConfig, Saver
 
 if TYPE_CHECKING:
-    from presence_ds.trainer.trainer import Metrics, Trainer
+    from presence_ds.trainer.trainer import Trainer
 
 
 class Checkpoints(Callback):
@@ -23,19 +23,24 @@ class Checkpoints(Callback):
     """
 
     def __init__(
-        self, config: CheckpointConfig, folder: Path, anomalies: Anomalies, warn: Callable[[str], None]
+        self,
+        config: CheckpointConfig,
+        folder: Path,
+        recipe: dict[str, Any],
+        anomalies: Anomalies,
+        warn: Callable[[str], None],
     ) -> None:
-        """``warn`` takes one line about a checkpoint that could not be written."""
+        """``recipe`` is kept in every checkpoint; ``warn`` takes one line about one that could not be written."""
         self._config = config
-        self._saver = Saver(config, folder)
+        self._saver = Saver(config, folder, recipe)
         self._anomalies = anomalies
         self._warn = warn
         self._busy_ranks: Callable[[], int] | None = None
         self._due = False
         self._problem: str | None = None
 
-    def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
-        if self._saver.unfinished_step is not None:  # the answer is on its way while the step is written down
+    def on_last_backward(self, trainer: Trainer) -> None:
+        if self._saver.unfinished_step is not None:  # no step waits for the answer
             self._busy_ranks = trainer.ranks.largest(int(self._saver.busy))
 
     def on_step_end(self, trainer: Trainer) -> None:

@@ -70,7 +70,11 @@ def describe(metrics: Metrics) -> str:
         text += f"  {metrics['throughput(tokens/s)']:,.0f} tokens/s"
     if "mfu" in metrics:
         text += f"  {metrics['mfu']:.1%} MFU"
-    return text + f"  τ {metrics['tau']:.3g} ({metrics['stage']})"
+    if "tau" in metrics:
+        text += f"  τ {metrics['tau']:.3g} ({metrics['stage']})"
+    if "clip_level" in metrics:
+        text += f"  SI clipped at {metrics['clip_level']:.3g}"
+    return text
 
 
 def describe_validation(figures: dict[str, Any]) -> str:

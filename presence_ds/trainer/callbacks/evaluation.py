@@ -4,41 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from presence_ds.engine.batch import is_encoder_decoder, logits_of
-from presence_ds.errors import ConfigError
 from presence_ds.influence import SampleLoss
 from presence_ds.influence.loss import IGNORED
 from presence_ds.trainer.callbacks.callback import Callback
+from presence_ds.trainer.evaluation_config import EvaluationConfig
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Batch, Metrics, Trainer
-
-
-@dataclass
-class EvaluationConfig:
-    """Loss, perplexity and bits per byte on the validation split, of each of its sources, with the plain model.
-
-    Args:
-        every_steps: Optimizer steps between two evaluations; there is always one at the end. null: only that one.
-        max_batches: Most micro-batches per rank in one evaluation, drawn from all sources, the same ones each time.
-            null: all of the split.
-    """
-
-    every_steps: int | None = 500
-    max_batches: int | None = None
-
-    def validate(self, field: str) -> None:
-        """Raise `ConfigError` naming the first field whose value cannot be used."""
-        for name in ("every_steps", "max_batches"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{field}.{name} is {value}: it must be at least 1, or null")
 
 
 class Evaluation(Callback):
@@ -50,7 +28,7 @@ class Evaluation(Callback):
     """
 
     def __init__(self, config: EvaluationConfig, loader: Iterable[Batch], token_bytes: torch.Tensor | None) -> None:
-        """``token_bytes`` [vocabulary] int64 is the size of every token's text; None: the targets are no whole text."""
+        """``token_bytes`` [vocabulary] int64 is the size of every token's text; None: not known, or no text."""
         self._config = config
         self._loader = loader
         self._token_bytes = token_bytes

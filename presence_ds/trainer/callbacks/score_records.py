@@ -1,14 +1,16 @@
 """scores/: loss, self-influence and weight of every sample this run has seen, in parquet.
 
-Each rank writes its own files. A file ends with a checkpoint, never spans one, and has its final name only when it is
-complete; what a crash leaves of an open file lies after the last checkpoint and is written again by the resumed run.
+The first of every `RANKS_PER_FILE` ranks writes what all of them have. A file ends with a checkpoint, never spans one,
+and has its final name only when it is complete; what a crash leaves of an open file, or loses with a rank, lies after
+the last checkpoint and is written again by the resumed run.
 """
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +18,15 @@ import pyarrow.parquet as pq
 import torch
 
 from presence_ds.trainer.callbacks.callback import Callback
+from presence_ds.trainer.distributed import Neighbours
+from presence_ds.trainer.rank_log import print_warning
 from presence_ds.trainer.run_directory import score_file_name
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Batch, Metrics, Trainer
 
-ROWS_PER_GROUP = 65536
+RANKS_PER_FILE = 128
+ROWS_KEPT = 8192  # of a rank in memory, before they are collected
 
 SCHEMA = pa.schema(
     [
@@ -41,19 +46,18 @@ SCHEMA = pa.schema(
 
 
 class ScoreRecords(Callback):
-    """Collects one record per sample and writes them in row groups."""
+    """Collects one record per sample; every rank has as many in every step, so that they collect them together."""
 
-    def __init__(self, folder: Path, rank: int, source_names: list[str]) -> None:
-        folder.mkdir(exist_ok=True)
-        self._folder = folder
+    def __init__(self, folder: Path, rank: int, neighbours: Neighbours, source_names: list[str]) -> None:
+        """``neighbours`` are the ranks that share a file with ``rank``."""
         self._rank = rank
         self._sources = pa.array(source_names, type=pa.string())
+        self._neighbours = neighbours
+        self._file = RecordFile(folder, neighbours.ranks) if neighbours.is_first else None
         self._micro_steps: list[tuple[Batch, torch.Tensor, torch.Tensor | None, torch.Tensor]] = []
         self._batches: list[pa.RecordBatch] = []
         self._rows = 0
-        self._first_step: int | None = None
-        self._last_step = 0
-        self._writer: pq.ParquetWriter | None = None
+        self._first_step = self._last_step = 0  # of the rows
 
     def on_micro_step(self, trainer: Trainer, batch: Batch) -> None:
         presence = trainer.engine.presence
@@ -84,37 +88,93 @@ class ScoreRecords(Callback):
             torch.cat(have_targets).cpu().numpy(),
         ]
         self._batches.append(pa.record_batch(columns, schema=SCHEMA))
-        self._rows += total
-        self._first_step = self._first_step or trainer.step
+        self._first_step = self._first_step if self._rows else trainer.step
         self._last_step = trainer.step
-        if self._rows >= ROWS_PER_GROUP:
-            self._write_row_group()
+        self._rows += total
+        if self._rows >= ROWS_KEPT:
+            self._collect()
 
     def on_checkpoint(self, trainer: Trainer) -> None:
-        self._finish_file()
+        self._finish()
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        self._finish()
+
+    def on_stop(self, trainer: Trainer) -> None:
+        self._finish()
 
     def close(self) -> None:
-        self._finish_file()
+        """After an error the other ranks may take part in nothing any more: what was not collected is left out."""
+        if self._file is not None:
+            self._file.finish()
 
-    def _open_path(self, first_step: int) -> Path:
-        return self._folder / f"rank_{self._rank:05d}-steps_{first_step:08d}.parquet.open"
-
-    def _write_row_group(self) -> None:
-        assert self._first_step is not None
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._open_path(self._first_step), SCHEMA, compression="zstd")
-        self._writer.write_table(pa.Table.from_batches(self._batches), row_group_size=self._rows)
+    def _collect(self) -> None:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, SCHEMA) as stream:
+            for batch in self._batches:
+                stream.write_batch(batch)
+        parts = self._neighbours.collect(sink.getvalue().to_pybytes())
+        if parts is not None and self._file is not None:
+            table = pa.concat_tables([pa.ipc.open_stream(part).read_all() for part in parts])
+            self._file.write(table, self._first_step, self._last_step)
         self._batches, self._rows = [], 0
 
-    def _finish_file(self) -> None:
-        if self._first_step is None:
-            return
+    def _finish(self) -> None:
         if self._rows:
-            self._write_row_group()
-        assert self._writer is not None
-        self._writer.close()
-        path = self._open_path(self._first_step)
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(path, self._folder / score_file_name(self._rank, self._first_step, self._last_step))
-        self._writer, self._first_step = None, None
+            self._collect()
+        if self._file is not None:
+            self._file.finish()
+
+
+class RecordFile:
+    """The records of ``ranks`` on the disk. What cannot be written is said and lost, and the next file is tried."""
+
+    def __init__(self, folder: Path, ranks: list[int]) -> None:
+        folder.mkdir(exist_ok=True)
+        self._folder = folder
+        self._ranks = ranks[0], ranks[-1]
+        self._steps = (0, 0)
+        self._file: BinaryIO | None = None
+        self._writer: pq.ParquetWriter | None = None
+
+    @property
+    def _path(self) -> Path:
+        return self._folder / (score_file_name(self._ranks, self._steps[0]) + ".open")
+
+    def write(self, table: pa.Table, first_step: int, last_step: int) -> None:
+        """Append the records of the optimizer steps ``first_step`` to ``last_step``."""
+        self._steps = (first_step if self._writer is None else self._steps[0]), last_step
+        try:
+            if self._writer is None:
+                self._file = open(self._path, "wb")  # noqa: SIM115 -- closed by finish()
+                self._writer = pq.ParquetWriter(self._file, SCHEMA, compression="zstd")
+            self._writer.write_table(table)
+        except OSError as error:
+            self._lose(error)
+
+    def finish(self) -> None:
+        """Give the file that is open its final name, on the disk."""
+        if self._writer is None or self._file is None:
+            return
+        try:
+            self._writer.close()
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            os.replace(self._path, self._folder / score_file_name(self._ranks, *self._steps))
+        except OSError as error:
+            self._lose(error)
+        self._writer = self._file = None
+
+    def _lose(self, error: OSError) -> None:
+        print_warning(
+            f"score records of steps {self._steps[0]} to {self._steps[1]}, ranks {self._ranks[0]} to {self._ranks[1]}, "
+            f"are lost: {self._path} cannot be written ({error.strerror})"
+        )
+        for close in (self._writer, self._file):  # both would write what they hold
+            if close is not None:
+                with suppress(OSError, pa.ArrowException):
+                    close.close()
+        with suppress(OSError):
+            self._path.unlink()
+        self._writer = self._file = None

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from presence_ds.trainer.callbacks.anomalies import Anomalies
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.evaluation import Evaluation
 from presence_ds.trainer.callbacks.metrics_file import json_value
 from presence_ds.trainer.callbacks.throughput import Throughput
+from presence_ds.trainer.rank_log import print_warning
 from presence_ds.trainer.run_directory import write_json
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Metrics, Trainer
+
+SUMS = ("samples", "weight", "scored", "si")  # of each source
 
 
 class StageSummary(Callback):
@@ -35,30 +41,19 @@ class StageSummary(Callback):
         self._throughput = throughput
         self._anomalies = anomalies
         self._show = show
-        self._stages: dict[str, dict[str, Any]] = {}
+        self._stages: dict[str, StageSums] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"stages": self._stages}
+        return {"stages": {name: stage.state_dict() for name, stage in self._stages.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._stages = state["stages"]
+        self._stages = {name: StageSums.of_state(stage) for name, stage in state["stages"].items()}
 
     def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
         statistics = trainer.engine.presence.statistics
         if "loss" not in statistics:  # a step without a sample to learn from was skipped
             return
-        empty: dict[str, Any] = {"steps": 0, "effective_share": 0.0, "sources": {}}
-        stage = self._stages.setdefault(statistics["stage"], empty)
-        stage["steps"] += 1
-        stage["effective_share"] += statistics["effective_sample_size"] / statistics["samples"]
-        for source_id, source in statistics["sources"].items():
-            name = trainer.source_names[source_id]
-            sums = stage["sources"].setdefault(name, {"samples": 0, "weight": 0.0, "scored": 0, "si": 0.0})
-            sums["samples"] += source["samples"]
-            sums["weight"] += source["samples"] * source["mean_weight"]
-            if math.isfinite(source.get("si_mean", math.nan)):  # signal loss has none
-                sums["scored"] += source["samples"]
-                sums["si"] += source["samples"] * source["si_mean"]
+        self._stages.setdefault(statistics["stage"], StageSums()).add(statistics, trainer.source_names)
 
     def on_train_end(self, trainer: Trainer) -> None:
         last = {} if self._evaluation is None else self._evaluation.last
@@ -69,13 +64,60 @@ class StageSummary(Callback):
             "tokens": trainer.tokens,
             "validation_loss": validation.get("validation/loss"),
             "validation": validation,
-            "tokens_per_second": self._throughput.tokens_per_second(trainer.tokens_per_step),
+            "tokens_per_second": self._throughput.tokens_per_second,
             "anomalies": self._anomalies.counts,
-            "stages": {name: stage_means(stage) for name, stage in self._stages.items()},
+            "stages": {name: stage_means(stage) for name, stage in self.state_dict()["stages"].items()},
         }
         if trainer.ranks.is_main:
-            write_json(self._path, summary)
+            try:
+                write_json(self._path, summary)
+            except OSError as error:
+                print_warning(f"{self._path} cannot be written ({error.strerror}); presence train writes it later")
             self._show(summary)
+
+
+@dataclass
+class StageSums:
+    """Sums over the steps of a stage.
+
+    Attributes:
+        names: of the sources.
+        sources: [len(SUMS), sources] float64.
+    """
+
+    steps: int = 0
+    effective_share: float = 0.0
+    names: list[str] = field(default_factory=list)
+    sources: torch.Tensor = field(default_factory=lambda: torch.zeros(len(SUMS), 0, dtype=torch.float64))
+
+    def add(self, statistics: dict[str, Any], source_names: list[str]) -> None:
+        """Add a step; its source ids count ``source_names``."""
+        self.steps += 1
+        self.effective_share += statistics["effective_sample_size"] / statistics["samples"]
+        if self.names[: len(source_names)] != source_names:
+            names = list(dict.fromkeys([*source_names, *self.names]))  # those of before a resume may be others
+            sums = torch.zeros(len(SUMS), len(names), dtype=torch.float64)
+            sums[:, [names.index(name) for name in self.names]] = self.sources
+            self.names, self.sources = names, sums
+        found = statistics["sources"].columns
+        samples = found["samples"].double()
+        means = found.get("si_mean", torch.full_like(samples, math.nan))  # signal loss has none
+        scored = samples * means.isfinite()
+        parts = [samples, samples * found["mean_weight"], scored, scored * means.nan_to_num(0.0, 0.0, 0.0)]
+        self.sources[:, statistics["sources"].ids] += torch.stack(parts)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values, of the sources that have occurred."""
+        columns = zip(self.names, self.sources.T.tolist(), strict=True)
+        sources = {name: dict(zip(SUMS, column, strict=True)) for name, column in columns if column[0]}
+        return {"steps": self.steps, "effective_share": self.effective_share, "sources": sources}
+
+    @classmethod
+    def of_state(cls, state: dict[str, Any]) -> StageSums:
+        """Take back what `state_dict` gave."""
+        columns = [[source[name] for source in state["sources"].values()] for name in SUMS]
+        sums = torch.tensor(columns, dtype=torch.float64)
+        return cls(state["steps"], state["effective_share"], list(state["sources"]), sums)
 
 
 def stage_means(stage: dict[str, Any]) -> dict[str, Any]:
@@ -85,7 +127,7 @@ def stage_means(stage: dict[str, Any]) -> dict[str, Any]:
         "mean_effective_share": stage["effective_share"] / stage["steps"],
         "sources": {
             name: {
-                "samples": sums["samples"],
+                "samples": int(sums["samples"]),
                 "mean_weight": sums["weight"] / sums["samples"],
                 "mean_si": sums["si"] / sums["scored"] if sums["scored"] else None,
             }

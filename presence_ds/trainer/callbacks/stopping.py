@@ -1,9 +1,14 @@
-"""Stopping on request: agreed by all ranks after each step, so that all of them stop after the same one."""
+"""Stopping on request: agreed by all ranks in each step, so that all of them stop after the same one.
+
+They ask each other while the last backward of the step is computed, so that none of them waits for the answer. A
+request that comes later is one of the next step.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,14 +19,14 @@ from presence_ds.trainer.stop_config import StopConfig
 from presence_ds.trainer.stop_signals import StopSignals, describe, reason
 
 if TYPE_CHECKING:
-    from presence_ds.trainer.trainer import Metrics, Trainer
+    from presence_ds.trainer.trainer import Trainer
 
 STOP_FILE = 1000  # beside the numbers of signals
 LOOK_EVERY = 1.0  # seconds between two looks for the stop file, which may lie on a busy file system
 
 
 class Stopping(Callback):
-    """Asks every rank after each step whether to stop; a checkpoint follows, and stopped.json says why."""
+    """Asks every rank in each step whether to stop; a checkpoint follows, and stopped.json says why."""
 
     def __init__(self, config: StopConfig, directory: RunDirectory, signals: StopSignals) -> None:
         self._directory = directory
@@ -35,10 +40,11 @@ class Stopping(Callback):
         if cause:
             raise Stopped(f"stopped by {self._describe(cause)} before a step was taken", _reason(cause))
         if trainer.ranks.is_main:
-            self._directory.stopped.unlink(missing_ok=True)
+            with suppress(OSError):  # of a file system that has become read-only
+                self._directory.stopped.unlink(missing_ok=True)
 
-    def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
-        self._answer = trainer.ranks.largest(self._cause(trainer))  # on its way while the step is written down
+    def on_last_backward(self, trainer: Trainer) -> None:
+        self._answer = trainer.ranks.largest(self._cause(trainer))
 
     def on_step_end(self, trainer: Trainer) -> None:
         assert self._answer is not None

@@ -3,18 +3,41 @@
 checkpoints/
   latest                     name of the newest complete checkpoint (the pointer DeepSpeed itself reads)
   step_00000100/
-    manifest.json            what the checkpoint is of; size and SHA-256 of every file, and of the manifest itself
+    manifest.json            what the checkpoint is of, and its recipe; size and SHA-256 of every file and of itself
     trainer_rank_00000.pt    position in the data, random states, callbacks, for each rank
     ...                      DeepSpeed's files, with the state of PRESENCE in them
   unfinished_step_00000200/  being written, or left by a run that was killed while writing
   damaged_step_00000100/     found damaged and passed over, with what was written after the checkpoint used instead
 """
 
-from presence_ds.trainer.checkpoint.config import CheckpointConfig
-from presence_ds.trainer.checkpoint.manifest import complete_checkpoints
-from presence_ds.trainer.checkpoint.resuming import Resume, check_fits, find_resume, restore
-from presence_ds.trainer.checkpoint.saving import Saver
-from presence_ds.trainer.checkpoint.universal import load_settings
+from typing import TYPE_CHECKING
+
+from presence_ds.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from presence_ds.trainer.checkpoint.changed_recipe import (
+        recipe_changes,
+        recipe_values,
+        stored_recipe,
+        submitted_changes,
+    )
+    from presence_ds.trainer.checkpoint.config import CheckpointConfig
+    from presence_ds.trainer.checkpoint.manifest import complete_checkpoints
+    from presence_ds.trainer.checkpoint.resuming import Resume, check_fits, find_resume, restore
+    from presence_ds.trainer.checkpoint.saving import Saver
+    from presence_ds.trainer.checkpoint.universal import load_settings
+else:
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "config": ("CheckpointConfig",),
+            "manifest": ("complete_checkpoints",),
+            "changed_recipe": ("recipe_changes", "recipe_values", "stored_recipe", "submitted_changes"),
+            "resuming": ("Resume", "check_fits", "find_resume", "restore"),
+            "saving": ("Saver",),
+            "universal": ("load_settings",),
+        },
+    )
 
 __all__ = [
     "CheckpointConfig",
@@ -24,5 +47,9 @@ __all__ = [
     "complete_checkpoints",
     "find_resume",
     "load_settings",
+    "recipe_changes",
+    "recipe_values",
     "restore",
+    "stored_recipe",
+    "submitted_changes",
 ]

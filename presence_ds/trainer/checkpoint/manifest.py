@@ -46,6 +46,7 @@ class Manifest:
         parameters: name and shape of every parameter of the model.
         files: every file but the manifest, by its path in the checkpoint.
         versions: of the libraries that wrote it, for whoever reads it.
+        recipe: what the recipe came to (`changed_recipe.recipe_values`); None of an earlier version.
     """
 
     step: int
@@ -54,6 +55,7 @@ class Manifest:
     parameters: dict[str, list[int]]
     files: dict[str, FileRecord]
     versions: dict[str, str]
+    recipe: dict[str, Any] | None = None
 
     @property
     def bytes(self) -> int:
@@ -74,7 +76,7 @@ def read_manifest(checkpoint: Path) -> Manifest:
         ConfigError: it is intact and of a format that this version does not know.
     """
     try:
-        text = (checkpoint / MANIFEST).read_text()
+        text = (checkpoint / MANIFEST).read_text(encoding="utf-8")
         content = json.loads(text)
         stated = content.pop("sha256")
     except OSError as error:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -25,6 +25,7 @@ from presence_ds.trainer.checkpoint.manifest import (
     read_manifest,
 )
 from presence_ds.trainer.checkpoint.random_state import load_random_state
+from presence_ds.trainer.checkpoint.settings import settings_of_the_recipe
 from presence_ds.trainer.checkpoint.universal import check_convertible, convert, load_universal
 from presence_ds.trainer.distributed import Ranks
 from presence_ds.trainer.run_directory import DAMAGED, UNFINISHED
@@ -167,16 +168,20 @@ def check_fits(trainer: Trainer, resume: Resume, field: str = "checkpoint") -> N
 def restore(trainer: Trainer, resume: Resume) -> None:
     """Bring the engine, the position in the data, the random states and the callbacks back to the checkpoint.
 
+    The settings of optimizer and learning rate are the recipe's.
     On another number of ranks everything but the random states is the same on all of them; these are drawn anew.
     """
     checkpoint, ranks = resume.path, trainer.ranks
-    if resume.resized:
-        _load_resized(trainer, checkpoint)
-    else:
-        trainer.engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
+    with settings_of_the_recipe(trainer.engine):
+        if resume.resized:
+            _load_resized(trainer, checkpoint)
+        else:
+            trainer.engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
     same_ranks = resume.manifest.world_size == ranks.world_size
     file = checkpoint / trainer_file(ranks.rank if same_ranks else 0)
     state = torch.load(file, map_location="cpu", weights_only=True)
+    if not same_ranks:
+        state["trainer"]["batches"] = _divided_batches(trainer, checkpoint, resume.manifest.world_size)
     trainer.load_state_dict(state["trainer"])
     if same_ranks:
         load_random_state(state["random"])
@@ -185,9 +190,29 @@ def restore(trainer: Trainer, resume: Resume) -> None:
         transformers.set_seed(int.from_bytes(seed[:4], "big"))
 
 
+def _divided_batches(trainer: Trainer, checkpoint: Path, before: int) -> dict[str, Any]:
+    """This rank's position in the data, out of those of the ``before`` ranks that wrote the checkpoint."""
+
+    def states() -> Iterator[dict[str, Any]]:
+        for rank in range(before):
+            state = torch.load(checkpoint / trainer_file(rank), map_location="cpu", weights_only=True)
+            yield state["trainer"]["batches"]
+
+    ranks = trainer.ranks
+    divided = None
+    with ranks.agreement():
+        if ranks.is_main:
+            divided = trainer.batches.divide(states(), ranks.world_size)
+    return ranks.scatter(divided)
+
+
 def _load_resized(trainer: Trainer, checkpoint: Path) -> None:
     ranks = trainer.ranks
-    folder = Path(ranks.broadcast(tempfile.mkdtemp(prefix=UNFINISHED, dir=checkpoint.parent) if ranks.is_main else ""))
+    name = ""
+    with ranks.agreement():
+        if ranks.is_main:
+            name = tempfile.mkdtemp(prefix=UNFINISHED, dir=checkpoint.parent)
+    folder = Path(ranks.broadcast(name))
     try:
         with ranks.agreement():
             if ranks.is_main:

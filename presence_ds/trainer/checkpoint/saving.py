@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import presence_ds
 from presence_ds.trainer.checkpoint.background import BackgroundWriter
@@ -49,8 +50,10 @@ class Begun:
 class Saver:
     """Writes checkpoints of one run into ``folder``, one at a time."""
 
-    def __init__(self, config: CheckpointConfig, folder: Path) -> None:
+    def __init__(self, config: CheckpointConfig, folder: Path, recipe: dict[str, Any]) -> None:
+        """``recipe``: what the run's recipe came to (`changed_recipe.recipe_values`)."""
         self._config = config
+        self._recipe = recipe
         self._folder = folder
         self._writer: CheckpointWriter | None = None
         self._begun: Begun | None = None
@@ -100,6 +103,7 @@ class Saver:
             parameters=parameter_shapes(trainer.engine.module),
             files={},
             versions={"presence_ds": presence_ds.__version__, "deepspeed": version("deepspeed")},
+            recipe=self._recipe,
         )
         self._begun = Begun(unfinished, final, manifest)
         return None
@@ -113,10 +117,10 @@ class Saver:
         """
         if self._writer is None or self._begun is None:
             return None
-        written = ranks.gather(self._writer.finish())
+        written = ranks.collect(self._writer.finish())
         begun, self._begun = self._begun, None
         problem = None
-        if ranks.is_main:
+        if written is not None:
             problem = commit(begun, written)
             if problem is None:
                 self._delete_old()
@@ -133,7 +137,8 @@ class Saver:
         for old in complete_checkpoints(self._folder)[: -self._config.keep]:
             every = self._config.keep_every
             if every is None or int(old.name.removeprefix("step_")) % every != 0:
-                delete(old)
+                with suppress(OSError):  # it is tried again after the next checkpoint
+                    delete(old)
 
 
 def commit(begun: Begun, written: list[Written]) -> str | None:
@@ -158,7 +163,8 @@ def commit(begun: Begun, written: list[Written]) -> str | None:
         sync([final.parent])
         write_atomically(final.parent / "latest", final.name)
     except OSError as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        for folder in (unfinished, final):
+            shutil.rmtree(folder, ignore_errors=True)
         return str(error)
     return None
 

@@ -15,7 +15,6 @@ from presence_ds.errors import ConfigError
 from presence_ds.trainer.checkpoint.manifest import Manifest
 
 ADAMS = ("Adam", "AdamW", "FusedAdam", "DeepSpeedCPUAdam")  # the converter knows their two moments and nothing else
-OF_THE_RUN = ("params", "lr", "step")  # fields of a parameter group that move during a run
 
 
 def load_settings(deepspeed: dict[str, Any]) -> dict[str, Any]:
@@ -48,7 +47,11 @@ def convert(source: Path, target: Path) -> None:
     command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
     command += ["--input_folder", str(source), "--output_folder", str(target)]
     finished = subprocess.run(
-        [*command, "--num_extract_workers", "1", "--num_merge_workers", "1"], capture_output=True, text=True
+        [*command, "--num_extract_workers", "1", "--num_merge_workers", "1"],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="backslashreplace",
     )
     if finished.returncode != 0:
         reason = (finished.stderr.strip().splitlines() or ["no reason given"])[-1]
@@ -58,16 +61,10 @@ def convert(source: Path, target: Path) -> None:
 def load_universal(engine: Any, folder: Path) -> None:
     """`engine.load_checkpoint` of a converted checkpoint, and what DeepSpeed 0.19.8 gets wrong in it set right.
 
-    With ZeRO-3 it gives every parameter group the settings of the first, weight decay too, and all of them one tensor
-    to count their steps in, which then counts once for each.
+    With ZeRO-3 it gives every parameter group the settings of the first, which `settings_of_the_recipe` undoes, and all
+    of them one tensor to count their steps in, which then counts once for each.
     """
-    optimizer = engine.basic_optimizer
-    settings = [
-        {name: value for name, value in group.items() if name not in OF_THE_RUN} for group in optimizer.param_groups
-    ]
     engine.load_checkpoint(str(folder.parent), tag=folder.name)
-    for group, its_own in zip(optimizer.param_groups, settings, strict=True):
-        group.update(its_own)
-    for state in optimizer.state.values():
+    for state in engine.basic_optimizer.state.values():
         if isinstance(state.get("step"), torch.Tensor):
             state["step"] = state["step"].clone()

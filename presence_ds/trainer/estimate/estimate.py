@@ -6,14 +6,11 @@ from pathlib import Path
 
 import torch
 
-from presence_ds.data import load_tokenizer
-from presence_ds.data.corpus import load_corpus_tokenizer
-from presence_ds.data.prepared import prepared_folder
+from presence_ds.trainer.building import build_empty_model
 from presence_ds.trainer.estimate.activations import micro_step_peak
 from presence_ds.trainer.estimate.flops import added_flops, count_flops, scoring_flops
 from presence_ds.trainer.estimate.states import ModelStates, model_states
-from presence_ds.trainer.model import build_empty_model, fit_vocabulary, round_vocabulary
-from presence_ds.trainer.plan import Plan, make_plan
+from presence_ds.trainer.plan import make_plan
 from presence_ds.trainer.recipe import Recipe
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -27,7 +24,8 @@ class Estimate:
         parameters: elements of the model.
         precision: what the model computes in.
         stage: ZeRO stage of the recipe.
-        tokens_per_step, steps: of the optimizer, over all ranks.
+        tokens_per_step, steps: of the optimizer, over all ranks, without padding.
+        padded: whether samples may have padding, so that there are fewer tokens.
         states: model states by ZeRO stage, 0 to 3.
         activations: most that a micro-step of plain training has beside them; None, like ``presence``, where what a
             model does depends on its numbers (experts).
@@ -43,6 +41,7 @@ class Estimate:
     stage: int
     tokens_per_step: int
     steps: int
+    padded: bool
     states: list[ModelStates]
     activations: int | None
     presence: int | None
@@ -63,7 +62,6 @@ def estimate(recipe: Recipe, recipe_file: Path | None, ranks: int) -> Estimate:
         ConfigError: the first value of the recipe that cannot be used.
     """
     plan = make_plan(recipe, recipe_file, world_size=ranks, bf16_hardware=True, runs_here=False)
-    _size_vocabulary(recipe, plan)
     dtype = DTYPES[plan.precision]
     model = build_empty_model(plan.model_config, recipe.model, dtype)
     training, lengths = recipe.training, plan.lengths
@@ -90,6 +88,7 @@ def estimate(recipe: Recipe, recipe_file: Path | None, ranks: int) -> Estimate:
         stage=plan.zero_stage,
         tokens_per_step=plan.tokens_per_step,
         steps=training.steps,
+        padded=plan.padded,
         states=[
             model_states(
                 sizes,
@@ -107,18 +106,3 @@ def estimate(recipe: Recipe, recipe_file: Path | None, ranks: int) -> Estimate:
         model_flops=None if flops is None else flops.model,
         added_flops=added,
     )
-
-
-def _size_vocabulary(recipe: Recipe, plan: Plan) -> None:
-    if recipe.data.prepared is not None:
-        tokenizer = load_corpus_tokenizer(prepared_folder(recipe.data), recipe.data.tokenizer.trust_remote_code)
-        fit_vocabulary(plan.model_config, recipe.model, tokenizer)
-        return
-    if recipe.data.tokenizer.path is not None:
-        fit_vocabulary(plan.model_config, recipe.model, load_tokenizer(recipe.data.tokenizer))
-        return
-    if recipe.model.config is not None and "vocab_size" not in recipe.model.config:
-        assert recipe.data.tokenizer.vocab_size is not None  # TokenizerConfig.validate
-        plan.model_config.vocab_size = round_vocabulary(recipe.data.tokenizer.vocab_size)
-    if plan.model_config.is_encoder_decoder:
-        plan.model_config.pad_token_id = plan.model_config.decoder_start_token_id = 0  # whichever they will be

@@ -8,8 +8,9 @@ import torch.distributed as dist
 from torch.nn import functional as F
 
 import presence_ds
-from presence_ds.trainer.callbacks.evaluation import Evaluation, EvaluationConfig
+from presence_ds.trainer.callbacks.evaluation import Evaluation
 from presence_ds.trainer.distributed import Ranks
+from presence_ds.trainer.evaluation_config import EvaluationConfig
 from presence_ds.trainer.hang_watch import HangWatch
 from presence_ds.trainer.run_directory import RunDirectory
 from presence_ds.trainer.trainer import Trainer
@@ -38,12 +39,16 @@ def evaluate(stage: int, max_batches: int | None = None) -> dict[str, Any]:
         "zero_allow_untested_optimizer": True,
     }
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    engine, *_ = presence_ds.initialize(
-        model=model, config=config, optimizer=optimizer, presence={"schedule": {"kind": "constant"}}
-    )
+    engine, *_ = presence_ds.initialize(model=model, config=config, optimizer=optimizer)
     parts = [tensor.split(MICRO_BATCH) for tensor in samples()]
     batches = [dict(zip(("input_ids", "labels", "source_ids"), part, strict=True)) for part in zip(*parts, strict=True)]
-    options: Any = {"total_steps": 1, "log_every_steps": 1, "tokens_per_step": 1, "source_names": NAMES}
+    options: Any = {
+        "total_steps": 1,
+        "log_every_steps": 1,
+        "tokens_per_step": 1,
+        "text_tokens": int,
+        "source_names": NAMES,
+    }
     nothing: Any = iter(())  # no step is taken
     ranks = Ranks()
     trainer = Trainer(engine, nothing, ranks, {}, HangWatch(ranks, RunDirectory(Path()), None), **options)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.callbacks.anomalies import AnomaliesConfig, Limit
+from presence_ds.trainer.anomalies_config import AnomaliesConfig, Limit
 from presence_ds.trainer.callbacks.spikes import Spikes
 from presence_ds.trainer.checkpoint import complete_checkpoints
 from tests.engine.precision import fp16_on_any_processor
@@ -40,7 +40,7 @@ def test_spikes_are_counted_kept_over_a_resume_and_end_the_run_at_the_limit(
     options = [*("--training.steps", "12", "--checkpoint.every_steps", "4", "--checkpoint.keep", "1")]
     options += ["--anomalies.loss_spikes", "{consecutive: 3, in_window: 4}", "--anomalies.window_steps", "8"]
     options += ["--anomalies.nonfinite_steps.in_window", "8", "--anomalies.skipped_steps.in_window", "8"]
-    incidents = [metric(4, loss=50.0), metric(6, nonfinite_samples=1), ("signal", 6, 1, "SIGUSR1")]
+    incidents = [metric(4, loss=50.0), metric(6, nonfinite_samples=1), ("signal", 5, 1, "SIGUSR1")]
     first = two_ranks.run(pool_runs.train, arguments(tiny_recipe, run_dir, *options), *incidents)
     assert [rank["status"] for rank in first] == [75, 75], first[0]["message"]
     assert counts(run_dir)[2:] == [(0, 0, 0, 0), (0, 0, 1, 0), (0, 0, 1, 0), (1, 0, 1, 0)]

@@ -1,93 +1,273 @@
-"""wandb itself, offline: a run is written, its id is kept, and a failure is one line and no exception."""
+"""wandb itself, offline and with a server of the tests: one history over all starts, and no failure that matters."""
 
+import json
+import os
+import resource
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 
-from presence_ds.trainer.callbacks.wandb_run import WandbConfig, WandbRun
+from presence_ds.trainer.callbacks import wandb_run
+from presence_ds.trainer.callbacks.metrics_file import MetricsFile
+from presence_ds.trainer.callbacks.wandb_file import records, steps_in
+from presence_ds.trainer.callbacks.wandb_run import WandbRun
 from presence_ds.trainer.run_directory import RunDirectory
+from presence_ds.trainer.wandb_config import WandbConfig
+from tests.trainer.callbacks.wandb_server import Server
 
-FLUSH_SECONDS = 60  # wandb writes in a process of its own, which may still be at it when finish() returns
+PATIENCE = 60  # seconds
+OFFLINE = WandbConfig(enabled=True, mode="offline")
+ONLINE = WandbConfig(enabled=True, mode="online")
 
 
 @pytest.fixture(autouse=True)
 def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_RUN_ID", "WANDB_DIR"):
+    for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_MODE", "WANDB_RUN_ID", "WANDB_DIR", "WANDB_RESUME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NETRC", str(tmp_path / "home" / "netrc"))
 
 
-def start(tmp_path: Path, config: WandbConfig) -> tuple[WandbRun, list[str]]:
-    directory = RunDirectory(tmp_path / "run")
-    directory.path.mkdir(exist_ok=True)
-    lines: list[str] = []
-    callback = WandbRun(config, directory, {"training": {"steps": 3}}, lines.append)
-    callback.on_train_start(None)  # type: ignore[arg-type]
-    return callback, lines
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    server = Server()
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    yield server
+    server.close()
 
 
-def offline_runs(tmp_path: Path) -> list[Path]:
-    return sorted((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+class Starts:
+    """The starts of one run; `lines` are what it told about wandb."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir()
+        self.directory = RunDirectory(path)
+        self.lines: list[str] = []
+
+    def begin(self, after: int, config: WandbConfig, signals: Sequence[int] = ()) -> WandbRun:
+        """Go on after a checkpoint of step ``after``."""
+        self.directory.discard_after(after)
+        self.metrics = MetricsFile(self.directory.metrics)
+        self.run = WandbRun(config, self.directory, {"training": {"steps": 3}}, self.lines.append, signals)
+        self.run.on_train_start(SimpleNamespace(step=after))  # type: ignore[arg-type]
+        return self.run
+
+    def log(self, *steps: int) -> None:
+        for step in steps:
+            value = {"step": step, "loss": 1.25 / step, "norm": float("nan"), "stage": "direct", "start": id(self.run)}
+            self.metrics.on_log(None, value)  # type: ignore[arg-type]
+            self.run.on_log(None, value)  # type: ignore[arg-type]
+
+    def end(self) -> None:
+        self.metrics.close()
+        self.run.close()
+
+    def expected(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.directory.metrics.read_text().splitlines()]
+
+    def files(self) -> list[Path]:
+        """What `wandb sync RUN_DIR/wandb/offline-run-*` sends."""
+        return sorted(self.directory.path.glob("wandb/offline-run-*/*.wandb"))
+
+    def history(self) -> list[dict[str, Any]]:
+        """Of these files, all of which are of one run, whose id is kept."""
+        run_id = self.directory.wandb_run_id.read_text().strip()
+        assert {file.name for file in self.files()} <= {f"run-{run_id}.wandb"}
+        lines = [record.history for file in self.files() for record in records(file) if record.HasField("history")]
+        return [_logged({item.nested_key[0]: json.loads(item.value_json) for item in line.item}) for line in lines]
 
 
-def test_without_a_key_the_run_is_written_offline_and_its_id_is_kept(tmp_path: Path) -> None:
-    for process in (1, 2):
-        callback, lines = start(tmp_path, WandbConfig(enabled=True))
-        callback.on_log(None, {"step": process, "loss": 1.25})  # type: ignore[arg-type]
-        callback.close()
-        assert lines == []
-        assert len(offline_runs(tmp_path)) == process
-    run_id = (tmp_path / "run" / "wandb_run_id").read_text().strip()
-    assert {path.name for path in offline_runs(tmp_path)} == {f"run-{run_id}.wandb"}
+def _logged(line: dict[str, Any]) -> dict[str, Any]:
+    assert line["_step"] == line["step"]
+    return {name: value for name, value in line.items() if not name.startswith("_")}
 
 
-def test_what_is_logged_is_in_the_file(tmp_path: Path) -> None:
-    callback, _ = start(tmp_path, WandbConfig(enabled=True, mode="offline"))
-    callback.on_log(None, {"step": 7, "loss": 1.25, "stage": "direct"})  # type: ignore[arg-type]
-    callback.close()
-    expected = (b"loss", b"1.25", b"stage", b'"direct"')  # protobuf, in which names and values stand as they are
-    deadline = time.monotonic() + FLUSH_SECONDS
-    while missing := [text for text in expected if text not in offline_runs(tmp_path)[0].read_bytes()]:
-        assert time.monotonic() < deadline, missing
-        time.sleep(0.1)
+@pytest.fixture
+def starts(tmp_path: Path) -> Starts:
+    return Starts(tmp_path / "run")
 
 
-def test_failure_at_start_is_one_line(tmp_path: Path) -> None:
-    callback, lines = start(tmp_path, WandbConfig(enabled=True, mode="online"))  # there is no key
-    callback.on_log(None, {"step": 1})  # type: ignore[arg-type]
-    callback.close()
-    assert len(lines) == 1
-    assert lines[0].startswith("wandb is off for the rest of this run: ")
-    assert "\n" not in lines[0]
+def core() -> psutil.Process:
+    """wandb's own process, once it is there."""
+
+    def look() -> psutil.Process | None:
+        children = [child for child in psutil.Process().children() if child.name() == "wandb-core"]
+        return next((child for child in children if child.status() != psutil.STATUS_ZOMBIE), None)
+
+    return wait(look)
 
 
-def test_failure_while_logging_is_one_line(tmp_path: Path) -> None:
-    callback, lines = start(tmp_path, WandbConfig(enabled=True))
-    callback._run.finish()  # from here on wandb refuses to log
-    for step in (1, 2):
-        callback.on_log(None, {"step": step})  # type: ignore[arg-type]
-    callback.close()
-    assert len(lines) == 1
+def wait(look: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + PATIENCE
+    while not (found := look()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
 
 
-def test_signals_to_every_process_of_a_job_do_not_end_it(tmp_path: Path) -> None:
-    directory = RunDirectory(tmp_path / "run")
-    directory.path.mkdir()
-    lines: list[str] = []
+def killed(starts: Starts) -> None:
+    """What a kill of everything leaves, when the lines are on the disk or not."""
+    core().kill()
+    starts.metrics.close()
+    starts.run._thread.join(PATIENCE)
+    starts.lines.clear()
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        [(0, [1, 2, 3, 4, 5, 6], False), (4, [5, 6, 7, 8], False), (8, [9], False)],
+        [(0, [10, 20, 30, 40, 50], True), (20, [25, 30, 35], True), (0, [], True), (30, [31, 32], False)],
+        [(0, [1, 2, 3, 4, 5, 6, 7, 8], True), (2, [], False), (2, [10], False)],
+    ],
+    ids=["stopped", "killed", "other logging"],
+)
+def test_the_files_hold_one_history_however_often_a_run_begins(
+    starts: Starts, segments: list[tuple[int, list[int], bool]]
+) -> None:
+    """Steps once and in order, with the values of metrics.jsonl; each start begins again after its checkpoint."""
+    for after, steps, dies in segments:
+        starts.begin(after, WandbConfig(enabled=True))  # without a key it is offline
+        starts.log(*steps)
+        if dies:
+            killed(starts)
+        else:
+            starts.end()
+            assert starts.lines == []
+            assert starts.history() == starts.expected()
+            assert len(starts.files()) == 1
+            assert not (starts.directory.path / "wandb" / "superseded").exists()
+
+
+def test_what_is_synced_and_logged_online_is_one_history(starts: Starts, server: Server) -> None:
+    """`wandb sync` after every stop, to a server that has the run; then online, where nothing can be taken back."""
+    for after, steps in ((0, [1, 2, 3, 4, 5, 6]), (4, [5, 6, 7, 8])):
+        starts.begin(after, OFFLINE)
+        starts.log(*steps)
+        starts.end()
+        sync = [sys.executable, "-m", "wandb", "sync", *(str(file.parent) for file in starts.files())]
+        done = subprocess.run(sync, capture_output=True, text=True, timeout=PATIENCE)
+        assert done.returncode == 0, done.stderr
+        run_id = starts.directory.wandb_run_id.read_text().strip()
+        assert [_logged(line) for line in server.lines(run_id)] == starts.expected()
+    before = starts.expected()
+
+    starts.begin(6, WandbConfig(enabled=True))
+    starts.log(7, 8, 9)
+    starts.end()
+    assert starts.lines == ["wandb has the steps up to 8 already and does not take them again"]
+    sent = [_logged(line) for line in server.lines(run_id)]
+    assert sent == [*before, starts.expected()[-1]]
+    assert starts.files() == []
+    assert len(list(starts.directory.path.glob("wandb/superseded/offline-run-*/*.wandb"))) == 1
+
+    starts.begin(9, OFFLINE)
+    starts.log(10, 11)
+    starts.end()
+    starts.begin(11, ONLINE)  # nobody has synced the steps of the start before
+    starts.log(12)
+    starts.end()
+    assert len(starts.lines) == 1
+    assert [line["step"] for line in server.lines(run_id)] == list(range(1, 13))
+    assert set(server.history) == {run_id}
+
+
+def test_failure_at_start_is_one_line(starts: Starts) -> None:
+    starts.begin(0, ONLINE)  # there is no key
+    starts.log(1)
+    starts.end()
+    assert len(starts.lines) == 1
+    assert starts.lines[0].startswith("wandb is off for the rest of this run: ")
+    assert "\n" not in starts.lines[0]
+
+
+def test_failure_while_logging_is_one_line(starts: Starts) -> None:
+    starts.begin(0, OFFLINE)
+    starts.log(1)
+    core().kill()
+    for step in range(2, 200):
+        starts.log(step)
+        time.sleep(0.001)
+    starts.end()
+    assert len(starts.lines) == 1
+    assert starts.lines[0].startswith("wandb is off for the rest of this run: ")
+    assert "\n" not in starts.lines[0]
+
+
+@pytest.mark.parametrize("what", ["server", "process", "many lines"])
+def test_training_does_not_wait_for_what_hangs(
+    starts: Starts, server: Server, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The start and the lines cost no time, and the end only so much."""
+    monkeypatch.setattr(wandb_run, "CLOSE_TIMEOUT", 1.0)
+    if what == "many lines":
+        monkeypatch.setattr(wandb_run, "MOST_WAITING", 10)
+    if what == "server":
+        server.hangs.set()
+    began = time.monotonic()
+    starts.begin(0, ONLINE if what == "server" else OFFLINE)
+    if what != "server":
+        child = core()
+        child.suspend()
+        began = time.monotonic()
+    starts.log(*range(1, 50))
+    assert time.monotonic() - began < 1.0
+    starts.end()
+    assert len(starts.lines) == 1
+    assert ("it is 10 lines behind" if what == "many lines" else "it has not ended within 1 s") in starts.lines[0]
+    wait(lambda: not starts.run._thread.is_alive())
+    assert "WANDB_SERVICE" not in os.environ
+
+
+def test_a_full_disk_is_told_and_the_next_start_has_all_lines(starts: Starts) -> None:
+    """wandb's process may write 16 kB into a file: it goes on in silence, and what was there before stays."""
+    starts.begin(0, OFFLINE)
+    starts.log(*range(1, 300))
+    starts.end()
+    starts.begin(200, OFFLINE)
+    wait(lambda: list(starts.directory.path.glob("wandb/superseded/*")))  # the lines of before are written
+    resource.prlimit(core().pid, resource.RLIMIT_FSIZE, (16_000, 16_000))
+    starts.log(*range(201, 2000))
+    starts.end()
+    assert len(starts.lines) == 1
+    assert "has not all lines of metrics.jsonl" in starts.lines[0]
+    kept = next(starts.directory.path.glob("wandb/superseded/*/*.wandb"))
+    assert steps_in(kept) == list(range(1, 300))
+    starts.begin(300, OFFLINE)
+    starts.end()
+    assert starts.history() == starts.expected()
+    assert len(starts.lines) == 1
+
+
+def test_signals_to_every_process_of_a_job_do_not_end_it(starts: Starts) -> None:
     numbers = [signal.SIGUSR1, signal.SIGUSR2]
-    others = psutil.Process().children(recursive=True)  # ranks of other tests
-    callback = WandbRun(WandbConfig(enabled=True, mode="offline"), directory, {}, lines.append, numbers)
-    callback.on_train_start(None)  # type: ignore[arg-type]
-    children = [child for child in psutil.Process().children(recursive=True) if child not in others]
-    assert any("wandb" in " ".join(child.cmdline()) for child in children)
-    for child in children:
-        for number in numbers:
-            child.send_signal(number)
+    starts.begin(0, OFFLINE, numbers)
+    for number in numbers:
+        core().send_signal(number)
     time.sleep(0.5)
-    callback.on_log(None, {"step": 1, "loss": 1.25})  # type: ignore[arg-type]
-    callback.close()
-    assert lines == []
+    starts.log(1)
+    starts.end()
+    assert starts.lines == []
+    assert starts.history() == starts.expected()
+
+
+@pytest.mark.parametrize(("stated", "files"), [("disabled", 0), ("offline", 1), ("dryrun", 1)])
+def test_wandb_mode_decides_where_the_recipe_leaves_it_open(
+    starts: Starts, server: Server, monkeypatch: pytest.MonkeyPatch, stated: str, files: int
+) -> None:
+    """There is a key and a server that answers, which is otherwise enough to go online."""
+    monkeypatch.setenv("WANDB_MODE", stated)
+    starts.begin(0, WandbConfig(enabled=True))
+    starts.log(1, 2)
+    starts.end()
+    assert len(starts.files()) == files
+    assert ["WANDB_MODE is disabled" in line for line in starts.lines] == ([True] if stated == "disabled" else [])

@@ -1,7 +1,9 @@
 """Short whole runs in a pool of ranks, made when first asked for and shared."""
 
+import os
 import shutil
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,18 @@ def interrupted(whole: Path, copy: Path, step: int, *, keep: int = 0) -> Path:
     for folder in [*folders[step:], *(folders[: step - keep - 1] if keep else [])]:
         shutil.rmtree(folder)
     return copy
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.getuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", folder]).returncode != 0:
+        pytest.skip("mounting a file system needs the right to do so")
+    yield folder  # lazily, as the pool's ranks have the corpus mapped
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def steps(run_dir: Path) -> list[int]:
+    return [int(folder.name.removeprefix("step_")) for folder in sorted((run_dir / "checkpoints").glob("step_*"))]

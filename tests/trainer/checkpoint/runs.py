@@ -1,11 +1,13 @@
 """Runs on every rank of a pool: whole trainings without a launcher, and what they leave in a checkpoint."""
 
 import hashlib
+import io
 import json
 import resource
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import torch
 from presence_ds.commands.recipe_arguments import read_recipe, resolved_recipe
 from presence_ds.commands.train import make_parser
 from presence_ds.errors import PresenceError
+from presence_ds.trainer import run
+from presence_ds.trainer.callbacks import score_records
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.checkpoint import Checkpoints
 from presence_ds.trainer.callbacks.throughput import TIMINGS
@@ -51,6 +55,27 @@ def train(*arguments: str, more_callbacks: dict[str, Callback] | None = None) ->
     except PresenceError as error:
         return str(error)
     return None
+
+
+def train_and_look(*arguments: str) -> dict[str, Any]:
+    """`train`; the optimizer's settings after it, how far it moved the parameters, and what the run showed."""
+    seen: dict[str, Any] = {}
+
+    class Look(Callback):
+        def on_train_start(self, trainer: Trainer) -> None:
+            seen["start"] = full_parameters(trainer.engine)
+
+        def on_train_end(self, trainer: Trainer) -> None:
+            groups = trainer.engine.basic_optimizer.param_groups
+            seen["groups"] = [{k: v for k, v in group.items() if k != "params"} for group in groups]
+            seen["clipping"] = trainer.engine.optimizer.clip_grad
+            end = full_parameters(trainer.engine)
+            seen["moved"] = max((a - b).abs().max().item() for a, b in zip(seen.pop("start"), end, strict=True))
+
+    output = io.StringIO()
+    with redirect_stdout(output), redirect_stderr(output):
+        seen["error"] = train(*arguments, more_callbacks={"look": Look()})
+    return seen | {"output": output.getvalue(), "rank": pool_ranks().rank}
 
 
 def left_by(run_dir: Path, *, after: int = 0) -> dict[str, Any]:
@@ -134,6 +159,30 @@ def _with_limit(on_step_end: Callable[..., None]) -> Callable[..., None]:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     return limited
+
+
+def fill(disk: Path, leave: int) -> None:
+    """Leave that many bytes free."""
+    (disk / "ballast").unlink(missing_ok=True)
+    (disk / "ballast").write_bytes(bytes(shutil.disk_usage(disk).free - leave))
+
+
+class FullDisk(Callback):
+    """A disk that is full from the end of a step on, until the end of another."""
+
+    def __init__(self, disk: Path, full_step: int, freed_step: int | None) -> None:
+        self.disk, self.full_step, self.freed_step = disk, full_step, freed_step
+
+    def on_step(self, trainer: Any, metrics: Any) -> None:
+        if trainer.ranks.is_main and trainer.step == self.full_step:
+            fill(self.disk, 0)
+        if trainer.ranks.is_main and trainer.step == self.freed_step:
+            (self.disk / "ballast").unlink()
+
+
+def train_on_full_disk(disk: Path, full_step: int, freed_step: int | None, *arguments: str) -> str | None:
+    """`train` with a `FullDisk`."""
+    return train(*arguments, more_callbacks={"disk": FullDisk(disk, full_step, freed_step)})
 
 
 class SlowDisk(Callback):
@@ -222,3 +271,8 @@ def whole_tensors(checkpoint: Path, work: Path) -> dict[str, Any]:
         tensor = value["param"] if isinstance(value, dict) else value
         found[f"{file.parent.name}/{file.name}"] = (list(tensor.shape), tensor.flatten().tolist())
     return found
+
+
+def share_score_files(ranks: int, rows: int) -> None:
+    """From now on as many ranks share a file of score records, and collect them when each has as many rows."""
+    run.RANKS_PER_FILE, score_records.ROWS_KEPT = ranks, rows

@@ -104,9 +104,9 @@ def test_a_damaged_checkpoint_that_is_named_is_an_error(
 
 OTHERS = {
     "tokens_per_step 512 and this run has 1024": ["--training.gradient_accumulation_steps", "4"],
-    "optimizer AdamW and this run has SGD": ["--optimizer.kind", "sgd"],
-    "parameter transformer.wte.weight is [320, 32] there and [320, 16] here": ["--model.config.n_embd", "16"],
-    "parameter transformer.h.1.ln_1.weight is [32] there and missing here": ["--model.config.n_layer", "1"],
+    "optimizer.kind is sgd, and ": ["--optimizer.kind", "sgd"],
+    "model.config.n_embd is 16, and ": ["--model.config.n_embd", "16"],
+    "model.config.n_layer is 1, and ": ["--model.config.n_layer", "1"],
 }
 
 
@@ -121,6 +121,24 @@ def test_a_checkpoint_of_something_else_is_refused(
     assert error is not None
     assert difference in error
     assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
+
+
+OTHER_MODELS = {
+    "parameter transformer.wte.weight is [320, 32] there and [320, 16] here": ["--model.config.n_embd", "16"],
+    "parameter transformer.h.1.ln_1.weight is [32] there and missing here": ["--model.config.n_layer", "1"],
+}
+
+
+def test_another_model_is_refused_without_knowing_the_recipe(
+    train: Train, whole: Callable[..., Path], tmp_path: Path
+) -> None:
+    copy = tmp_path / "elsewhere" / "checkpoints" / "step_00000002"
+    shutil.copytree(whole() / "checkpoints" / "step_00000002", copy)
+    runs.rewrite_manifest(copy, lambda content: {k: v for k, v in content.items() if k != "recipe"})
+    for difference, options in OTHER_MODELS.items():
+        error = train(tmp_path / "run", *options, "--checkpoint.resume", str(copy))
+        assert error is not None
+        assert difference in error
 
 
 def test_another_zero_stage_is_refused(train: Train, whole: Callable[..., Path], tmp_path: Path) -> None:

@@ -1,21 +1,15 @@
 """What is kept, and what happens when a checkpoint cannot be written."""
 
-import os
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.ranks import Ranks
 from tests.trainer.checkpoint import runs
-from tests.trainer.checkpoint.conftest import Train, interrupted
+from tests.trainer.checkpoint.conftest import Train, interrupted, steps
 from tests.trainer.conftest import read_metrics
-
-
-def steps(run_dir: Path) -> list[int]:
-    return [int(folder.name.removeprefix("step_")) for folder in sorted((run_dir / "checkpoints").glob("step_*"))]
 
 
 def test_the_newest_are_kept_and_every_mth_forever(train: Train, tmp_path: Path) -> None:
@@ -61,28 +55,11 @@ def test_a_run_without_its_last_checkpoint_ends_with_an_error_and_can_go_on(
     assert runs.left_by(run_dir) == runs.left_by(whole())
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 16 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if os.getuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", folder]).returncode != 0:
-        pytest.skip("mounting a file system needs the right to do so")
-    yield folder  # lazily, as the pool's ranks have the corpus mapped
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def fill(disk: Path, leave: int) -> None:
-    """Leave that many bytes free."""
-    (disk / "ballast").unlink(missing_ok=True)
-    (disk / "ballast").write_bytes(bytes(shutil.disk_usage(disk).free - leave))
-
-
 def test_a_full_disk_is_seen_before_a_checkpoint_is_begun(
     train: Train, whole: Callable[..., Path], small_disk: Path
 ) -> None:
     run_dir = interrupted(whole(), small_disk / "run", 2)
-    fill(small_disk, 400_000)  # a checkpoint takes 700 kB
+    runs.fill(small_disk, 400_000)  # a checkpoint takes 700 kB
     error = train(run_dir)
     assert error is not None
     assert "GiB free and a checkpoint takes about" in error
@@ -97,7 +74,7 @@ def test_a_disk_that_fills_up_during_a_save(train: Train, whole: Callable[..., P
     """Without a checkpoint in run_dir to go by, 600 kB are expected to do."""
     run_dir = interrupted(whole(), small_disk / "run", 6)
     shutil.rmtree(run_dir / "checkpoints")
-    fill(small_disk, 650_000)
+    runs.fill(small_disk, 650_000)
     resume = ["--checkpoint.resume", str(whole() / "checkpoints" / "step_00000005"), "--checkpoint.every_steps=null"]
     error = train(run_dir, *resume)
     assert error is not None

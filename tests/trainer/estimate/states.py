@@ -70,7 +70,7 @@ def measure(case: Case) -> tuple[float, float]:
             "zero_force_ds_cpu_optimizer": False,
         },
         optimizer=build_optimizer(model, optimizer, offloaded_to_cpu=offloaded),
-        presence={"signal": "loss", "schedule": {"kind": "constant"}},
+        presence={"preset": "paper", "signal": "loss", "schedule": {"kind": "constant"}},
     )
     del model
     ids = torch.arange(9)[None]

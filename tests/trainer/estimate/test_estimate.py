@@ -9,9 +9,10 @@ from rich.console import Console
 from presence_ds import cli
 from presence_ds.commands import estimate as command
 from presence_ds.commands.recipe_arguments import read_recipe
+from presence_ds.trainer.building import build_empty_model
 from presence_ds.trainer.estimate import Estimate, estimate
 from presence_ds.trainer.estimate.report import print_estimate
-from presence_ds.trainer.model import build_empty_model, load_model_config
+from presence_ds.trainer.model import load_model_config
 from tests.trainer.conftest import ROOT
 
 
@@ -77,6 +78,9 @@ def test_command(tiny_recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     for expected in ("tokens per step", "512 on 4 ranks", "ZeRO-2*", "activations", "in all", "scoring adds"):
         assert expected in printed
+    assert "at most 512" not in printed
+    cli.main(["estimate", str(tiny_recipe), "--ranks", "4", "--data.packing=document", "--data.noise=null"])
+    assert "at most 1,024 on 4 ranks" in capsys.readouterr().out
 
 
 def test_experts_are_estimated_without_activations_and_flops(tiny_recipe: Path) -> None:

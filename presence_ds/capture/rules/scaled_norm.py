@@ -1,0 +1,124 @@
+"""A normalisation with a scale, and perhaps a bias: y = h(x) ⊙ (w + c) + b with c 0 or 1, whatever computes it.
+
+That is every RMSNorm (`torch.nn.RMSNorm`, those of transformers, T5's LayerNorm), every LayerNorm in a spelling of its
+own, a learned scale. They differ in the name of ε, in where they round, and in whether they are written out, call
+`F.rms_norm` or a fused kernel, which takes a scale of one shape alone. So the rule knows them by what they compute, in
+a small trial, and does not re-write them: it runs the module's own forward, keeps x, and in the backward runs it again
+with the scale 1 − c and the bias 0, which leaves h(x). Then G_i = Σ_t h(x_t) ⊙ δ_t for w and Σ_t δ_t for b.
+"""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+
+from presence_ds.capture.capture import Capture, full_shape
+from presence_ds.capture.registry import register_where
+from presence_ds.capture.rules.general import general_rule, parameters_as
+from presence_ds.capture.terms import scale, widen
+
+TOLERANCE = 1e-3  # of the trial, relative to the largest number; in float32, with room for kernels that round
+
+_offsets: WeakKeyDictionary[nn.Module, float] = WeakKeyDictionary()  # c of the modules that passed the trial
+
+
+class _ScaledNorm(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, anchor: Tensor, module: nn.Module, capture: Capture) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.module, ctx.capture = module, capture
+        output: Tensor = capture.forwards[module](x)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (delta,) = grad_outputs
+        module, capture = ctx.module, ctx.capture
+        weight, *bias = module.parameters(recurse=False)
+        # first, as in the rule of linear layers
+        factor, units = widen(weight.detach()) + _offsets[module], _units(module, weight.dtype, delta.device)
+        (x,) = ctx.saved_tensors
+        with torch.enable_grad(), parameters_as(module, units):
+            leaf = x.detach().requires_grad_()
+            normalized = capture.forwards[module](leaf)
+        capture.add_dense(weight, capture.sum_positions(normalized.detach() * delta))
+        if bias:
+            capture.add_dense(bias[0], capture.sum_positions(delta))
+        grad_input = None
+        if ctx.needs_input_grad[0]:
+            # a product of its own in any case: some kernels leave the input gradient in the place of the output's
+            (grad_input,) = torch.autograd.grad(normalized, leaf, scale(delta, factor).to(normalized.dtype))
+        return grad_input, None, None, None
+
+
+def _units(module: nn.Module, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+    """Values of the parameters with which ``module`` computes h(x)."""
+    (name, weight), *bias = module.named_parameters(recurse=False)
+    width = full_shape(weight)
+    units = {name: torch.full(width, 1.0 - _offsets[module], dtype=dtype, device=device)}
+    return units | {name: torch.zeros(width, dtype=dtype, device=device) for name, _ in bias}
+
+
+def _is_scaled_norm(module: nn.Module) -> bool:
+    """Whether a trial on random numbers shows that ``module`` computes what the rule is for."""
+    shapes = [full_shape(parameter) for parameter in module.parameters(recurse=False)]
+    if len(shapes) not in (1, 2) or len(shapes[0]) != 1 or shapes[-1] != shapes[0] or any(module.children()):
+        return False
+    if any(True for _ in module.buffers()):
+        return False  # which the trial might change
+    for offset in (0.0, 1.0):
+        _offsets[module] = offset
+        try:
+            if _passes(module):
+                return True
+        except Exception:  # of whatever kind the forward of a module raises that takes something else
+            break
+    del _offsets[module]
+    return False
+
+
+def _passes(module: nn.Module) -> bool:
+    """Whether forward and backward with some scale and bias are those with h(x), scaled and shifted."""
+    if sum(p.default is p.empty for p in inspect.signature(module.forward).parameters.values()) != 1:
+        return False  # a gate would need a rule of its own
+    weight = next(module.parameters(recurse=False))
+    device = torch.device("cpu") if weight.is_meta else weight.device
+    width, generator = full_shape(weight).numel(), torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, width, generator=generator).to(device)
+
+    def run(values: Mapping[str, Tensor], delta: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad(), parameters_as(module, values):
+            leaf = x.clone().requires_grad_()
+            output = module.forward(leaf)
+        (gradient,) = torch.autograd.grad(output, leaf, delta)
+        return output.detach(), gradient
+
+    x, delta = draw(2, 3), draw(2, 3)
+    units = _units(module, torch.float32, device)
+    some = {name: draw() for name in units}
+    factor, *shift = some.values()
+    factor = factor + _offsets[module]
+    output, gradient = run(some, delta.clone())
+    normalized, expected = run(units, delta * factor)
+    return _are_close(output, sum(shift, normalized * factor)) and _are_close(gradient, expected)
+
+
+def _are_close(found: Tensor, expected: Tensor) -> bool:
+    return found.shape == expected.shape and bool(((found - expected).abs() <= TOLERANCE * expected.abs().amax()).all())
+
+
+@register_where(_is_scaled_norm)
+def scaled_norm(module: nn.Module, capture: Capture, *args: Any, **kwargs: Any) -> Any:
+    """One input x [B·…, p], normalised over its last dimension; a call of another kind goes to the general rule."""
+    x, *options = (*args, *kwargs.values())
+    if options or x.shape[-1:] != full_shape(next(module.parameters(recurse=False))):
+        return general_rule(module, capture, *args, **kwargs)
+    capture.check_samples_first(module, x, "input")
+    capture.expect(*module.parameters(recurse=False))
+    return _ScaledNorm.apply(x, capture.anchor, module, capture)

@@ -1,0 +1,33 @@
+"""The ``reference`` section of a recipe."""
+
+from dataclasses import dataclass
+
+from presence_ds.errors import ConfigError
+
+
+@dataclass
+class ReferenceConfig:
+    """The trusted stream that signal alignment compares samples with.
+
+    Args:
+        sources: Names of training sources that are trusted. Their samples are trained on too, like all others.
+        every_steps: Optimizer steps between two reference micro-batches on every rank. Each costs about two thirds of
+            a micro-step; presence.reference_decay averages over them.
+    """
+
+    sources: list[str] | None = None
+    every_steps: int = 4
+
+    def validate(self, field: str, signal: str, known_sources: list[str]) -> None:
+        """Raise `ConfigError` naming the first field whose value cannot be used."""
+        if self.every_steps < 1:
+            raise ConfigError(f"{field}.every_steps is {self.every_steps}: it must be at least 1")
+        if (signal == "alignment") != bool(self.sources):
+            state = "not set" if not self.sources else "set"
+            raise ConfigError(
+                f"{field}.sources is {state}, and presence.signal is {signal}: name trusted sources for signal "
+                f"alignment, and only for it"
+            )
+        for name in self.sources or []:
+            if name not in known_sources:
+                raise ConfigError(f'{field}.sources: "{name}" is no training source: it must be one of {known_sources}')

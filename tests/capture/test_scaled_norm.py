@@ -1,0 +1,215 @@
+"""Norms by what they compute: written out, by torch's function, by fused kernels, set on the class or the instance."""
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.nn import functional as F
+from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+from presence_ds.capture import DenseTerm, Instrumentation
+from presence_ds.capture.rules import general_rule
+from presence_ds.capture.rules.scaled_norm import scaled_norm
+from tests.capture.test_rules import VOCABULARY, WIDTH, Model, capture, per_sample_gradients
+
+
+class Functional(nn.Module):
+    """Calls torch's function, which takes a scale of the width alone."""
+
+    def __init__(self, offset: float = 0.0) -> None:
+        super().__init__()
+        self.gamma, self.offset = nn.Parameter(torch.ones(WIDTH)), offset
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (WIDTH,), self.gamma + self.offset, 1e-5)
+
+
+class _Kernel(Function):
+    """As fused kernels are: rows of a matrix, a contiguous scale, and the gradient written over what came in."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        assert weight.shape == rows.shape[1:]
+        assert weight.is_contiguous()
+        rstd = (rows.square().mean(1, keepdim=True) + eps).rsqrt()
+        ctx.save_for_backward(rows, weight, rstd)
+        ctx.offset = offset
+        return (rows * rstd * (weight + offset)).view(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        rows, weight, rstd = ctx.saved_tensors
+        delta = grad_outputs[0].contiguous().view_as(rows)
+        normalized = rows * rstd
+        grad_weight = (delta * normalized).sum(0)
+        delta.mul_(weight + ctx.offset)
+        delta.sub_(normalized * (delta * normalized).mean(1, keepdim=True)).mul_(rstd)
+        return delta.view_as(grad_outputs[0]), grad_weight, None, None
+
+
+class Fused(nn.Module):
+    def __init__(self, offset: float = 0.0) -> None:
+        super().__init__()
+        self.weight, self.offset = nn.Parameter(torch.ones(WIDTH)), offset
+        self.variance_epsilon = 1e-6
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        return _Kernel.apply(hidden_states, self.weight, self.variance_epsilon, self.offset)
+
+
+class WithOptions(Fused):
+    """As kernels have them that can add a residual first."""
+
+    def forward(self, x: Tensor, residual: Tensor | None = None, *, prenorm: bool = False) -> Tensor:
+        return super().forward(x if residual is None else x + residual)
+
+
+class AddAndNorm(nn.Module):
+    """Calls one norm by keyword, with an option and without."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = WithOptions()
+
+    def forward(self, x: Tensor) -> Tensor:
+        # factors, because such a kernel spoils an output gradient that it shares
+        return 2 * self.norm(x.tanh(), residual=x) + 3 * self.norm(x=x) + 4 * self.norm(x, prenorm=False)
+
+
+def kernelized(norm: nn.Module, offset: float) -> nn.Module:
+    """``norm`` with a kernel's forward on the instance, as Liger and the kernels of transformers put it there."""
+    norm.offset, norm.variance_epsilon = offset, 1e-6
+    norm.forward = types.MethodType(Fused.forward, norm)
+    return norm
+
+
+class OwnLayerNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain, self.shift = nn.Parameter(torch.ones(WIDTH)), nn.Parameter(torch.zeros(WIDTH))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, (WIDTH,)) * self.gain + self.shift
+
+
+class LayerScale(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(WIDTH))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x) * self.gamma
+
+
+NORMS: dict[str, Callable[[], nn.Module]] = {
+    "torch": lambda: nn.RMSNorm(WIDTH),
+    "functional": Functional,
+    "functional of 1 + w": lambda: Functional(1.0),
+    "fused": Fused,
+    "fused of 1 + w": lambda: Fused(1.0),
+    "fused with options": WithOptions,
+    "kernel on a Llama's": lambda: kernelized(LlamaRMSNorm(WIDTH), 0.0),
+    "kernel on a Gemma's": lambda: kernelized(GemmaRMSNorm(WIDTH), 1.0),
+    "kernel on torch's": lambda: kernelized(nn.RMSNorm(WIDTH), 0.0),
+    "layer norm of its own": OwnLayerNorm,
+    "learned scale": LayerScale,
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_terms_are_the_per_sample_gradients(name: str) -> None:
+    torch.manual_seed(0)
+    model = Model(nn.Sequential(NORMS[name](), nn.Linear(WIDTH, WIDTH), NORMS[name]()), tied=True).double()
+    norms = [model.layer[0], model.layer[2]]
+    assert [Instrumentation(model).rules[norm] for norm in norms] == [scaled_norm] * 2
+    ids = torch.randint(VOCABULARY, (3, 5))
+    expected = per_sample_gradients(model, ids)
+    before = [dict(norm.__dict__) for norm in norms]
+    record = capture(model, ids)
+    assert [norm.__dict__ for norm in norms] == before  # a kernel set on the instance is there again
+    for parameter, terms in record.terms.items():
+        for sample, gradients in enumerate(expected):
+            total = sum(term.weighted_sum(torch.eye(3).double()[sample], torch.float64) for term in terms)
+            torch.testing.assert_close(total, gradients[parameter], rtol=1e-5, atol=1e-7)
+
+
+def test_calls_with_options_add_up_with_those_without() -> None:
+    torch.manual_seed(0)
+    model = Model(AddAndNorm(), tied=True).double()
+    norm = model.layer.norm
+    assert Instrumentation(model).rules[norm] is scaled_norm
+    ids = torch.randint(VOCABULARY, (3, 5))
+    terms = capture(model, ids).terms[norm.weight]
+    assert len(terms) == 3
+    total = sum(term.grads for term in terms)
+    for grads, gradients in zip(total, per_sample_gradients(model, ids), strict=True):
+        torch.testing.assert_close(grads, gradients[norm.weight])
+
+
+class Gate(LayerScale):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma.tanh()
+
+
+class Shift(LayerScale):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.gamma
+
+
+class Counting(LayerScale):
+    """A forward that leaves a trace in the module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x * self.gamma
+
+
+class Detached(LayerScale):
+    """Without a gradient for its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.detach() * self.gamma
+
+
+class OneNumber(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+@pytest.mark.parametrize("layer", [Gate, Shift, Counting, Detached, OneNumber, lambda: nn.PReLU(WIDTH)])
+def test_what_computes_something_else_takes_the_general_rule(layer: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    model = Model(layer(), tied=True).double()
+    rule = Instrumentation(model).rules[model.layer]
+    assert rule is (scaled_norm if isinstance(model.layer, OneNumber) else general_rule)  # which sees it by the input
+    assert not isinstance(model.layer, Counting) or model.layer.calls == 0
+    if isinstance(model.layer, nn.PReLU | Detached):
+        return  # not of this model: its channels are the second dimension; the embedding has no gradient
+    ids = torch.randint(VOCABULARY, (3, 5))
+    expected = per_sample_gradients(model, ids)
+    (parameter,) = model.layer.parameters()
+    (term,) = capture(model, ids).terms[parameter]
+    assert isinstance(term, DenseTerm)
+    for grads, gradients in zip(term.grads, expected, strict=True):
+        torch.testing.assert_close(grads, gradients[parameter])
+
+
+def test_a_kernel_of_another_kind_on_the_instance_is_refused() -> None:
+    norm = LlamaRMSNorm(WIDTH)
+    norm.forward = lambda x: x * norm.weight.tanh()
+    (reason,) = Instrumentation(norm).unattributable.values()
+    assert "has a forward set on the instance" in reason

@@ -1,0 +1,97 @@
+"""The options that are combined, and what a recipe says for a combination of them."""
+
+from typing import Any
+
+from presence_ds.engine import PresenceConfig
+from presence_ds.errors import ConfigError
+from presence_ds.reweighting import ScheduleConfig, WeightingConfig
+from tests.combinations.covering import Accepts, Combination, Factors
+
+STEPS = 2
+
+# Each value is what it adds to the `presence` section.
+PRESENCE: Factors = {
+    "signal": [{}, *({"signal": name} for name in ("leverage", "alignment", "loss", "uniform"))],
+    "normalizer": [{}, {"normalizer": "log_zscore"}, {"normalizer": "rank"}],
+    "weighting": [
+        {"preset": "paper"},
+        {},
+        {"weighting": {"kind": "softmax"}},
+        {"weighting": {"kind": "saturating", "threshold": 0.5}},
+        {"weighting": {"kind": "clip", "quantile": 0.8}},
+    ],
+    "schedule": [
+        {},
+        {"schedule": {"switch_step": 1}},
+        *({"schedule": {"kind": kind}} for kind in ("constant", "linear", "cosine", "auto")),
+    ],
+    "granularity": [{}, {"granularity": "microbatch"}, {"granularity": "global_microbatch"}],
+    "strategy": [{}, {"strategy": "two_pass"}],
+    "statistics": [{}, {"statistics": "batch"}, {"statistics": "running"}],
+    "estimator": [{"projection_dim": 4}, {"estimator": "exact"}],
+    "floor": [{}, {"min_effective_share": 0.9}],
+    "near_duplicates": [{}, {"near_duplicates": 0.9}],
+    "layers": [{}, {"layers": "first"}, {"layers": ["*attn*"]}],
+    "loss_normalizer": [{}, {"loss_normalizer": "sum"}, {"loss_normalizer": 229.0}],
+}
+TRAINING: Factors = {"accumulation": [1, 2], "stage": [2, 0, 1, 3], "precision": ["fp32", "bf16"], "ranks": [1, 2]}
+TRAINER = PRESENCE | TRAINING
+
+# A loop tells nobody how many steps there will be: the switch step is stated first.
+LOOP = {
+    **{name: PRESENCE[name] for name in ("signal", "weighting", "granularity", "strategy", "statistics")},
+    "schedule": [{"schedule": {"switch_step": 1}}, {}, {"schedule": {"kind": "constant"}}],
+    **TRAINING,
+}
+HUGGING_FACE = {
+    "signal": [{}, *({"signal": name} for name in ("alignment", "loss", "uniform"))],
+    "weighting": PRESENCE["weighting"][:2],
+    "schedule": [PRESENCE["schedule"][index] for index in (0, 2, 5)],
+    **{name: PRESENCE[name] for name in ("granularity", "strategy")},
+    "stage": [2, 0, 3],
+    **{name: TRAINING[name] for name in ("accumulation", "ranks")},
+}
+
+
+def section(factors: Factors, combination: Combination) -> dict[str, Any]:
+    """The `presence` section of a combination."""
+    merged: dict[str, Any] = {}
+    for name in PRESENCE.keys() & combination.keys():
+        merged |= factors[name][combination[name]]
+    return merged
+
+
+def value(factors: Factors, combination: Combination, name: str) -> Any:
+    """What a combination has for one factor."""
+    return factors[name][combination[name]]
+
+
+def refusal(factors: Factors, combination: Combination) -> str | None:
+    """What the configuration itself says against a combination; None if it is accepted."""
+    try:
+        config = PresenceConfig(**instantiated(section(factors, combination)))
+        if factors is not LOOP:
+            config.fill_training_steps(STEPS)
+        config.validate()
+        config.uses_running_statistics(value(factors, combination, "accumulation"))
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def accepts(factors: Factors) -> Accepts:
+    """Whether the configuration takes a combination, as a function."""
+    return lambda combination: refusal(factors, combination) is None
+
+
+def instantiated(stated: dict[str, Any]) -> dict[str, Any]:
+    """The fields of `PresenceConfig`; jsonargparse takes milliseconds for it."""
+    kinds = {"schedule": ScheduleConfig, "weighting": WeightingConfig}
+    return {name: kinds[name](**value) if name in kinds else value for name, value in stated.items()}
+
+
+def describe(factors: Factors, combination: Combination) -> str:
+    """A combination in one line, for whoever reads of a failure."""
+    values = {name: factors[name][index] for name, index in combination.items()}
+    stated = [str(value) for name, value in values.items() if name in PRESENCE and value]
+    return ", ".join([f"{name} {values[name]}" for name in TRAINING.keys() & values.keys()] + stated)

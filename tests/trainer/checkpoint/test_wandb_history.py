@@ -1,0 +1,26 @@
+"""wandb in whole runs that are resumed: the file has the lines of metrics.jsonl, those before it was enabled too."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from presence_ds.trainer.callbacks.wandb_file import records
+from tests.trainer.checkpoint.conftest import Train, interrupted
+from tests.trainer.conftest import read_metrics
+
+
+def test_a_resumed_run_has_one_history(
+    train: Train, whole: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = interrupted(whole(1, 2), tmp_path / "run", 3)
+    for steps in (5, 6):
+        options = ["--wandb.enabled", "true", "--wandb.mode", "offline", "--training.steps", str(steps)]
+        assert train(run_dir, *options, ranks=1) is None
+        (file,) = run_dir.glob("wandb/offline-run-*/*.wandb")
+        lines = [record.history.item for record in records(file) if record.HasField("history")]
+        logged = [{item.nested_key[0]: json.loads(item.value_json) for item in line} for line in lines]
+        kept = [{name: value for name, value in line.items() if not name.startswith("_")} for line in logged]
+        assert kept == read_metrics(run_dir)
+        assert [line["_step"] for line in logged] == list(range(1, steps + 1))
