@@ -50,7 +50,7 @@ def _rank(rank: int, setting: ScaleSetting, node: int, rounds: int, store: Path,
     generator = torch.Generator().manual_seed(rank)
     batch = MicroBatch(
         losses=torch.rand(setting.micro_batch_size, generator=generator),
-        has_targets=torch.ones(setting.micro_batch_size, dtype=torch.bool),
+        targets=torch.ones(setting.micro_batch_size, dtype=torch.int64),
         sources=torch.zeros(setting.micro_batch_size, dtype=torch.int64),
         scores=torch.rand(setting.micro_batch_size, generator=generator),
     )

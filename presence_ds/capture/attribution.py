@@ -4,6 +4,7 @@ Shapes alone do not tell: a layer that is given [T, B, C], or a selection of tok
 dimension that divides by the batch size. So the trial changes one sample and sees whose rows follow.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,7 +37,8 @@ def check_attribution(
 
     Returns:
         Every module that was given, or returned, a tensor that does not keep the samples in its first dimension, and a
-        sentence that says so. Modules that were not called are not in it.
+        sentence that says so. Of the modules that were not called those are in it whose like is, by the name but for
+        numbers: experts that no token of the trial reaches.
     """
     generator = torch.Generator().manual_seed(0)
     lengths = {"input_ids": POSITIONS} | ({"decoder_input_ids": DECODER_POSITIONS} if encoder_decoder else {})
@@ -59,7 +61,19 @@ def check_attribution(
                 at_fault = what, before
         if at_fault is not None:
             reasons[module] = _reason(module, names[module], *at_fault)
+    at_fault_by_kind = {_kind(names[module]): names[module] for module in reasons}
+    for module, name in names.items():
+        like = at_fault_by_kind.get(_kind(name))
+        if like is not None and not any(module in calls for calls in seen):
+            reasons[module] = (
+                f"module {name} ({type(module).__name__}) is called for some tokens only, as {like} is, with rows that "
+                f"do not belong to single samples: its gradient cannot be attributed to samples"
+            )
     return reasons
+
+
+def _kind(name: str) -> str:
+    return re.sub(r"\d+", "0", name)
 
 
 def _reason(module: nn.Module, name: str, what: str, tensor: Tensor) -> str:

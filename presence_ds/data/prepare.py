@@ -3,7 +3,6 @@
 With data.streaming these are the validation samples alone, and the tokenizer is trained on the beginning of the text.
 """
 
-import hashlib
 import json
 import shutil
 import time
@@ -21,22 +20,23 @@ from transformers import PreTrainedTokenizerBase
 from presence_ds.data.best_fit import best_fit
 from presence_ds.data.config import DataConfig
 from presence_ds.data.corpus import (
-    CORPUS_FILES,
     TOKENIZER_FOLDER,
     TRAIN_FILE,
     VALIDATION_FILE,
     VALIDATION_TEXTS,
     sample_features,
 )
+from presence_ds.data.corpus_lock import writing
 from presence_ds.data.hashing import text_hash, unit_hash
 from presence_ds.data.manifest import FORMAT_VERSION, MANIFEST, corpus_files, manifest_digest, read_manifest
 from presence_ds.data.noise import NoiseConfig, is_copied, shuffle_words
 from presence_ds.data.one_document import one_document_per_sample
 from presence_ds.data.packing import Tokens, pack
 from presence_ds.data.report import CorpusReport, SourceReport
+from presence_ds.data.reuse import check_replaceable, fingerprint_of, is_prepared
 from presence_ds.data.rows import Document
 from presence_ds.data.sources import MAX_EXAMPLES, Skipped, SourceConfig, SourceFile, find_files, read_documents
-from presence_ds.data.storage import ArrowWriter, read_batches, replaced_when_complete
+from presence_ds.data.storage import ArrowWriter, bring_back, read_batches, replaced_when_complete
 from presence_ds.data.tokenizer import encode, load_tokenizer, sentinel_ids, train_tokenizer
 from presence_ds.errors import DataError
 
@@ -52,7 +52,8 @@ def prepare_corpus(config: DataConfig, directory: Path | str, *, overwrite: bool
 
     Raises:
         ConfigError: a value of the configuration cannot be used.
-        DataError: a source cannot be read, holds too little, or ``directory`` holds something else.
+        DataError: a source cannot be read, holds too little, or ``directory`` holds something else, is prepared by
+            another process at the same time, or read by a run while it would be replaced.
     """
     config.validate()
     directory = Path(directory).resolve()
@@ -62,11 +63,29 @@ def prepare_corpus(config: DataConfig, directory: Path | str, *, overwrite: bool
         {source.name: find_files(source, streamed, skipped[part][source.name]) for source in sources}
         for part, sources in _parts(config).items()
     )
-    fingerprint = _fingerprint(config, [*files.values(), *validation_files.values()])
-    if _is_prepared(directory, fingerprint):
+    fingerprint = fingerprint_of(config, [*files.values(), *validation_files.values()])
+    if is_prepared(directory, fingerprint):
         return
-    if not overwrite and read_manifest(directory) is not None:
-        raise DataError(f"{directory} holds a corpus that was made otherwise: name a new folder, or give --overwrite")
+    with writing(directory):
+        bring_back(directory)
+        if is_prepared(directory, fingerprint):  # by another process meanwhile
+            return
+        check_replaceable(directory)
+        if not overwrite and read_manifest(directory) is not None:
+            raise DataError(
+                f"{directory} holds a corpus that was made otherwise: name a new folder, or give --overwrite"
+            )
+        _write(config, directory, files, validation_files, skipped, fingerprint)
+
+
+def _write(
+    config: DataConfig,
+    directory: Path,
+    files: dict[str, list[SourceFile]],
+    validation_files: dict[str, list[SourceFile]],
+    skipped: dict[str, dict[str, Skipped]],
+    fingerprint: str,
+) -> None:
     with replaced_when_complete(directory) as work, _progress() as progress:
         started = time.monotonic()
         builder = _Builder(config, work, progress, skipped)
@@ -303,37 +322,6 @@ class _Builder:
                     f"{max(source.tokens for source in sources)} tokens in its largest source, too few for one sample "
                     f"of sequence_length {report.sequence_length}: {advice}"
                 )
-
-
-def _fingerprint(config: DataConfig, groups: list[list[SourceFile]]) -> str:
-    """Digest of everything that decides what the corpus holds."""
-    settings = asdict(config)
-    del settings["num_workers"], settings["prepared"]
-    for source in [*settings["sources"], *(settings["validation_sources"] or [])]:
-        del source["weight"]
-    paths = [file.path for files in groups for file in files]
-    if config.tokenizer.path is not None:
-        tokenizer = Path(config.tokenizer.path).expanduser()
-        paths += [tokenizer] if tokenizer.is_file() else sorted(tokenizer.glob("*"))
-    stats = [(str(path), stat.st_size, stat.st_mtime_ns) for path in paths for stat in [path.stat()]]
-    return hashlib.sha256(json.dumps([FORMAT_VERSION, settings, stats]).encode()).hexdigest()
-
-
-def _is_prepared(directory: Path, fingerprint: str) -> bool:
-    """Whether the corpus is there already. Refuses a folder that holds anything else: replacing would delete that."""
-    manifest = read_manifest(directory)
-    complete = all((directory / name).exists() for name in CORPUS_FILES)
-    if complete and manifest is not None and manifest["fingerprint"] == fingerprint:
-        return True
-    if directory.exists() and not directory.is_dir():
-        raise DataError(f"{directory} is a file: choose an empty or new folder for the corpus")
-    own = (*CORPUS_FILES, VALIDATION_TEXTS) if manifest is not None else ()
-    if directory.exists() and (foreign := sorted(path.name for path in directory.iterdir() if path.name not in own)):
-        raise DataError(
-            f"{directory} holds {foreign[0]}, which is not part of a prepared corpus and would be deleted: choose an "
-            f"empty or new folder for the corpus"
-        )
-    return False
 
 
 def _some(names: list[str]) -> str:

@@ -1,5 +1,6 @@
 """Arrow files written a batch at a time and read memory-mapped, and folders that appear complete or not at all."""
 
+import glob
 import os
 import shutil
 import time
@@ -60,7 +61,7 @@ def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
 @contextmanager
 def replaced_when_complete(directory: Path) -> Iterator[Path]:
     """A new folder that takes the place of ``directory`` if the block succeeds, and vanishes if it does not."""
-    for leftover in directory.parent.glob(f".{directory.name}.*.partial"):
+    for leftover in directory.parent.glob(f".{glob.escape(directory.name)}.*.partial"):
         newest = max(path.stat().st_mtime for path in (leftover, *leftover.rglob("*")))
         if time.time() - newest > LEFTOVER_SECONDS:
             shutil.rmtree(leftover)
@@ -73,12 +74,19 @@ def replaced_when_complete(directory: Path) -> Iterator[Path]:
             if path.is_file():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
+        old = directory.with_name(f".{directory.name}.{unique}.old")
         if directory.exists():
-            old = directory.with_name(f".{directory.name}.{unique}.old")
             os.replace(directory, old)
-            os.replace(work, directory)
-            shutil.rmtree(old)
-        else:
-            os.replace(work, directory)
+        os.replace(work, directory)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def bring_back(directory: Path) -> None:
+    """Undo what a process was killed in the middle of while it replaced ``directory``, and remove what it left."""
+    for old in sorted(directory.parent.glob(f".{glob.escape(directory.name)}.*.old")):
+        if directory.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(old, directory)

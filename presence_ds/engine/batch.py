@@ -1,5 +1,6 @@
 """What a training batch holds beside the model's own inputs, and how a sample is taken out of one."""
 
+from inspect import signature
 from typing import Any
 
 import torch
@@ -34,6 +35,12 @@ def take_labels(model: nn.Module, batch: dict[str, Any]) -> tuple[dict[str, Any]
 def is_encoder_decoder(model: nn.Module) -> bool:
     """Whether labels stand where the decoder's outputs do, rather than one position further on."""
     return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+
+
+def takes(model: nn.Module, name: str) -> bool:
+    """Whether the model's forward names an argument ``name``; that of the model inside, where adapters wrap it."""
+    inside: Any = getattr(model, "get_base_model", lambda: model)()
+    return name in signature(inside.forward).parameters
 
 
 def logits_of(output: Any) -> Tensor:

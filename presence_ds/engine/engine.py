@@ -129,6 +129,7 @@ class PresenceEngine(DeepSpeedEngine):
                     lambda inner, index=index: self.presence.weighted_loss(inner, index)  # the batch is kept there
                 )
                 super().backward(weighted, *args, **kwargs)
+        self.presence.report_own_terms()
         return loss
 
     def train(self, mode: bool = True) -> None:

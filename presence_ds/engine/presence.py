@@ -8,18 +8,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from presence_ds.engine.batch import is_encoder_decoder
+from presence_ds.engine.batch import is_encoder_decoder, takes
 from presence_ds.engine.config import PresenceConfig
 from presence_ds.engine.loss_only import losses_alone, losses_for_backward
 from presence_ds.engine.one_pass import weight_gradient_loss
+from presence_ds.engine.own_terms import OwnTerms
 from presence_ds.engine.reference import Reference
 from presence_ds.engine.resume_rules import Change, plain_values, presence_changes, refuse
 from presence_ds.engine.scorer import Scorer
 from presence_ds.engine.two_pass import Waiting, random_states
-from presence_ds.engine.weighted_pass import mean_loss, weighted_mean_loss
+from presence_ds.engine.weighted_pass import Objective, mean_loss, weighted_mean_loss
 from presence_ds.errors import ConfigError, NonFiniteError
 from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
-from presence_ds.reweighting import MicroBatch, Reweighting, StepWeights
+from presence_ds.reweighting import MicroBatch, Reweighting, StepWeights, check_comparable
 
 Forward = Callable[..., Any]
 
@@ -44,7 +45,8 @@ class Presence:
             in the order they were seen; over all ranks they sum to 1. None before the first.
         statistics: figures of that step over all ranks as plain numbers
             (`presence_ds.reweighting.statistics.describe`); empty if fp16 overflowed in every sample, and only counts
-            if no sample had targets.
+            if no sample had targets. A model's own terms are in it as ``auxiliary_loss``, their mean over micro-batches
+            and ranks, once the step's backward has run.
         is_empty: whether no sample of the step in progress, or of the last finished one, had targets.
         scorer: forward and input-gradient sweep; None with signal loss.
         changes: what in the configuration is not what it was when the checkpoint was written that was loaded last.
@@ -59,14 +61,19 @@ class Presence:
         accumulation_steps: int,
         group: dist.ProcessGroup,
         device: torch.device,
+        fp16: bool = False,
     ) -> None:
         """``model``'s parameters are where they will stay; ``group`` is the data-parallel group.
+
+        ``fp16``: whether gradients are in fp16, whose range they must not leave by the weights.
 
         Raises:
             ConfigError: a field of ``config`` cannot be used with the model or with ``accumulation_steps``.
             AttributionError: one_pass cannot train a module of the model.
         """
         running = config.uses_running_statistics(accumulation_steps)
+        samples = dist.get_world_size(group) * accumulation_steps * micro_batch_size
+        check_comparable(config.reweighting(), samples, config.projection_dim**2, "presence")
         self.config = config
         self.deferred = config.strategy == "two_pass"
         self.scores: Tensor | None = None
@@ -80,6 +87,10 @@ class Presence:
         self._values = plain_values(config, running=running)
         self._model = model
         self._loss = SampleLoss(config.loss_normalizer, shifted=is_encoder_decoder(model))
+        self._objective = Objective(model, self._loss, OwnTerms(model, shifted=self._loss.shifted))
+        # A training forward has no use for keys and values to go on from; the model's configuration stays as it is.
+        self._options: dict[str, Any] = {"use_cache": False} if takes(model, "use_cache") else {}
+        self._options |= self._objective.own_terms.options
         self._reference = Reference(config.reference_decay, group, device) if config.signal == "alignment" else None
         self._influence: SelfInfluence | None = None
         if config.signal != "loss":
@@ -98,14 +109,20 @@ class Presence:
                 strategy=config.strategy,
                 group=group,
             )
-        self._reweighting = Reweighting(config.reweighting(), running=running, group=group)
+        self._reweighting = Reweighting(config.reweighting(), running=running, group=group, bounded=fp16)
         self._group = group
         self._micro_batch_size = micro_batch_size
         self._accumulation_steps = accumulation_steps
         self._waiting: list[Waiting] = []
+        self._terms: list[Tensor] = []  # of the micro-batches whose weighted pass has run
         self._overflowed = False
         self._before_step: dict[str, Any] = {}
         self._compiled: Forward | None = None
+
+    @property
+    def targets(self) -> int:
+        """Target tokens of the last finished optimizer step, over all ranks and micro-steps; 0 before the first."""
+        return self._reweighting.targets
 
     @property
     def scored(self) -> list[str]:
@@ -139,20 +156,25 @@ class Presence:
             The loss for ``engine.backward``, and what DeepSpeed must divide the accumulated gradients by (None: not the
             last micro-step).
         """
+        batch = self._options | batch
+        if self._objective.own_terms.are_in(batch):
+            self._check_own_terms()
         states = random_states() if self.deferred else None
         losses, scores, features, make_loss = self._score(forward, args, batch, scale)
-        has_targets = self._loss.has_targets(batch["labels"])
-        self.losses, self.scores, self.has_targets = losses, scores, has_targets
-        self._collect(losses, has_targets, scores, features, sources)
+        targets = self._loss.num_targets(batch["labels"])
+        self.losses, self.scores, self.has_targets = losses, scores, targets > 0
+        self._collect(losses, targets, scores, features, sources)
         finite = losses.isfinite() if scores is None else losses.isfinite() & scores.isfinite()
-        if may_overflow and (losses.isfinite() & has_targets & ~finite).any():
+        if may_overflow and (losses.isfinite() & self.has_targets & ~finite).any():
             self._overflowed = True
         result = self._finish(step, may_overflow) if last else None
         if states is not None:
             self._waiting.append(Waiting(args, batch, states, finite))
-            counted = finite & has_targets
+            counted = finite & self.has_targets
             weights = counted if result is None else result.terms[-len(losses) :].to(finite.device) * counted
             return mean_loss(losses, weights.to(losses.dtype)), 1.0
+        if last:
+            self.report_own_terms()
         weights, divisor = self._weigh(step, last, result)
         if self._overflowed:  # the step is going to be skipped; its gradient must not be finite
             return _Overflow.apply(make_loss(torch.ones_like(weights))), divisor
@@ -162,8 +184,28 @@ class Presence:
         """The loss for the backward of the step's micro-batch ``index``, once all have been scored (two_pass)."""
         start = index * self._micro_batch_size
         weights = self._final[start : start + self._micro_batch_size]
-        loss = self._waiting[index].weighted_loss(self._model, self._loss, self._compiled or forward, weights)
+        loss, terms = self._waiting[index].weighted_loss(self._objective, self._compiled or forward, weights)
+        if terms is not None:
+            self._terms.append(terms)
         return _Overflow.apply(loss) if self._overflowed else loss
+
+    def look_for_own_terms(self, run: Callable[..., Any], inputs: dict[str, Tensor]) -> None:
+        """Find out which terms the model adds to its loss (`OwnTerms.look_for`).
+
+        Raises:
+            ConfigError: they cannot be trained, or not as configured.
+        """
+        self._objective.own_terms.look_for(run, inputs | self._objective.own_terms.options)
+        if self._objective.own_terms.found:
+            self._check_own_terms()
+
+    def report_own_terms(self) -> None:
+        """Put the model's own terms of the step into the statistics, on every rank; nothing if it has none."""
+        if not self._terms or "loss" not in self.statistics:
+            return
+        mean = torch.stack(self._terms).float().mean()
+        dist.all_reduce(mean, group=self._group)
+        self.statistics["auxiliary_loss"] = mean.item() / dist.get_world_size(self._group)
 
     def compile(self, backend: str, arguments: Mapping[str, Any]) -> None:
         """Compile the forwards that run no layer rules (`presence_ds.engine.checks.check_compilable`)."""
@@ -175,7 +217,7 @@ class Presence:
 
     def begin_step(self) -> None:
         """Forget the micro-batches of the step before."""
-        self._waiting, self._overflowed, self.is_empty = [], False, False
+        self._waiting, self._terms, self._overflowed, self.is_empty = [], [], False, False
         self._before_step = self._reweighting.state_dict()
 
     def undo_step(self) -> None:
@@ -186,7 +228,7 @@ class Presence:
         """Take in the gradient of a micro-batch of the reference stream, as `micro_step` takes one."""
         if self._reference is None or self.scorer is None:
             raise ConfigError(f"presence.signal is {self.config.signal}: a reference is only used by alignment")
-        features = self.scorer.score(forward, args, batch, scale).features
+        features = self.scorer.score(forward, args, self._options | batch, scale).features
         assert features is not None
         without = ~self._loss.has_targets(batch["labels"])
         self._reference.update(features.masked_fill(without[:, None], torch.nan))  # passes over them
@@ -211,16 +253,27 @@ class Presence:
             self._reference.load_state_dict(state["reference"])
         self._waiting = []
 
+    def _check_own_terms(self) -> None:
+        if not self.deferred and (self.config.signal != "loss" or self._accumulation_steps > 1):
+            raise ConfigError(
+                f"model {type(self._model).__name__} adds terms of its own to the cross-entropy, such as one that "
+                f"balances its experts, and strategy one_pass cannot train them beside weights: use presence.strategy "
+                f"two_pass, or leave them out of its configuration (output_router_logits)"
+            )
+
     def _score(self, forward: Forward, args: tuple[Any, ...], batch: dict[str, Any], scale: float) -> _Scores:
         if self.scorer is not None:
             scored = self.scorer.score(forward, args, batch, scale)
             return _Scores(scored.losses, scored.scores, scored.features, partial(weight_gradient_loss, scored))
         forward = self._compiled or forward
         if self.deferred:
-            losses = differentiable = losses_alone(self._model, self._loss, forward, args, batch)
+            losses, terms = losses_alone(self._objective, forward, args, batch), None
+            differentiable = losses
         else:
-            losses, differentiable = losses_for_backward(self._model, self._loss, forward, args, batch, self._group)
-        return _Scores(losses, None, None, partial(weighted_mean_loss, differentiable))
+            losses, differentiable, terms = losses_for_backward(self._objective, forward, args, batch, self._group)
+        if terms is not None:
+            self._terms.append(terms.detach())
+        return _Scores(losses, None, None, partial(weighted_mean_loss, differentiable, terms=terms))
 
     def _weigh(self, step: int, last: bool, result: StepWeights | None) -> tuple[Tensor, float | None]:
         """Unnormalised weights of the last micro-batch, [b] float64, and what DeepSpeed divides the gradients by."""
@@ -237,7 +290,7 @@ class Presence:
     def _collect(
         self,
         losses: Tensor,
-        has_targets: Tensor,
+        targets: Tensor,
         scores: Tensor | None,
         features: Tensor | None,
         sources: Tensor | None,
@@ -253,7 +306,7 @@ class Presence:
         alignment = None if self._reference is None or features is None else self._reference.align(features)
         if not self._reweighting.needs_features:
             features = None
-        self._reweighting.collect(MicroBatch(losses, has_targets, sources, scores, alignment, features))
+        self._reweighting.collect(MicroBatch(losses, targets, sources, scores, alignment, features))
 
     def _finish(self, step: int, may_overflow: bool) -> StepWeights | None:
         """The step's weights; None if fp16 overflowed in every sample, so that the step is going to be skipped."""

@@ -1,4 +1,4 @@
-"""A trial run at start-up finds modules that mix samples, before any training step and before they spoil scores."""
+"""A trial run at start-up finds what would spoil training or scores in silence, before any training step."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -8,6 +8,8 @@ from torch import nn
 
 from presence_ds.capture import check_attribution
 from presence_ds.engine.batch import is_encoder_decoder
+from presence_ds.engine.causality import check_causality
+from presence_ds.engine.two_pass import at_random_states, random_states
 
 if TYPE_CHECKING:
     from presence_ds.engine.engine import PresenceEngine
@@ -16,32 +18,52 @@ SAMPLES, POSITIONS = 3, 7
 
 
 def try_out(engine: "PresenceEngine") -> None:
-    """Run and score the model on a few random tokens, and leave out what cannot be attributed to samples.
+    """Run and score the model on a few random tokens.
 
-    A model without an embedding to take the size of the vocabulary from is not tried.
+    It tells whether the model sees what it is to predict, which terms of its own it adds to the loss, and what cannot
+    be attributed to samples and has to be left out of the scores. A model without an embedding to take the size of the
+    vocabulary from is not tried.
 
     Raises:
-        AttributionError: there is such a module, and strategy one_pass cannot train it.
+        ConfigError: the model is not causal, or its loss is none that can be weighted.
+        AttributionError: there is a module that nothing attributes, and strategy one_pass cannot train it.
     """
-    scorer, vocabulary = engine.presence.scorer, _vocabulary(engine.module)
-    if scorer is None or vocabulary is None:
+    presence, vocabulary = engine.presence, _vocabulary(engine.module)
+    if vocabulary is None:
         return
     encoder_decoder = is_encoder_decoder(engine.module)
     ids = torch.randint(vocabulary, (SAMPLES, POSITIONS), generator=torch.Generator().manual_seed(0)).to(engine.device)
-    batch = {"input_ids": ids, "labels": ids} | ({"decoder_input_ids": ids} if encoder_decoder else {})
+    inputs = {"input_ids": ids} | ({"decoder_input_ids": ids} if encoder_decoder else {})
+    before = random_states()
+
+    @torch.no_grad()
+    def run(**inputs: Any) -> Any:
+        with at_random_states(before):
+            return engine(**inputs)
+
+    was_training = engine.module.training
+    try:
+        engine.train()
+        presence.look_for_own_terms(run, inputs)
+        engine.eval()  # no dropout, and no activation checkpointing, which can hide uses of a parameter
+        check_causality(run, engine.module, vocabulary, engine.device, encoder_decoder=encoder_decoder)
+        if presence.scorer is not None:
+            _try_scorer(engine, inputs | {"labels": ids}, vocabulary, encoder_decoder=encoder_decoder)
+    finally:
+        engine.train(was_training)
+
+
+def _try_scorer(engine: "PresenceEngine", batch: dict[str, Any], vocabulary: int, *, encoder_decoder: bool) -> None:
+    scorer = engine.presence.scorer
+    assert scorer is not None
 
     def score(inner: Callable[..., Any], **batch: Any) -> torch.Tensor:
         scorer.score(inner, (), batch)
-        return ids.new_zeros((), dtype=torch.float32)
+        return batch["labels"].new_zeros((), dtype=torch.float32)
 
-    was_training = engine.module.training
-    engine.eval()  # no dropout, and no activation checkpointing, which can hide uses of a parameter
-    try:
-        names = scorer.instrumentation.names
-        scorer.leave_out(check_attribution(engine, names, vocabulary, engine.device, encoder_decoder=encoder_decoder))
-        engine.forward_as(score, **batch)
-    finally:
-        engine.train(was_training)
+    names = scorer.instrumentation.names
+    scorer.leave_out(check_attribution(engine, names, vocabulary, engine.device, encoder_decoder=encoder_decoder))
+    engine.forward_as(score, **batch)
 
 
 def _vocabulary(model: nn.Module) -> int | None:

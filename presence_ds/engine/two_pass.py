@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 from deepspeed.accelerator import get_accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
-from presence_ds.engine.weighted_pass import sample_losses, weighted_mean_loss
-from presence_ds.influence import SampleLoss
+from presence_ds.engine.weighted_pass import Objective, weighted_mean_loss
 
 
 @dataclass(frozen=True)
@@ -35,16 +34,21 @@ class Waiting:
     random_states: tuple[Tensor, Tensor]
     finite: Tensor
 
-    def weighted_loss(self, model: nn.Module, loss: SampleLoss, forward: Callable[..., Any], weights: Tensor) -> Tensor:
+    def weighted_loss(
+        self, objective: Objective, forward: Callable[..., Any], weights: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         """Scalar with the value of the weighted mean loss and the gradient (1/B) Σ_i weights[i] g_i.
 
         Args:
             forward: the model's own forward.
             weights: [B] float64 on the host; 0 where a sample is not finite.
+
+        Returns:
+            It, with the gradient of the model's own terms added, and their sum without gradient, if there are any.
         """
-        with _random_states(self.random_states):
-            losses = sample_losses(model, loss, forward, self.args, self.batch, self.finite)
-        return weighted_mean_loss(losses, weights)
+        with at_random_states(self.random_states):
+            losses, terms = objective(forward, self.args, self.batch, self.finite)
+        return weighted_mean_loss(losses, weights, terms), None if terms is None else terms.detach()
 
 
 def random_states() -> tuple[Tensor, Tensor]:
@@ -53,7 +57,7 @@ def random_states() -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def _random_states(states: tuple[Tensor, Tensor]) -> Iterator[None]:
+def at_random_states(states: tuple[Tensor, Tensor]) -> Iterator[None]:
     """Inside, random numbers go on from ``states``; afterwards from where they were."""
     before = random_states()
     _set_random_states(states)

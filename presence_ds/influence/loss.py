@@ -53,8 +53,12 @@ class SampleLoss:
         return losses / (counts.to(wide) if self.normalizer == "token_mean" else self.normalizer)
 
     def has_targets(self, labels: Tensor) -> Tensor:
-        """Whether a sample has a target token at all, [B] bool: the first label of a causal model is none."""
-        return (self._targets(labels) != IGNORED).any(1)
+        """Whether a sample has a target token at all, [B] bool."""
+        return self.num_targets(labels) > 0
+
+    def num_targets(self, labels: Tensor) -> Tensor:
+        """Target tokens of each sample, [B] int64: the first label of a causal model is none."""
+        return (self._targets(labels) != IGNORED).sum(1)
 
     def _targets(self, labels: Tensor) -> Tensor:
         return labels if self.shifted else F.pad(labels[:, 1:], (0, 1), value=IGNORED)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from presence_ds.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from presence_ds.reweighting.config import ReweightingConfig, WeightingConfig, check_running
+    from presence_ds.reweighting.config import ReweightingConfig, WeightingConfig, check_comparable, check_running
     from presence_ds.reweighting.reweighting import Reweighting, StepWeights
     from presence_ds.reweighting.samples import MicroBatch
     from presence_ds.reweighting.schedule import ScheduleConfig, TemperatureSchedule
@@ -13,7 +13,7 @@ else:
     __getattr__ = lazy_names(
         __name__,
         {
-            "config": ("ReweightingConfig", "WeightingConfig", "check_running"),
+            "config": ("ReweightingConfig", "WeightingConfig", "check_comparable", "check_running"),
             "reweighting": ("Reweighting", "StepWeights"),
             "samples": ("MicroBatch",),
             "schedule": ("ScheduleConfig", "TemperatureSchedule"),
@@ -28,5 +28,6 @@ __all__ = [
     "StepWeights",
     "TemperatureSchedule",
     "WeightingConfig",
+    "check_comparable",
     "check_running",
 ]

@@ -1,7 +1,7 @@
 """What turns scores into weights, and which combinations cannot be had."""
 
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, isqrt
 from typing import Literal
 
 from presence_ds.errors import ConfigError
@@ -15,6 +15,8 @@ Preset = Literal["clip", "paper"]
 
 PRESETS: dict[Preset, WeightingKind] = {"clip": "clip", "paper": "softmax"}  # what a kind that is not stated means
 
+LARGEST_SIDE = 8192  # of a system of equations in float64: 512 MiB, and some seconds on a CPU
+LARGEST_GATHER = 1 << 29  # float32 numbers that every rank gathers: 2 GiB
 SMALLEST_DAMPING = 1e-6  # the features are float32: below this the leverage would measure their rounding
 
 
@@ -154,3 +156,25 @@ def check_running(config: ReweightingConfig, field: str) -> None:
         f"{field}.{found}, which needs every score of an optimizer step before the first sample is weighed, and "
         f"statistics are running: use strategy two_pass, or gradient_accumulation_steps 1 with statistics batch"
     )
+
+
+def check_comparable(config: ReweightingConfig, samples: int, width: int, field: str) -> None:
+    """Raise `ConfigError` where comparing the gradients of a step's samples takes more than a rank should give to it.
+
+    Args:
+        samples: of an optimizer step over all ranks.
+        width: numbers in a joint projection, projection_dim².
+    """
+    side = min(samples, width)
+    if config.signal == "leverage" and side > LARGEST_SIDE:
+        raise ConfigError(
+            f"{field}.projection_dim is {isqrt(width)} with signal leverage, which solves {side:,} equations on every "
+            f"rank ({samples:,} samples in an optimizer step): it must be at most {isqrt(LARGEST_SIDE)}"
+        )
+    gathers = config.near_duplicates is not None or (config.signal == "leverage" and samples <= width)
+    if gathers and samples * width > LARGEST_GATHER:
+        what = "signal leverage" if config.near_duplicates is None else f"near_duplicates {config.near_duplicates}"
+        raise ConfigError(
+            f"{field}.projection_dim is {isqrt(width)} with {what}, which gathers {samples:,} samples of {width:,} "
+            f"numbers each on every rank: it must be at most {isqrt(LARGEST_GATHER // samples)}"
+        )

@@ -1,44 +1,106 @@
 """What the inner products of a step's gradients say: ridge leverage and near-duplicates.
 
-Both take the Gram matrix K = P Pᵀ ([n, n] float64) of the joint projections P ([n, m]) of the step's finite samples.
+Both are of the Gram matrix K = P Pᵀ of the joint projections P ([N, m]) of the step's N samples that count. It need not
+exist: each rank has n of the samples, and compares those with all others, or with what all others add up to.
 """
 
+from functools import cached_property
+
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
+from presence_ds.reweighting.gather import gather_rows
+
 ROUNDING = 1e-6  # of a cosine of float32 vectors
+MAX_ELEMENTS = 1 << 24  # of a float64 temporary: 128 MiB
 
 
-def gram(features: Tensor) -> Tensor:
-    """K_ij = ⟨P_i, P_j⟩ in float64."""
-    wide = features.double()
-    return wide @ wide.T
+class Gradients:
+    """The joint projections of a step's samples, n of them on every rank."""
+
+    def __init__(self, local: Tensor, counted: Tensor, group: dist.ProcessGroup | None) -> None:
+        """This rank's part and what all ranks know.
+
+        Args:
+            local: [n, m] float32, this rank's samples in the order they were seen.
+            counted: [ranks · n] bool on the host, by rank, which samples count; at least one does.
+            group: the data-parallel group; every method is a collective of it.
+        """
+        self._counted, self._group = counted, group
+        self._first = dist.get_rank(group) * len(local)
+        own = counted[self._first :][: len(local)].to(local.device)
+        self._local = torch.where(own[:, None], local, 0.0)
+        self._count = int(counted.sum())
+
+    def leverage(self, damping: float) -> Tensor:
+        """Self-influence under curvature, h_i = g_iᵀ (F + λI)⁻¹ g_i with F = (1/N) Σ_j g_j g_jᵀ: [N] float64, host.
+
+        In the projected space that is the ridge leverage score h_i = N · [K (K + NλI)⁻¹]_ii. F's eigenvalues, where
+        they are not 0, are those of K / N, and λ = damping · mean(diag K) / N puts damping in units of their mean over
+        the N samples. So h is a pure number from 0 to N that a factor in all gradients leaves as it is. It is high for
+        a gradient that is large *and* unlike the others': with a large damping h tends to self-influence (over λ), with
+        a small one length matters less and less.
+
+        Where there are no more samples than numbers in a projection they are gathered, and every rank solves for K.
+        Otherwise, by the Woodbury identity, h_i = N · p_iᵀ (Pᵀ P + NλI)⁻¹ p_i: what is added up over ranks is [m, m],
+        each rank solves for its own samples, and the results are gathered, so that they are the same everywhere.
+
+        Args:
+            damping: the ridge, dimensionless, `presence_ds.reweighting.config.SMALLEST_DAMPING` or more.
+        """
+        if len(self._counted) <= self._local.shape[1]:
+            return self._count * _ridge_leverage(self._everywhere.cpu()[self._counted].double(), damping)
+        local = self._local.double()
+        moments = local.T @ local
+        dist.all_reduce(moments, group=self._group)
+        scale = moments.trace() / self._count
+        if scale == 0:
+            return torch.zeros(self._count, dtype=torch.float64)
+        factor = torch.linalg.cholesky(_add_ridge(moments / scale, damping))
+        whitened = torch.linalg.solve_triangular(factor, local.T / scale.sqrt(), upper=False)
+        every = gather_rows(whitened.square().sum(0), self._group)
+        return self._count * every.cpu()[self._counted]
+
+    def near_duplicate_share(self, cosine: float) -> float:
+        """Share of samples whose gradient has at least ``cosine`` with another one's; a gradient of 0 has none.
+
+        Each rank compares its own samples, [n, at most all] products at a time.
+        """
+        own, every = _unit(self._local), self._everywhere
+        places = torch.arange(len(every), device=every.device)
+        near = torch.zeros(len(own), dtype=torch.bool, device=own.device)
+        step = max(1, MAX_ELEMENTS // max(own.shape))
+        for others, there in zip(every.split(step), places.split(step), strict=True):
+            itself = places[self._first :][: len(own), None] == there
+            cosines = (own @ _unit(others).T).masked_fill_(itself, torch.nan)  # as of a gradient of 0: no cosine at all
+            near |= (cosines >= cosine - ROUNDING).any(1)
+        number = near.sum()
+        dist.all_reduce(number, group=self._group)
+        return number.item() / self._count
+
+    @cached_property
+    def _everywhere(self) -> Tensor:
+        """[ranks · n, m] float32 on the device; 0 where a sample does not count."""
+        return gather_rows(self._local, self._group)
 
 
-def leverage(products: Tensor, damping: float) -> Tensor:
-    """Self-influence under curvature, h_i = g_iᵀ (F + λI)⁻¹ g_i with F = (1/n) Σ_j g_j g_jᵀ: [n] float64.
-
-    In the projected space that is the ridge leverage score h_i = n · [K (K + nλI)⁻¹]_ii. F's eigenvalues, where they
-    are not 0, are those of K / n, and λ = damping · mean(diag K) / n puts damping in units of their mean over the n
-    samples. So h is a pure number from 0 to n that a factor in all gradients leaves as it is. It is high for a gradient
-    that is large *and* unlike the others': with a large damping h tends to self-influence (over λ), with a small one
-    length matters less and less.
-
-    Args:
-        products: [n, n] float64, K.
-        damping: the ridge, dimensionless, `presence_ds.reweighting.config.SMALLEST_DAMPING` or more.
-    """
-    count = len(products)
+def _ridge_leverage(features: Tensor, damping: float) -> Tensor:
+    """[K (K + damping · mean(diag K) I)⁻¹]_ii for K of ``features`` ([N, m] float64): [N]."""
+    products = features @ features.T
     scale = products.diagonal().mean()
     if scale == 0:
-        return torch.zeros(count, dtype=torch.float64)
+        return torch.zeros(len(features), dtype=torch.float64)
     relative = products / scale
-    ridged = relative + damping * torch.eye(count, dtype=torch.float64)
-    return count * torch.cholesky_solve(relative, torch.linalg.cholesky(ridged)).diagonal()
+    factor = torch.linalg.cholesky(_add_ridge(relative, damping))
+    return torch.cholesky_solve(relative, factor).diagonal()
 
 
-def near_duplicate_share(products: Tensor, cosine: float) -> float:
-    """Share of samples whose gradient has at least ``cosine`` with another one's; a gradient of 0 has none."""
-    lengths = products.diagonal().sqrt()
-    cosines = products / lengths.outer(lengths)  # NaN for a gradient of 0, which compares as False
-    return (cosines >= cosine - ROUNDING).fill_diagonal_(False).any(1).double().mean().item()
+def _add_ridge(matrix: Tensor, damping: float) -> Tensor:
+    return matrix + damping * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """``rows`` [n, m] at length 1 in float64."""
+    wide = rows.double()
+    return wide / wide.norm(dim=1, keepdim=True)

@@ -10,15 +10,15 @@ from torch import Tensor
 from presence_ds.errors import NonFiniteError
 from presence_ds.reweighting.config import ReweightingConfig
 from presence_ds.reweighting.effective_size import tau_with_floor
-from presence_ds.reweighting.gram import gram, near_duplicate_share
+from presence_ds.reweighting.gather import gather_rows
+from presence_ds.reweighting.gram import Gradients
 from presence_ds.reweighting.samples import MicroBatch, Samples
 from presence_ds.reweighting.schedule import TemperatureSchedule
 from presence_ds.reweighting.signal import signal_values
 from presence_ds.reweighting.statistics import count, describe
 from presence_ds.reweighting.weighting import Running, build_weighting
 
-# One collective into one tensor, however many ranks there are; newer releases of torch warn of its older name.
-_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+LARGEST_TERM = 256.0  # of u in fp16: at most 8 halvings of the loss scale
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,18 @@ class Reweighting:
     """Turns scores into weights, micro-batch by micro-batch.
 
     Every rank gathers the same rows and computes on them alike, so weights and statistics agree on all ranks to
-    the bit. There is one collective per optimizer step (and one more in the first, with running statistics).
+    the bit. There is one collective per optimizer step (and one more in the first, with running statistics); signal
+    leverage and near-duplicates have their own (`presence_ds.reweighting.gram`).
     """
 
-    def __init__(self, config: ReweightingConfig, *, running: bool, group: dist.ProcessGroup | None) -> None:
+    def __init__(
+        self, config: ReweightingConfig, *, running: bool, group: dist.ProcessGroup | None, bounded: bool = False
+    ) -> None:
         """``config`` is validated; ``group`` is the data-parallel group.
 
         With ``running`` a step's samples are weighed by the figures of earlier steps (`check_running`), without it by
-        the step's own, once all are known.
+        the step's own, once all are known. With ``bounded`` too, u is in units of the largest that the scores of the
+        step before would have, and limited to `LARGEST_TERM`, since gradients in fp16 are to hold it.
         """
         self._config = config
         self._weighting = build_weighting(config)
@@ -63,8 +67,13 @@ class Reweighting:
         self._complete = not running
         self._running: Running | None = self._weighting.running() if running else None
         self._group = group
+        self._bounded = bounded and running
+        self._range: Tensor | None = None  # [2] least and greatest value of the last finished step, if bounded
+        self.targets = 0  # of the step finished last, over all ranks
         self._figures: Any = None  # that the step in progress is weighed by
+        self._extremes: Tensor | None = None  # whose terms bound those of the step in progress
         self._rows: list[Tensor] = []  # of every micro-batch so far
+        self._features: list[Tensor] = []
 
     @property
     def needs_features(self) -> bool:
@@ -74,6 +83,8 @@ class Reweighting:
     def collect(self, batch: MicroBatch) -> None:
         """Take in the next micro-batch of the step in progress; all have the same size on every rank."""
         self._rows.append(batch.rows())
+        if batch.features is not None:
+            self._features.append(batch.features.float())
 
     def provisional(self, step: int) -> Tensor:
         """Unnormalised weights u of the micro-batch collected last, before its step is complete: [b] float64, host.
@@ -83,15 +94,17 @@ class Reweighting:
         """
         assert not self._complete, "the step's own statistics are not known before `finish`"
         if self._running is not None and self._figures is None:
-            self._figures = self._running.current
+            self._figures, self._extremes = self._running.current, self._range
             if self._figures is None:
                 seen = self._gather().only_counted()
-                self._figures = self._weighting.fit(self._values(seen, None)) if len(seen) else None
+                if len(seen):
+                    values = self._values(seen, None)
+                    self._figures, self._extremes = self._weighting.fit(values), _range(values)
         batch = self._samples(self._rows[-1].cpu())
         terms = torch.zeros(len(batch), dtype=torch.float64)
         if batch.counted.any():
             values = self._values(batch.only_counted(), None)
-            terms[batch.counted] = self._weighting.terms(values, self._figures, self._scheduled(step), complete=False)
+            terms[batch.counted] = self._terms(values, self._figures, self._scheduled(step))
         return terms
 
     def finish(self, step: int) -> StepWeights:
@@ -102,14 +115,17 @@ class Reweighting:
                 forgotten.
         """
         samples = self._gather()
+        self.targets = int(samples.targets.sum())
         if not samples.counted.any():
             return self._without_samples(samples, step)
         kept = samples.only_counted()
-        products = gram(kept.features) if kept.features is not None else None
-        values = self._values(kept, products)
+        gradients = None
+        if self._features:
+            gradients = Gradients(torch.cat(self._features), samples.counted, self._group)
+        values = self._values(kept, gradients)
         fitted = self._weighting.fit(values)
         if self._figures is None and self._running is not None:
-            self._figures = self._running.current
+            self._figures, self._extremes = self._running.current, self._range
         figures = fitted if self._figures is None else self._figures
 
         tau = self._scheduled(step)
@@ -119,7 +135,7 @@ class Reweighting:
             floor = self._config.min_effective_share * len(kept)
             tau = tau_with_floor(lambda t: self._weighting.terms(values, figures, t, complete=True), tau, floor)
         terms = torch.zeros(len(samples), dtype=torch.float64)
-        terms[samples.counted] = self._weighting.terms(values, figures, tau, complete=self._complete)
+        terms[samples.counted] = self._terms(values, figures, tau)
         total = terms.sum()
 
         if self._schedule is not None:
@@ -127,14 +143,15 @@ class Reweighting:
         else:
             statistics["stage"] = "constant"
         statistics |= describe(samples, terms / total) | self._weighting.describe(figures)
-        if self._config.near_duplicates is not None and products is not None:
-            statistics["near_duplicate_share"] = near_duplicate_share(products, self._config.near_duplicates)
+        if self._config.near_duplicates is not None and gradients is not None:
+            statistics["near_duplicate_share"] = gradients.near_duplicate_share(self._config.near_duplicates)
         if self._schedule is not None:
             self._schedule.observe(step, statistics["loss"])
             if self._schedule.finds_switch and self._schedule.switch_step is not None:
                 statistics["switch_step"] = self._schedule.switch_step
         if self._running is not None:
             self._running.update(fitted)
+            self._range = _range(values) if self._bounded else None
 
         local = self._local(terms)
         self._forget_step()
@@ -163,6 +180,8 @@ class Reweighting:
             state["schedule"] = self._schedule.state_dict()
         if self._running is not None:
             state["running"] = {self._running_key: self._running.state_dict()}
+        if self._range is not None:
+            state["range"] = {self._running_key: self._range.tolist()}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -179,6 +198,8 @@ class Reweighting:
             self._running = self._weighting.running()
             if self._running is not None and figures is not None:
                 self._running.load_state_dict(figures)
+            bounds = state.get("range", {}).get(self._running_key) if self._bounded else None
+            self._range = None if bounds is None else torch.tensor(bounds, dtype=torch.float64)
 
     @property
     def _running_key(self) -> str:
@@ -186,15 +207,24 @@ class Reweighting:
         return f"{config.signal} {config.normalizer if config.has_temperature else config.weighting_kind}"
 
     def _forget_step(self) -> None:
-        self._rows, self._figures = [], None
+        self._rows, self._features = [], []
+        self._figures = self._extremes = None
+
+    def _terms(self, values: Tensor, figures: Any, tau: float) -> Tensor:
+        terms = self._weighting.terms(values, figures, tau, complete=self._complete)
+        if not self._bounded:
+            return terms
+        extremes = _range(values) if self._extremes is None else self._extremes
+        expected = self._weighting.terms(extremes, figures, tau, complete=False).max()  # u is monotone in the value
+        return (terms / expected).clamp(max=LARGEST_TERM)
 
     def _scheduled(self, step: int) -> float:
         if self._schedule is None or self._config.signal == "uniform":
             return 0.0
         return self._schedule.tau(step)
 
-    def _values(self, samples: Samples, products: Tensor | None) -> Tensor:
-        return signal_values(self._config.signal, samples, products, self._config.damping)
+    def _values(self, samples: Samples, gradients: Gradients | None) -> Tensor:
+        return signal_values(self._config.signal, samples, gradients, self._config.damping)
 
     def _samples(self, rows: Tensor) -> Samples:
         signal = self._config.signal
@@ -202,8 +232,9 @@ class Reweighting:
 
     def _gather(self) -> Samples:
         """The samples so far of every rank, ordered by rank, then as seen; on the host, which synchronises once."""
-        local = torch.cat(self._rows)
-        ranks = dist.get_world_size(self._group)
-        every = local.new_empty(ranks * local.shape[0], local.shape[1])
-        _all_gather(every, local, group=self._group)
-        return self._samples(every.cpu())
+        return self._samples(gather_rows(torch.cat(self._rows), self._group).cpu())
+
+
+def _range(values: Tensor) -> Tensor:
+    """Least and greatest of ``values`` ([n], n ≥ 1): [2]."""
+    return torch.stack(values.aminmax())

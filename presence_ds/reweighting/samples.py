@@ -12,7 +12,7 @@ class MicroBatch:
 
     Attributes:
         losses: [b] float32 per-sample losses.
-        has_targets: [b] bool, whether the sample has a target token.
+        targets: [b] int64 numbers of target tokens, up to 2²⁴.
         sources: [b] int64 source ids, below 2²⁴.
         scores: [b] float32 raw self-influence; None with signal loss.
         alignment: [b] float32 inner product of the sample's gradient with the reference gradient, both projected; None
@@ -21,17 +21,22 @@ class MicroBatch:
     """
 
     losses: Tensor
-    has_targets: Tensor
+    targets: Tensor
     sources: Tensor
     scores: Tensor | None = None
     alignment: Tensor | None = None
     features: Tensor | None = None
 
     def rows(self) -> Tensor:
-        """[b, columns] float32, one row a sample: loss, whether there are targets, source, and what else it has."""
-        columns = [self.losses, self.has_targets, self.sources, self.scores, self.alignment]
-        narrow = torch.stack([column.float() for column in columns if column is not None], dim=1)
-        return narrow if self.features is None else torch.cat([narrow, self.features.float()], dim=1)
+        """[b, columns] float32, one row a sample: loss, number of targets, source, score and alignment.
+
+        Features are no part of it; where they are not finite the loss is NaN, so that all ranks know.
+        """
+        losses = self.losses
+        if self.features is not None:
+            losses = losses.masked_fill(~self.features.isfinite().all(1), torch.nan)
+        columns = [losses, self.targets, self.sources, self.scores, self.alignment]
+        return torch.stack([column.float() for column in columns if column is not None], dim=1)
 
 
 @dataclass(frozen=True)
@@ -40,40 +45,41 @@ class Samples:
 
     Attributes:
         losses: [N] float32, as in `MicroBatch`.
-        has_targets: [N] bool.
+        targets: [N] int64.
         sources: [N] int64.
         counted: [N] bool, whether the sample has targets and everything known of it is finite. If not its weight is 0,
             and it touches no other sample.
         scores, alignment: [N] float32 or None.
-        features: [N, m] float32 or None.
     """
 
     losses: Tensor
-    has_targets: Tensor
+    targets: Tensor
     sources: Tensor
     counted: Tensor
     scores: Tensor | None = None
     alignment: Tensor | None = None
-    features: Tensor | None = None
 
     @classmethod
     def of_rows(cls, rows: Tensor, *, scored: bool, aligned: bool) -> "Samples":
         """From `MicroBatch.rows`; ``scored`` and ``aligned`` say whether there are scores and alignments in them."""
-        narrow = 3 + scored + aligned
-        columns = list(rows[:, :narrow].unbind(1))
-        has_targets = columns[1].bool()
+        columns = list(rows.unbind(1))
+        targets = columns[1].long()
         return cls(
             losses=columns[0],
-            has_targets=has_targets,
+            targets=targets,
             sources=columns[2].long(),
-            counted=rows.isfinite().all(1) & has_targets,
+            counted=rows.isfinite().all(1) & (targets > 0),
             scores=columns[3] if scored else None,
             alignment=columns[-1] if aligned else None,
-            features=rows[:, narrow:] if rows.shape[1] > narrow else None,
         )
 
     def __len__(self) -> int:
         return len(self.losses)
+
+    @property
+    def has_targets(self) -> Tensor:
+        """Whether a sample has a target token, [N] bool."""
+        return self.targets > 0
 
     @property
     def nonfinite(self) -> int:

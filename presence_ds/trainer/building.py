@@ -76,6 +76,7 @@ def build_empty_model(config: PretrainedConfig, model: ModelConfig, dtype: torch
             )
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"model: {first_line(error)}") from None
+    _freeze_other_parts(built)
     if model.activation_checkpointing:
         built.gradient_checkpointing_enable({"use_reentrant": False})
     return built.train()

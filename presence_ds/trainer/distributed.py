@@ -15,6 +15,7 @@ from deepspeed.constants import default_pg_timeout
 from presence_ds.errors import ConfigError, HealthError, PresenceError
 from presence_ds.trainer.environment import cores_per_rank, local_size
 from presence_ds.trainer.extensions import clear_stale_locks, operator_folder
+from presence_ds.trainer.rank_log import print_warning
 from presence_ds.trainer.rendezvous import rendezvous
 from presence_ds.trainer.shared_memory import clear_stale_buffers
 from presence_ds.trainer.stop_signals import StopSignals
@@ -55,6 +56,11 @@ class Ranks:
     def is_main(self) -> bool:
         """True on global rank 0, the only one that writes shared files and prints."""
         return self.rank == 0
+
+    def warn(self, text: str) -> None:
+        """One line of warning on the job's standard error, from rank 0."""
+        if self.is_main:
+            print_warning(text)
 
     @contextmanager
     def agreement(self) -> Iterator[None]:

@@ -34,6 +34,7 @@ class Plan:
         samples_per_step: samples of one optimizer step over all ranks and micro-steps.
         lengths: tokens of a sample.
         precision: what the model computes in: bf16, fp16 or fp32.
+        padded: whether samples may have padding.
         warnings: what may be meant otherwise, a line each.
     """
 
@@ -43,12 +44,23 @@ class Plan:
     samples_per_step: int
     lengths: Lengths
     precision: str
+    padded: bool
     warnings: tuple[str, ...] = ()
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens of text in one optimizer step, padding included; each is in the inputs or in the targets once."""
+        """Tokens of text in one optimizer step without padding, which is the most there are."""
         return self.samples_per_step * self.lengths.row
+
+    def text_tokens(self, targets: int) -> int:
+        """Tokens of text in an optimizer step with so many targets over all ranks; padding is none.
+
+        A causal model's samples begin with a token that is no target. Those of span corruption have no padding, and
+        each token of text is in the inputs or in the targets, where sentinels and EOS come to it.
+        """
+        if self.model_config.is_encoder_decoder:
+            return self.tokens_per_step
+        return targets + self.samples_per_step
 
     @property
     def zero_stage(self) -> int:
@@ -103,6 +115,7 @@ def make_plan(
         samples_per_step=training.micro_batch_size * accumulation_steps * world_size,
         lengths=recipe.data.lengths,
         precision=precision,
+        padded=recipe.data.packing != "concat",
         warnings=warnings,
     )
     if recipe.model.compile_backend is not None:

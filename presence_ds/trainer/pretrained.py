@@ -114,7 +114,7 @@ def _check_report(built: Any, report: dict[str, Any], model: ModelConfig, found:
     unexpected = refused(report["unexpected_keys"])
     if missing:
         first = next(name for name in [*built.state_dict(), *sorted(missing)] if name in missing)
-        other = next((name for name in unexpected if name.endswith(first)), None)
+        other = next((name for name in unexpected if _is_wrapped(name, first)), None)
         if other is not None:
             raise ConfigError(f"{found}: its weights call {first} {other}: save them under the model's names")
         raise ConfigError(
@@ -131,6 +131,12 @@ def _check_report(built: Any, report: dict[str, Any], model: ModelConfig, found:
             f"{found}: its {unexpected[0]}{_more(unexpected)} is no weight of {type(built).__name__}: name another, or "
             f"let {field}.differing_weights name what is to be left out"
         )
+
+
+def _is_wrapped(name: str, wanted: str) -> bool:
+    """Whether ``name`` is ``wanted``, of the whole model or of the one without a head, in a module around it."""
+    _, _, inner = name.partition(".")
+    return name.endswith(wanted) or ("." in inner and wanted.endswith(f".{inner}"))
 
 
 def _more(names: Any) -> str:

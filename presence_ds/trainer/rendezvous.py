@@ -3,11 +3,9 @@
 import os
 import select
 import signal
-import sys
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from torch.distributed import DistError
 
@@ -15,7 +13,7 @@ from presence_ds.errors import PresenceError
 from presence_ds.trainer.environment import environment_rank
 from presence_ds.trainer.stop_signals import StopSignals, stopped_in_setup
 
-NOTICE = 60.0  # seconds until rank 0 says so
+NOTICE = 60.0  # seconds between two lines of rank 0 about it
 PATIENCE = 20.0  # seconds from a signal on in which the others may still come, so that all end in the same way
 
 
@@ -51,20 +49,24 @@ def rendezvous(signals: StopSignals | None) -> Iterator[None]:
 
 
 def _watch(signals: StopSignals, reader: int, met: threading.Event) -> None:
-    said = time.monotonic() + NOTICE
     number = signals.received
     while number is None and not met.is_set():
-        left = said - time.monotonic()
-        readable, _, _ = select.select([reader], [], [], left if left > 0 else None)
+        readable, _, _ = select.select([reader], [], [], NOTICE)
         if readable:
             number = next((number for number in os.read(reader, 512) if signals.handles(number)), None)
-        elif environment_rank() == 0:
-            print(f"presence: {_place()}", file=sys.stderr, flush=True)
+        else:
+            _say(_place())
     if number is not None and not met.wait(PATIENCE):
         stopped = stopped_in_setup(number)
-        if environment_rank() == 0:
-            print(f"presence: {stopped}; {_place()}", file=sys.stderr, flush=True)
+        _say(f"{stopped}; {_place()}")
         os._exit(stopped.status)
+
+
+def _say(text: str) -> None:
+    """On rank 0, and be it that nobody listens any more."""
+    if environment_rank() == 0:
+        with suppress(OSError):
+            os.write(2, f"presence: {text}\n".encode())
 
 
 def _place() -> str:

@@ -1,5 +1,6 @@
 """One rank of a training run, from a recipe to the summary."""
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -7,32 +8,22 @@ from typing import Any
 import torch
 import transformers
 import yaml
-from deepspeed.accelerator import get_accelerator
 from rich.console import Console as RichConsole
-from torchdata.stateful_dataloader import StatefulDataLoader
 
 import presence_ds
 from presence_ds.data import (
     BatchStream,
     Corpus,
-    PackedDataset,
-    RankSamples,
-    Stream,
-    StreamedBatches,
-    build_evaluation_loader,
     build_loader,
-    mixture_weights,
     open_corpus,
     prepare_corpus,
 )
 from presence_ds.data.corpus import TOKENIZER_FOLDER
-from presence_ds.data.objective import make_objective
+from presence_ds.data.corpus_lock import reading
 from presence_ds.data.prepared import prepared_folder
-from presence_ds.data.sources import find_files, is_remote
 from presence_ds.data.token_bytes import token_bytes
-from presence_ds.engine import PresenceConfig
-from presence_ds.errors import Stopped
-from presence_ds.reweighting.schedule import ScheduleConfig, TemperatureSchedule
+from presence_ds.errors import DataError, Stopped
+from presence_ds.trainer.batches import evaluation_loader, loader_options, training_batches
 from presence_ds.trainer.building import build_model
 from presence_ds.trainer.callbacks.anomalies import Anomalies
 from presence_ds.trainer.callbacks.callback import Callback
@@ -68,7 +59,7 @@ from presence_ds.trainer.learning_rate import build_lr_scheduler
 from presence_ds.trainer.optimizer import build_optimizer
 from presence_ds.trainer.plan import Plan, make_plan
 from presence_ds.trainer.precision import hardware_has_bf16
-from presence_ds.trainer.rank_log import RankLog, print_warning
+from presence_ds.trainer.rank_log import RankLog
 from presence_ds.trainer.recipe import Recipe
 from presence_ds.trainer.run_directory import (
     RunDirectory,
@@ -78,10 +69,11 @@ from presence_ds.trainer.run_directory import (
     write_stopped,
 )
 from presence_ds.trainer.run_lock import RunLock
+from presence_ds.trainer.setup_facts import setup_facts
 from presence_ds.trainer.shared_batches import SharedBatches
 from presence_ds.trainer.slurm import restart_count
 from presence_ds.trainer.stop_signals import StopSignals
-from presence_ds.trainer.trainer import Batches, Trainer
+from presence_ds.trainer.trainer import Trainer
 from presence_ds.trainer.vocabulary import Vocabulary, fit_vocabulary
 
 
@@ -123,14 +115,15 @@ def train_on(
         transformers.logging.set_verbosity_error()  # rank 0 says it
     bf16_hardware = ranks.all(hardware_has_bf16())
     with ranks.agreement():
+        shared = reading(prepared_folder(recipe.data)) if recipe.data.prepared else nullcontext()
         plan = make_plan(recipe, recipe_file, world_size=ranks.world_size, bf16_hardware=bf16_hardware)
     for text in plan.warnings:
-        warn(ranks, text)
+        ranks.warn(text)
     directory, resume = open_run_directory(recipe, recipe_file, resolved, ranks, lock)
-    with RankLog(directory.log(ranks.rank), redirected=not ranks.is_main):
+    with shared, RankLog(directory.log(ranks.rank), redirected=not ranks.is_main):
         try:
             if recipe.health.enabled:
-                health = check_health(ranks, recipe.health, partial(warn, ranks))
+                health = check_health(ranks, recipe.health, ranks.warn)
                 console.print(health, highlight=False, soft_wrap=True)
             watch = HangWatch(ranks, directory, recipe.stop.hang_seconds, failures)
             trainer = set_up(
@@ -193,6 +186,7 @@ def set_up(
         total_steps=recipe.training.steps,
         log_every_steps=recipe.logging.every_steps,
         tokens_per_step=plan.tokens_per_step,
+        text_tokens=plan.text_tokens,
         source_names=corpus.source_names,
     )
     if resume is not None:
@@ -222,7 +216,7 @@ def open_run_directory(
         if ranks.is_main:
             directory.claim(training_steps=recipe.training.steps, may_resume=recipe.checkpoint.resume != "never")
     lock.acquire(directory.lock, ranks)
-    resume = find_resume(recipe.checkpoint, directory.checkpoints, ranks, partial(warn, ranks))
+    resume = find_resume(recipe.checkpoint, directory.checkpoints, ranks, ranks.warn)
     with ranks.agreement():
         if ranks.is_main:
             if not directory.recipe.is_file():  # first of all: a directory without it is taken for someone else's
@@ -236,19 +230,13 @@ def tell_changes(resume: Resume, values: dict[str, Any], ranks: Ranks, console: 
     """Show what the recipe changes in a run that goes on, before anything is read; a `ConfigError` if it must not."""
     before = ranks.broadcast(stored_recipe(resume.path, resume.manifest) if ranks.is_main else None)
     with ranks.agreement():
-        for change in recipe_changes(resume.path, before, values, partial(warn, ranks)):
+        for change in recipe_changes(resume.path, before, values, ranks.warn):
             console.print(f"changed since the checkpoint: {change}", highlight=False, soft_wrap=True, markup=False)
 
 
 def write_recipe(directory: RunDirectory, resolved: dict[str, Any]) -> None:
     """Write the recipe as resolved to the run directory."""
     write_atomically(directory.recipe, yaml.safe_dump({**resolved, "run_dir": str(directory.path)}, sort_keys=False))
-
-
-def warn(ranks: Ranks, text: str) -> None:
-    """One line on standard error, from rank 0."""
-    if ranks.is_main:
-        print_warning(text)
 
 
 def load_corpus(recipe: Recipe, directory: RunDirectory, ranks: Ranks) -> Corpus:
@@ -262,61 +250,6 @@ def load_corpus(recipe: Recipe, directory: RunDirectory, ranks: Ranks) -> Corpus
         if ranks.is_main and recipe.data.prepared is not None:
             directory.keep_tokenizer(folder / TOKENIZER_FOLDER)
     return corpus
-
-
-def training_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks) -> Batches:
-    """Micro-batches of this rank out of the whole training part, or of text that is streamed."""
-    if recipe.data.streaming is not None:
-        return SharedBatches(streamed_batches(corpus, recipe, ranks), ranks)
-    weights = mixture_weights(recipe.data.sources, recipe.data.noise)
-    loader = build_loader(
-        corpus.train, **loader_options(recipe, ranks), weights=weights, source_names=corpus.source_names
-    )
-    return BatchStream(loader)
-
-
-def streamed_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks) -> StreamedBatches:
-    """Micro-batches of this rank out of the text as it is read."""
-    data = recipe.data
-    assert data.streaming is not None
-    assert data.sequence_length is not None
-    assert data.packing is not None
-    readers = ranks.world_size * max(1, data.num_workers)
-    if data.streaming.lanes % readers != 0:
-        warn(
-            ranks,
-            f"data.streaming.lanes is {data.streaming.lanes}, no multiple of {readers} (ranks x data.num_workers): "
-            f"some lanes are read and tokenized more than once",
-        )
-    with ranks.agreement():  # what is on the hub is listed once for all: the hub limits how often one may ask
-        found = [
-            [] if is_remote(source) and not ranks.is_main else find_files(source, streamed=True)
-            for source in data.sources
-        ]
-    files = [own or of_main for own, of_main in zip(found, ranks.broadcast(found), strict=True)]
-    with ranks.agreement():
-        stream = Stream(data, files, corpus.tokenizer, corpus.validation_texts)
-        objective = make_objective(
-            data.objective, data.sequence_length, data.packing, corpus.tokenizer, data.seed, "train"
-        )
-        samples = RankSamples(stream, ranks.rank, ranks.world_size)
-        return StreamedBatches(samples, objective, recipe.training.micro_batch_size, data.num_workers)
-
-
-def evaluation_loader(part: PackedDataset, recipe: Recipe, ranks: Ranks) -> StatefulDataLoader:
-    """This rank's batches of a split, every sample of which is seen once."""
-    return build_evaluation_loader(part, **loader_options(recipe, ranks))
-
-
-def loader_options(recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
-    """What every loader of a run has in common."""
-    return {
-        "micro_batch_size": recipe.training.micro_batch_size,
-        "rank": ranks.rank,
-        "world_size": ranks.world_size,
-        "seed": recipe.data.seed,
-        "num_workers": recipe.data.num_workers,
-    }
 
 
 def make_callbacks(
@@ -338,12 +271,17 @@ def make_callbacks(
     callbacks["throughput"] = throughput
     if (restarts := restart_count()) is not None:
         callbacks["requeues"] = Requeues(restarts)
-    anomalies = Anomalies(recipe.anomalies, directory.checkpoints, partial(warn, ranks))
+    anomalies = Anomalies(recipe.anomalies, directory.checkpoints, ranks.warn)
     callbacks["anomalies"] = anomalies
     evaluation = None
     if len(corpus.validation) > 0:
         validation = evaluation_loader(corpus.validation, recipe, ranks)
-        sizes = token_bytes(corpus.tokenizer) if recipe.data.objective.is_causal else None
+        sizes = None
+        if recipe.data.objective.is_causal:
+            try:
+                sizes = token_bytes(corpus.tokenizer)
+            except DataError as error:
+                ranks.warn(f"there are no bits per byte: {error}")
         callbacks["evaluation"] = evaluation = Evaluation(recipe.evaluation, validation, sizes)
     if ranks.is_main:
         callbacks["metrics_file"] = MetricsFile(directory.metrics)
@@ -357,9 +295,7 @@ def make_callbacks(
     show = partial(print_summary, console)
     callbacks["stage_summary"] = StageSummary(directory.summary, evaluation, throughput, anomalies, show)
     callbacks["stopping"] = Stopping(recipe.stop, directory, signals)
-    callbacks["checkpoints"] = Checkpoints(
-        recipe.checkpoint, directory.checkpoints, values, anomalies, partial(warn, ranks)
-    )
+    callbacks["checkpoints"] = Checkpoints(recipe.checkpoint, directory.checkpoints, values, anomalies, ranks.warn)
     return callbacks
 
 
@@ -371,64 +307,3 @@ def make_throughput(recipe: Recipe, plan: Plan, model: torch.nn.Module, ranks: R
         model_flops_per_token=None if flops is None else flops.model,
         peak_flops=None if tflops is None else tflops * 1e12 * ranks.world_size,
     )
-
-
-def setup_facts(recipe: Recipe, plan: Plan, trainer: Trainer, directory: RunDirectory) -> dict[str, Any]:
-    """What is shown once before the first step."""
-    engine, config = trainer.engine, plan.model_config
-    parameters = {name: whole_size(parameter) for name, parameter in engine.module.named_parameters()}
-    signal = recipe.presence.signal
-    left_out = [name for name in parameters if name not in engine.presence.scored]
-    return {
-        "run directory": directory.path,
-        "resolved recipe": directory.recipe,
-        "model": f"{config.model_type}, {sum(parameters.values()):,} parameters, {engine.module.dtype}",
-        "attention": config._attn_implementation,
-        "compiled": recipe.model.compile_backend or "no",
-        "tokens per step": f"{trainer.tokens_per_step:,} ({recipe.training.micro_batch_size} samples x "
-        f"{engine.gradient_accumulation_steps()} micro-steps x {trainer.ranks.world_size} ranks)",
-        "steps": f"{trainer.step} done of {trainer.total_steps}",
-        "DeepSpeed": f"ZeRO-{plan.zero_stage} on {get_accelerator().device_name()}",
-        "optimizer": f"{type(engine.basic_optimizer).__name__}, lr {recipe.optimizer.lr:g}, {recipe.lr_schedule.kind}",
-        "strategy": f"{recipe.presence.strategy}, {signal}, {recipe.presence.estimator} estimator",
-        "weights": describe_weights(recipe.presence),
-        "left out of SI": "all" if signal == "loss" else summarize(left_out, len(parameters)),
-    }
-
-
-def describe_weights(config: PresenceConfig) -> str:
-    """The weight function and its τ over the run, in one line."""
-    if config.signal == "uniform":
-        return "uniform"
-    kind = config.reweighting().weighting_kind
-    if kind == "clip":
-        return f"clip at quantile {config.weighting.quantile:g} of the self-influences"
-    return f"{kind} of the {config.normalizer}, {describe_temperature(config.schedule)}"
-
-
-def describe_temperature(config: ScheduleConfig) -> str:
-    """τ over the run in a few words."""
-    ends = f"τ {config.tau_direct:g}", f"τ {config.tau_inverse:g}"
-    if config.kind == "constant":
-        return f"{ends[0]} throughout"
-    if config.kind in ("linear", "cosine"):
-        return f"{ends[0]} to {ends[1]}, {config.kind}"
-    if config.kind == "auto":
-        return f"{ends[0]}, then {ends[1]} when the loss is slow to fall"
-    return f"{ends[0]} to step {TemperatureSchedule(config).switch_step}, then {ends[1]}"
-
-
-def whole_size(parameter: torch.nn.Parameter) -> int:
-    """Number of elements of a parameter, also where ZeRO-3 has partitioned it."""
-    return int(getattr(parameter, "ds_numel", parameter.numel()))
-
-
-def summarize(names: list[str], total: int) -> str:
-    """A list of parameter names in one line."""
-    if not names:
-        return f"nothing ({total} parameters scored)"
-    shown = ", ".join(names[:SHOWN_NAMES])
-    return shown if len(names) <= SHOWN_NAMES else f"{shown} and {len(names) - SHOWN_NAMES} more of {total} parameters"
-
-
-SHOWN_NAMES = 4

@@ -1,7 +1,7 @@
 """The training loop. Everything optional is a callback."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any, Protocol
 
@@ -41,7 +41,13 @@ class Batches(Protocol):
 
 
 class Trainer:
-    """Runs optimizer steps ``step + 1`` to ``total_steps`` and tells the callbacks."""
+    """Runs optimizer steps ``step + 1`` to ``total_steps`` and tells the callbacks.
+
+    Attributes:
+        tokens: of text seen so far, over all ranks; padding is none.
+        step_tokens: those of the last optimizer step.
+        tokens_per_step: what they are without padding.
+    """
 
     def __init__(
         self,
@@ -54,25 +60,23 @@ class Trainer:
         total_steps: int,
         log_every_steps: int,
         tokens_per_step: int,
+        text_tokens: Callable[[int], int],
         source_names: list[str],
     ) -> None:
+        """``text_tokens``: the tokens of text in an optimizer step, from its number of targets over all ranks."""
         self.engine = engine
         self.ranks = ranks
         self.watch = watch
         self.total_steps = total_steps
         self.tokens_per_step = tokens_per_step
         self.source_names = source_names
-        self.step = 0
+        self.step = self.tokens = self.step_tokens = 0
         self.waited = 0.0  # seconds in which this rank has waited for batches
         self.stop: Stopped | None = None  # set by a callback, on every rank alike: the run ends after this step
+        self._text_tokens = text_tokens
         self.batches = batches
         self._callbacks = callbacks
         self._log_every_steps = log_every_steps
-
-    @property
-    def tokens(self) -> int:
-        """Tokens seen so far, over all ranks."""
-        return self.step * self.tokens_per_step
 
     @property
     def is_last_step(self) -> bool:
@@ -145,6 +149,8 @@ class Trainer:
             self.engine.step()
             self.notify("on_micro_step", batch)
         self.step += 1
+        self.step_tokens = self._text_tokens(self.engine.presence.targets)
+        self.tokens += self.step_tokens
         return self._metrics(learning_rate)
 
     def model_inputs(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -177,6 +183,7 @@ class Trainer:
         """This rank's position in the run and in the data, and the callbacks' states."""
         return {
             "step": self.step,
+            "tokens": self.tokens,
             "batches": self.batches.state_dict(),
             "callbacks": {name: callback.state_dict() for name, callback in self._callbacks.items()},
         }
@@ -184,6 +191,7 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave; callbacks that were off then start empty."""
         self.step = state["step"]
+        self.tokens = state.get("tokens", self.step * self.tokens_per_step)  # earlier versions counted padding
         self.batches.load_state_dict(state["batches"])
         for name, callback in self._callbacks.items():
             callback.load_state_dict(state["callbacks"].get(name, callback.state_dict()))

@@ -63,6 +63,25 @@ class Fused(nn.Module):
         return _Kernel.apply(hidden_states, self.weight, self.variance_epsilon, self.offset)
 
 
+class WithOptions(Fused):
+    """As kernels have them that can add a residual first."""
+
+    def forward(self, x: Tensor, residual: Tensor | None = None, *, prenorm: bool = False) -> Tensor:
+        return super().forward(x if residual is None else x + residual)
+
+
+class AddAndNorm(nn.Module):
+    """Calls one norm by keyword, with an option and without."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = WithOptions()
+
+    def forward(self, x: Tensor) -> Tensor:
+        # factors, because such a kernel spoils an output gradient that it shares
+        return 2 * self.norm(x.tanh(), residual=x) + 3 * self.norm(x=x) + 4 * self.norm(x, prenorm=False)
+
+
 def kernelized(norm: nn.Module, offset: float) -> nn.Module:
     """``norm`` with a kernel's forward on the instance, as Liger and the kernels of transformers put it there."""
     norm.offset, norm.variance_epsilon = offset, 1e-6
@@ -94,6 +113,7 @@ NORMS: dict[str, Callable[[], nn.Module]] = {
     "functional of 1 + w": lambda: Functional(1.0),
     "fused": Fused,
     "fused of 1 + w": lambda: Fused(1.0),
+    "fused with options": WithOptions,
     "kernel on a Llama's": lambda: kernelized(LlamaRMSNorm(WIDTH), 0.0),
     "kernel on a Gemma's": lambda: kernelized(GemmaRMSNorm(WIDTH), 1.0),
     "kernel on torch's": lambda: kernelized(nn.RMSNorm(WIDTH), 0.0),
@@ -117,6 +137,19 @@ def test_terms_are_the_per_sample_gradients(name: str) -> None:
         for sample, gradients in enumerate(expected):
             total = sum(term.weighted_sum(torch.eye(3).double()[sample], torch.float64) for term in terms)
             torch.testing.assert_close(total, gradients[parameter], rtol=1e-5, atol=1e-7)
+
+
+def test_calls_with_options_add_up_with_those_without() -> None:
+    torch.manual_seed(0)
+    model = Model(AddAndNorm(), tied=True).double()
+    norm = model.layer.norm
+    assert Instrumentation(model).rules[norm] is scaled_norm
+    ids = torch.randint(VOCABULARY, (3, 5))
+    terms = capture(model, ids).terms[norm.weight]
+    assert len(terms) == 3
+    total = sum(term.grads for term in terms)
+    for grads, gradients in zip(total, per_sample_gradients(model, ids), strict=True):
+        torch.testing.assert_close(grads, gradients[norm.weight])
 
 
 class Gate(LayerScale):

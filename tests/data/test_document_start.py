@@ -1,6 +1,5 @@
 """BOS stands before every document once, however samples are made of documents."""
 
-import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +21,6 @@ from presence_ds.data import (
     prepare_corpus,
 )
 from presence_ds.data.objective import make_objective
-from presence_ds.data.prepare import FORMAT_VERSION
 from presence_ds.data.sources import find_files
 from presence_ds.data.tokenizer import train_tokenizer
 from presence_ds.errors import ConfigError, DataError
@@ -115,14 +113,3 @@ def test_span_corruption_and_a_trained_tokenizer(make_config: MakeConfig, tmp_pa
     again.tokenizer.add_bos = False
     with pytest.raises(ConfigError, match=r"add_bos is False, and data\.prepared"):
         fill_from_prepared(again)
-
-
-def test_corpus_without_what_the_template_says_is_made_again(
-    folder: Path, tmp_path: Path, make_config: MakeConfig
-) -> None:
-    """A corpus of the format before had no BOS."""
-    prepare_corpus(make_config(tokenizer=TokenizerConfig(str(folder))), tmp_path / "corpus")
-    manifest = json.loads((tmp_path / "corpus/corpus.json").read_text())
-    (tmp_path / "corpus/corpus.json").write_text(json.dumps({**manifest, "format_version": FORMAT_VERSION - 1}))
-    with pytest.raises(DataError, match="another version"):
-        open_corpus(tmp_path / "corpus")

@@ -13,8 +13,8 @@ from presence_ds.data import DataConfig, SourceConfig, open_corpus, prepare_corp
 from presence_ds.data.noise import NoiseConfig
 from presence_ds.data.tokenizer import TokenizerConfig
 from presence_ds.errors import ConfigError
+from presence_ds.trainer.batches import training_batches
 from presence_ds.trainer.recipe import Recipe, TrainingConfig
-from presence_ds.trainer.run import training_batches
 
 
 def sources(*weights: float | None, path: str = "a.jsonl") -> list[SourceConfig]:

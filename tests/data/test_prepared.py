@@ -21,7 +21,7 @@ from presence_ds.data import (
     open_corpus,
     prepare_corpus,
 )
-from presence_ds.data.manifest import MANIFEST
+from presence_ds.data.manifest import FORMAT_VERSION, MANIFEST
 from presence_ds.errors import ConfigError, DataError
 from tests.data.conftest import make_text
 
@@ -140,7 +140,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "foreign manifest": (MANIFEST, edit("fingerprint", "fingers"), "holds no prepared corpus"),
     "cut manifest": (MANIFEST, cut, "corpus.json is damaged"),
     "changed manifest": (MANIFEST, edit('"sequence_length": 48', '"sequence_length": 44'), "corpus.json is damaged"),
-    "other version": (MANIFEST, edit('"format_version": 3', '"format_version": 2'), "another version of this package"),
+    "other version": (MANIFEST, edit(f'version": {FORMAT_VERSION}', 'version": 2'), "another version of this package"),
 }
 
 

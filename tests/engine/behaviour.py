@@ -12,6 +12,7 @@ import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 from deepspeed.utils import set_z3_leaf_modules
 from torch import Tensor, nn
+from transformers import BertConfig, BertLMHeadModel
 
 import presence_ds
 from presence_ds import PresenceConfig
@@ -50,12 +51,17 @@ def the_model_stays_plain(stage: int) -> dict[str, Any]:
         expected_generated = plain.generate(ids, max_new_tokens=3, do_sample=False, pad_token_id=0)
     engine.train()
     names = list(engine.module_state_dict())
+    cached: list[bool | None] = []
+    model.transformer.register_forward_pre_hook(
+        lambda module, args, inputs: cached.append(inputs.get("use_cache")), with_kwargs=True
+    )
     train(engine, data(1, 1))
     return {
         "engine.module is the model": engine.module is model,
         "loss": torch.allclose(output.loss, expected.loss, atol=1e-6),
         "logits": torch.allclose(output.logits, expected.logits, atol=1e-5),
         "generate": torch.equal(generated, expected_generated),
+        "no keys and values are kept in training": cached == [False] and model.config.use_cache,
         "names": names == list(plain.state_dict()),
         "forward set by the user stays": forward_set_by_the_user(),
         "no forward left behind": not any("forward" in module.__dict__ for module in engine.module.modules()),
@@ -258,6 +264,11 @@ class _EncoderDecoder(_Wrapped):
         return super().forward(decoder_input_ids)
 
 
+def encoder() -> nn.Module:
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return BertLMHeadModel(BertConfig(vocab_size=VOCABULARY, **sizes))
+
+
 def start_in_fp16(*, supported: bool, **changes: Any) -> Any:
     accelerator = get_accelerator()
     accelerator.is_fp16_supported = lambda: supported
@@ -299,12 +310,17 @@ def refusals() -> dict[str, str]:
         "sequence parallel": error_of(lambda: start(sequence_parallel_size=2)),
         "compiled": error_of(lambda: start(torch.compile(tiny_model("llama", tied=False)))),
         "compiled later": error_of(lambda: start().compile()),
+        "encoder": error_of(lambda: start(encoder(), stage=3, presence={"signal": "loss"})),
+        "encoder by samples": error_of(
+            lambda: start(encoder(), bf16={"enabled": True}, presence={"strategy": "two_pass"})
+        ),
         "compiled under ZeRO-3": error_of(lambda: start(stage=3, presence={"strategy": "two_pass"}).compile()),
         "experts": error_of(lambda: start(FAMILIES["mixtral"].build(tied=False, dtype=torch.float32))),
         "one leaf": error_of(lambda: start(as_one_leaf(tiny_model("llama", tied=False)), stage=3)),
         "another loss": error_of(another_loss),
         "reference for another signal": error_of(lambda: start().observe_reference(input_ids=ids, labels=ids)),
         "no reference": error_of(lambda: one_step(start(presence={"signal": "alignment"}), input_ids=ids, labels=ids)),
+        "too wide": error_of(lambda: start(presence={"signal": "leverage", "projection_dim": 10_000})),
         "decoder": error_of(lambda: one_step(start(_EncoderDecoder()), input_ids=ids, labels=ids)),
         "field": error_of(lambda: start(presence={"projecton_dim": 3})),
         "bf16 with fp32 accumulation": error_of(

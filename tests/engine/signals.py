@@ -7,6 +7,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
+from presence_ds.reweighting import MicroBatch, Reweighting, ReweightingConfig, ScheduleConfig, WeightingConfig
+from presence_ds.reweighting.gram import Gradients
 from tests.engine.behaviour import start
 from tests.engine.training import LENGTH, MICRO_BATCH, data
 from tests.models import VOCABULARY, tiny_model, tokens
@@ -47,6 +49,43 @@ def log_weights(presence: dict[str, Any], stage: int) -> tuple[Tensor, Tensor]:
             weight = decay * weight + (1 - decay)
         signal = gradients @ (mean / weight)
     return torch.cat(everywhere).double().log(), signal
+
+
+def comparisons(count: int, width: int) -> dict[str, Any]:
+    """Leverage and near-duplicates of ``count`` gradients on each rank, one of which is not finite, and by definition.
+
+    Of all ranks' together, [2 · count, width], by an explicit inverse and by all pairs.
+    """
+    ranks, rank = dist.get_world_size(), dist.get_rank()
+    g = torch.randn(ranks, count, width, generator=torch.Generator().manual_seed(count))
+    g[1, -1] = 2 * g[0, 0]
+    g[1, 0] = torch.nan
+    local, counted = g[rank], g.isfinite().all(2).flatten()
+    found = Gradients(local, counted, None)
+    kept = g.flatten(0, 1)[counted].double()
+    ridge = 0.3 * kept.square().sum(1).mean() / len(kept)
+    inverse = torch.linalg.inv(kept.T @ kept / len(kept) + ridge * torch.eye(width))
+    cosines = torch.nn.functional.cosine_similarity(kept[:, None], kept[None], dim=2).fill_diagonal_(0.0)
+    return {
+        "leverage": (found.leverage(0.3), ((kept @ inverse) * kept).sum(1)),
+        "near duplicates": (found.near_duplicate_share(0.99), (cosines > 0.99).any(1).double().mean().item()),
+        "weights": _weights_by_leverage(local),
+    }
+
+
+def _weights_by_leverage(local: Tensor) -> Tensor:
+    """Of all ranks' samples."""
+    schedule = ScheduleConfig(kind="constant", tau_direct=0.5)
+    weighting = WeightingConfig(kind="softmax")
+    target = Reweighting(
+        ReweightingConfig(signal="leverage", schedule=schedule, weighting=weighting), running=False, group=None
+    )
+    ones = torch.ones(len(local))
+    target.collect(MicroBatch(ones, ones.bool(), ones.long(), local.square().sum(1), features=local))
+    own = target.finish(1).local
+    everywhere = own.new_empty(dist.get_world_size(), len(own))
+    dist.all_gather(list(everywhere.unbind()), own)
+    return everywhere
 
 
 def near_duplicates(stage: int) -> float:

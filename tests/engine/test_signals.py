@@ -27,3 +27,19 @@ def test_a_sample_without_targets_is_no_reference(two_ranks: Ranks) -> None:
 @pytest.mark.parametrize("stage", [2, 3])
 def test_near_duplicates_are_found_across_ranks(two_ranks: Ranks, stage: int) -> None:
     assert two_ranks.run(signals.near_duplicates, stage) == [2 / (2 * MICRO_BATCH)] * 2
+
+
+@pytest.mark.parametrize(("count", "width"), [(3, 7), (4, 7), (40, 5)])
+def test_few_and_many_samples_are_compared_over_ranks(two_ranks: Ranks, count: int, width: int) -> None:
+    """Below ``width`` samples every rank solves for all of them, above it for its own; the same weights everywhere."""
+    found = two_ranks.run(signals.comparisons, count, width)
+    for rank in found:
+        leverage, expected = rank["leverage"]
+        torch.testing.assert_close(leverage, expected, rtol=1e-6, atol=0.0)
+        assert torch.equal(leverage, found[0]["leverage"][0])
+        share, expected = rank["near duplicates"]
+        assert share == pytest.approx(expected)
+        assert share >= 2 / (2 * count - 1)
+        assert torch.equal(rank["weights"], found[0]["weights"])
+        assert rank["weights"].sum().item() == pytest.approx(1.0)
+        assert rank["weights"][1, 0] == 0.0

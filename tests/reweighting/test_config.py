@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from presence_ds.errors import ConfigError
-from presence_ds.reweighting import ReweightingConfig, ScheduleConfig, WeightingConfig, check_running
+from presence_ds.reweighting import ReweightingConfig, ScheduleConfig, WeightingConfig, check_comparable, check_running
 
 CLIP = WeightingConfig(kind="clip")
 NO_SWITCH = ScheduleConfig(switch_fraction=0.5)  # training_steps is missing
@@ -102,3 +102,39 @@ def test_a_preset_says_what_is_not_stated() -> None:
     assert [ReweightingConfig().weighting_kind, ReweightingConfig("paper").weighting_kind] == ["clip", "softmax"]
     for preset in ("clip", "paper"):
         assert ReweightingConfig(preset, weighting=WeightingConfig("saturating")).weighting_kind == "saturating"
+
+
+@pytest.mark.parametrize(
+    ("fields", "samples", "k", "message"),
+    [
+        (
+            {"signal": "leverage"},
+            20_000,
+            91,
+            r"p\.projection_dim is 91 with signal leverage.*8,281 equations.*most 90$",
+        ),
+        ({"signal": "leverage"}, 8_200, 100, r"p\.projection_dim is 100 .*8,200 equations.*\(8,200 samples.*most 90$"),
+        (
+            {"signal": "leverage"},
+            6,
+            10_000,
+            r"p\.projection_dim is 10000 .*gathers 6 samples of 100,000,000 .*most 9459$",
+        ),
+        ({"near_duplicates": 0.9}, 1_000_000, 32, r"p\.projection_dim is 32 with near_duplicates 0\.9.*at most 23$"),
+        ({"near_duplicates": 0.9}, 8_000_000, 32, r"p\.projection_dim is 32 .*gathers 8,000,000 samples.*at most 8$"),
+    ],
+)
+def test_more_than_a_rank_can_compare_is_refused(fields: dict[str, Any], samples: int, k: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}") as raised:
+        check_comparable(config(**fields), samples, k**2, "p")
+    assert "\n" not in str(raised.value)
+    advised = int(str(raised.value).split()[-1])
+    check_comparable(config(**fields), samples, advised**2, "p")
+
+
+@pytest.mark.parametrize("fields", [{"signal": "leverage"}, {"near_duplicates": 0.9}, {"signal": "alignment"}, {}])
+def test_what_a_rank_can_compare_is_not(fields: dict[str, Any]) -> None:
+    for samples, k in ((64, 32), (500_000, 32), (8192, 90), (6, 97)):
+        check_comparable(config(**fields), samples, k**2, "p")
+    if fields.get("signal") != "leverage" and "near_duplicates" not in fields:
+        check_comparable(config(**fields), 10**8, 10**8, "p")

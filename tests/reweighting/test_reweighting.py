@@ -44,7 +44,7 @@ def random_batch(fields: dict[str, Any], count: int, seed: int) -> MicroBatch:
     signal = fields.get("signal")
     return MicroBatch(
         losses=torch.rand(count, generator=generator) + 3,
-        has_targets=torch.ones(count, dtype=torch.bool),
+        targets=torch.ones(count, dtype=torch.int64),
         sources=torch.randint(0, 3, (count,), generator=generator),
         scores=None if signal == "loss" else features.square().sum(1),
         alignment=features[:, 0] if signal == "alignment" else None,
@@ -102,7 +102,7 @@ def test_a_sample_that_is_not_finite_touches_no_other(fields: dict[str, Any], co
 @pytest.mark.parametrize("fields", EVERY_KIND, ids=str)
 def test_a_sample_without_targets_touches_no_other(fields: dict[str, Any]) -> None:
     batch = random_batch(fields, 6, 0)
-    batch.has_targets[2] = False
+    batch.targets[2] = 0
     batch.losses[2] = 0.0
     result = finished_batch(fields, batch)
     kept = torch.tensor([0, 1, 3, 4, 5])
@@ -120,14 +120,14 @@ def test_a_sample_without_targets_touches_no_other(fields: dict[str, Any]) -> No
 def test_a_step_without_targets_leaves_no_trace(running: bool) -> None:
     target, other = reweighting(running=running), reweighting(running=running)
     without = torch.tensor([False, False])
-    result = finished(target, [0.0, math.nan], step=4, has_targets=without)
+    result = finished(target, [0.0, math.nan], step=4, targets=without)
     assert result.local.tolist() == [0, 0]
     assert result.mean_term == 0
     expected = {"step": 4, "samples": 2, "nonfinite_samples": 0, "samples_without_targets": 2}
     assert result.statistics == expected
     assert target.state_dict() == other.state_dict()
     with pytest.raises(NonFiniteError, match="optimizer step 5: none of the 1 samples with targets"):
-        finished(target, [0.0, math.nan], step=5, has_targets=torch.tensor([False, True]))
+        finished(target, [0.0, math.nan], step=5, targets=torch.tensor([0, 1]))
     assert torch.equal(finished(target, [1.0, 2.0, 5.0]).local, finished(other, [1.0, 2.0, 5.0]).local)
 
 
@@ -151,6 +151,31 @@ def test_a_first_micro_step_without_a_finite_sample_waits_for_the_next() -> None
     assert terms.tolist()[:2] == [0, 0]
     assert result.local.tolist()[:2] == [0, 0]
     torch.testing.assert_close(result.local[2:], torch.softmax(torch.tensor([-1.0, 1.0]), 0))
+
+
+@pytest.mark.parametrize("fields", RUNNING_KINDS, ids=str)
+@pytest.mark.parametrize("tau", [1.0, -2.0])
+def test_terms_for_fp16_are_bounded_and_give_the_same_weights(fields: dict[str, Any], tau: float) -> None:
+    """Only the terms of an outlier are held, at 256 times the largest of the step before; all others keep theirs."""
+    fields = {"tau": tau} | fields
+    target, other, resumed = (reweighting(**fields, running=True, bounded=bounded) for bounded in (True, False, True))
+    for step in (1, 2, 3):
+        parts = [random_batch(fields, 4, seed=10 * step + part) for part in range(3)]
+        if step == 3:
+            for values in (parts[1].losses, parts[1].scores):
+                if values is not None:
+                    values[2] *= 1e6 if tau > 0 else 1e-6
+        terms, result = accumulated(target, parts, step)
+        expected, free = accumulated(other, parts, step)
+        assert torch.equal(terms, result.terms)
+        assert 0 < terms.max() <= 256
+        kept = terms < 256
+        torch.testing.assert_close(terms[kept] * expected[0] / terms[0], expected[kept])
+        if kept.all():
+            torch.testing.assert_close(result.local, free.local)
+        if step == 2:
+            resumed.load_state_dict(json.loads(json.dumps(target.state_dict())))
+    assert torch.equal(accumulated(resumed, parts, 3)[0], terms)
 
 
 def test_running_statistics_are_those_of_earlier_steps() -> None:
@@ -293,7 +318,7 @@ def test_a_signal_weighs_by_its_own_values() -> None:
     ):
         scores = None if fields.get("signal") == "loss" else batch.scores
         alignment = batch.alignment if fields.get("signal") == "alignment" else None
-        given = MicroBatch(batch.losses, batch.has_targets, batch.sources, scores, alignment)
+        given = MicroBatch(batch.losses, batch.targets, batch.sources, scores, alignment)
         z = (values - values.mean()) / values.std(correction=0)
         torch.testing.assert_close(finished_batch(fields, given).local, torch.softmax(z, 0))
 

@@ -1,5 +1,6 @@
 """Whole runs on the ranks of a pool, without a launcher, and what can happen to them."""
 
+import fcntl
 import os
 import signal
 import time
@@ -44,6 +45,14 @@ class Incident(Callback):
     def touch(self, trainer: Any, metrics: Any) -> None:
         Path(self.argument).touch()
         time.sleep(LOOK_EVERY)
+
+    def is_held(self, trainer: Any, metrics: Any) -> None:
+        with open(self.argument, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+        raise AssertionError(f"nothing holds {self.argument}")
 
     def poison(self, trainer: Any, metrics: Any) -> None:
         for parameter in trainer.engine.module.parameters():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from presence_ds import cli
@@ -60,7 +60,12 @@ def test_a_run_is_resumed_and_exported(
     two_ranks: Ranks, one_rank: Ranks, pretrained_recipe: Path, saved: Path, tmp_path: Path
 ) -> None:
     """With BOS before every document, a head that is drawn, and EOS trained although it is padding."""
-    more = ["--training.steps=4", "--evaluation.every_steps=4", "--health.enabled=false"]
+    more = [
+        "--data.tokenizer.add_bos=true",
+        "--training.steps=4",
+        "--evaluation.every_steps=4",
+        "--health.enabled=false",
+    ]
     whole = two_ranks.run(pool_runs.train, arguments(pretrained_recipe, tmp_path / "whole", *more))
     assert whole[0]["status"] == 0, whole[0]["message"]
     stopped = two_ranks.run(
@@ -103,6 +108,19 @@ def test_which_tokenizer_is_used(pretrained_recipe: Path, saved: Path, tmp_path:
     alone = shutil.copytree(saved, tmp_path / "alone", ignore=shutil.ignore_patterns("tokenizer*", "special*"))
     with pytest.raises(ConfigError, match=rf"model\.path {alone} brings no tokenizer that can be used"):
         plan(pretrained_recipe, "--model.path", str(alone))
+
+
+def test_weights_are_looked_at_before_ranks_are_started(
+    pretrained_recipe: Path, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(saved, tmp_path / "renamed")
+    weights = load_file(folder / "model.safetensors")
+    save_file({f"_orig_mod.{name}": weight for name, weight in weights.items()}, folder / "model.safetensors")
+    run = [str(pretrained_recipe), "--run_dir", str(tmp_path / "run"), "--model.path", str(folder)]
+    assert f"model.path is {folder}: its weights call model." in fails_with_one_line(run, capsys)
+    (folder / "tokenizer.json").unlink()
+    assert f"model.path {folder} brings no tokenizer that can be used" in fails_with_one_line(run, capsys)
+    assert not (tmp_path / "run").exists()
 
 
 def test_another_tokenizer_is_compared(pretrained_recipe: Path, saved: Path, tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ def test_a_run_is_the_same_and_is_resumed_and_exported(
     assert whole[0]["status"] == 0, whole[0]["message"]
     before = traces(corpus.parent)
     shared, run_dir = without_sources(tiny_recipe, corpus), tmp_path / "run"
-    stopped = two_ranks.run(pool_runs.train, arguments(shared, run_dir, *more), ("signal", 5, 0, "SIGTERM"))
+    held = ("is_held", 3, 1, str(corpus / "corpus.json"))  # so that presence prepare --overwrite is refused
+    stopped = two_ranks.run(pool_runs.train, arguments(shared, run_dir, *more), held, ("signal", 5, 0, "SIGTERM"))
     assert stopped[0]["status"] == 75
     finished = two_ranks.run(pool_runs.train, [str(run_dir / "recipe.yaml")])
     assert finished[0]["status"] == 0, finished[0]["message"]

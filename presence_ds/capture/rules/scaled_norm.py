@@ -8,6 +8,7 @@ with the scale 1 − c and the bias 0, which leaves h(x). Then G_i = Σ_t h(x_t)
 """
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -73,8 +74,10 @@ def _is_scaled_norm(module: nn.Module) -> bool:
     for offset in (0.0, 1.0):
         _offsets[module] = offset
         try:
-            if _passes(module):
-                return True
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what the trial gives it may be nothing it is for
+                if _passes(module):
+                    return True
         except Exception:  # of whatever kind the forward of a module raises that takes something else
             break
     del _offsets[module]
@@ -83,7 +86,7 @@ def _is_scaled_norm(module: nn.Module) -> bool:
 
 def _passes(module: nn.Module) -> bool:
     """Whether forward and backward with some scale and bias are those with h(x), scaled and shifted."""
-    if len(inspect.signature(module.forward).parameters) != 1:
+    if sum(p.default is p.empty for p in inspect.signature(module.forward).parameters.values()) != 1:
         return False  # a gate would need a rule of its own
     weight = next(module.parameters(recurse=False))
     device = torch.device("cpu") if weight.is_meta else weight.device
@@ -114,11 +117,11 @@ def _are_close(found: Tensor, expected: Tensor) -> bool:
 
 
 @register_where(_is_scaled_norm)
-def scaled_norm(module: nn.Module, capture: Capture, x: Tensor) -> Any:
-    """``x`` [B·…, p], normalised over its last dimension."""
-    weight = next(module.parameters(recurse=False))
-    if x.shape[-1:] != full_shape(weight):  # a scale that is broadcast
-        return general_rule(module, capture, x)
+def scaled_norm(module: nn.Module, capture: Capture, *args: Any, **kwargs: Any) -> Any:
+    """One input x [B·…, p], normalised over its last dimension; a call of another kind goes to the general rule."""
+    x, *options = (*args, *kwargs.values())
+    if options or x.shape[-1:] != full_shape(next(module.parameters(recurse=False))):
+        return general_rule(module, capture, *args, **kwargs)
     capture.check_samples_first(module, x, "input")
     capture.expect(*module.parameters(recurse=False))
     return _ScaledNorm.apply(x, capture.anchor, module, capture)

@@ -28,7 +28,7 @@ class Evaluation(Callback):
     """
 
     def __init__(self, config: EvaluationConfig, loader: Iterable[Batch], token_bytes: torch.Tensor | None) -> None:
-        """``token_bytes`` [vocabulary] int64 is the size of every token's text; None: the targets are no whole text."""
+        """``token_bytes`` [vocabulary] int64 is the size of every token's text; None: not known, or no text."""
         self._config = config
         self._loader = loader
         self._token_bytes = token_bytes

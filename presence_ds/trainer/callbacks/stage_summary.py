@@ -64,7 +64,7 @@ class StageSummary(Callback):
             "tokens": trainer.tokens,
             "validation_loss": validation.get("validation/loss"),
             "validation": validation,
-            "tokens_per_second": self._throughput.tokens_per_second(trainer.tokens_per_step),
+            "tokens_per_second": self._throughput.tokens_per_second,
             "anomalies": self._anomalies.counts,
             "stages": {name: stage_means(stage) for name, stage in self.state_dict()["stages"].items()},
         }

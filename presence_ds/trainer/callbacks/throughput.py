@@ -39,33 +39,36 @@ class Throughput(Callback):
         """Without the model's FLOPs or the FLOP/s that all ranks together could do there is no ``mfu``."""
         self.steps = 0  # steps clocked, over all processes of this run
         self.seconds = 0.0
+        self.tokens = 0  # of text in these steps
         self._flops = model_flops_per_token
         self._peak = peak_flops
         self._waited = 0.0
-        self._logged = (0, 0.0, 0.0)
+        self._logged = (0, 0.0, 0, 0.0)
         self._started: float | None = None
         self._waited_before = 0.0
         self._first: tuple[int, float] | None = None  # the first step of this process, and when it ended
 
     def state_dict(self) -> dict[str, Any]:
-        return {"steps": self.steps, "seconds": self.seconds}
+        return {"steps": self.steps, "seconds": self.seconds, "tokens": self.tokens}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.steps, self.seconds = state["steps"], state["seconds"]
-        self._logged = (self.steps, self.seconds, self._waited)
+        if "tokens" in state:  # an earlier version's clock counted padding, and starts anew
+            self.steps, self.seconds, self.tokens = state["steps"], state["seconds"], state["tokens"]
+        self._logged = (self.steps, self.seconds, self.tokens, self._waited)
 
     def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
         if self._started is not None:
             self.steps += 1
             self.seconds += time.perf_counter() - self._started
+            self.tokens += trainer.step_tokens
             self._waited += trainer.waited - self._waited_before
         self._started = None
 
     def on_log(self, trainer: Trainer, metrics: Metrics) -> None:
-        now = (self.steps, self.seconds, self._waited)
-        steps, seconds, waited = (new - old for new, old in zip(now, self._logged, strict=True))
+        now = (self.steps, self.seconds, self.tokens, self._waited)
+        steps, seconds, tokens, waited = (new - old for new, old in zip(now, self._logged, strict=True))
         if steps:
-            per_second = steps * trainer.tokens_per_step / seconds
+            per_second = tokens / seconds
             metrics["throughput(tokens/s)"] = per_second
             metrics["step_time(s)"] = seconds / steps
             metrics["data_wait_share"] = waited / seconds
@@ -83,9 +86,10 @@ class Throughput(Callback):
         if self._first is None:
             self._first = trainer.step, self._started
 
-    def tokens_per_second(self, tokens_per_step: int) -> float | None:
+    @property
+    def tokens_per_second(self) -> float | None:
         """Mean over every clocked step; None before the second step of a process."""
-        return self.steps * tokens_per_step / self.seconds if self.steps else None
+        return self.tokens / self.seconds if self.steps else None
 
 
 def peak_memory_gib() -> float:

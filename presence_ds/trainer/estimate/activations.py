@@ -17,10 +17,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from presence_ds.engine import PresenceConfig
-from presence_ds.engine.batch import is_encoder_decoder
+from presence_ds.engine.batch import is_encoder_decoder, takes
 from presence_ds.engine.one_pass import weight_gradient_loss
+from presence_ds.engine.own_terms import OwnTerms
 from presence_ds.engine.scorer import Scorer
-from presence_ds.engine.weighted_pass import sample_losses, weighted_mean_loss
+from presence_ds.engine.weighted_pass import Objective, weighted_mean_loss
 from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
 
 
@@ -122,14 +123,18 @@ def micro_step_peak(
             hook.remove()
 
 
-def _step(model: nn.Module, config: PresenceConfig | None, batch: dict[str, Tensor]) -> Callable[[], None]:
+def _step(model: nn.Module, config: PresenceConfig | None, batch: dict[str, Any]) -> Callable[[], None]:
     inputs = batch["input_ids"]
     normalizer = "token_mean" if config is None else config.loss_normalizer
     loss = SampleLoss(normalizer, shifted=is_encoder_decoder(model))
+    objective = Objective(model, loss, OwnTerms(model, shifted=loss.shifted))
     weights = torch.ones(len(inputs), dtype=torch.float64)
+    if takes(model, "use_cache"):
+        batch = batch | {"use_cache": False}  # as in training
 
     def ordinary() -> None:
-        weighted_mean_loss(sample_losses(model, loss, model.forward, (), batch), weights).backward()
+        losses, terms = objective(model.forward, (), batch)
+        weighted_mean_loss(losses, weights, terms).backward()
 
     if config is None or config.signal == "loss":
         return ordinary

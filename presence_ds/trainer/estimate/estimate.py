@@ -24,7 +24,8 @@ class Estimate:
         parameters: elements of the model.
         precision: what the model computes in.
         stage: ZeRO stage of the recipe.
-        tokens_per_step, steps: of the optimizer, over all ranks.
+        tokens_per_step, steps: of the optimizer, over all ranks, without padding.
+        padded: whether samples may have padding, so that there are fewer tokens.
         states: model states by ZeRO stage, 0 to 3.
         activations: most that a micro-step of plain training has beside them; None, like ``presence``, where what a
             model does depends on its numbers (experts).
@@ -40,6 +41,7 @@ class Estimate:
     stage: int
     tokens_per_step: int
     steps: int
+    padded: bool
     states: list[ModelStates]
     activations: int | None
     presence: int | None
@@ -86,6 +88,7 @@ def estimate(recipe: Recipe, recipe_file: Path | None, ranks: int) -> Estimate:
         stage=plan.zero_stage,
         tokens_per_step=plan.tokens_per_step,
         steps=training.steps,
+        padded=plan.padded,
         states=[
             model_states(
                 sizes,

@@ -19,10 +19,11 @@ def print_estimate(console: Console, estimate: Estimate) -> None:
 
 def _facts(estimate: Estimate) -> dict[str, str]:
     tokens = estimate.tokens_per_step * estimate.steps
+    at_most = "at most " if estimate.padded else ""
     facts = {
         "parameters": f"{estimate.parameters:,}, in {estimate.precision}",
-        "tokens per step": f"{estimate.tokens_per_step:,} on {estimate.ranks} ranks",
-        "tokens": f"{tokens:,} in {estimate.steps:,} steps",
+        "tokens per step": f"{at_most}{estimate.tokens_per_step:,} on {estimate.ranks} ranks",
+        "tokens": f"{at_most}{tokens:,} in {estimate.steps:,} steps",
         "scoring adds": "not counted for this kind of model",
     }
     if estimate.model_flops is not None:

@@ -42,7 +42,13 @@ def evaluate(stage: int, max_batches: int | None = None) -> dict[str, Any]:
     engine, *_ = presence_ds.initialize(model=model, config=config, optimizer=optimizer)
     parts = [tensor.split(MICRO_BATCH) for tensor in samples()]
     batches = [dict(zip(("input_ids", "labels", "source_ids"), part, strict=True)) for part in zip(*parts, strict=True)]
-    options: Any = {"total_steps": 1, "log_every_steps": 1, "tokens_per_step": 1, "source_names": NAMES}
+    options: Any = {
+        "total_steps": 1,
+        "log_every_steps": 1,
+        "tokens_per_step": 1,
+        "text_tokens": int,
+        "source_names": NAMES,
+    }
     nothing: Any = iter(())  # no step is taken
     ranks = Ranks()
     trainer = Trainer(engine, nothing, ranks, {}, HangWatch(ranks, RunDirectory(Path()), None), **options)

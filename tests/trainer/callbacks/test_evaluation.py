@@ -10,9 +10,9 @@ import pytest
 from presence_ds.commands import train
 from presence_ds.commands.recipe_arguments import read_recipe
 from presence_ds.data import open_corpus, prepare_corpus
+from presence_ds.trainer.batches import evaluation_loader
 from presence_ds.trainer.callbacks.evaluation import figures_of
 from presence_ds.trainer.recipe import Recipe
-from presence_ds.trainer.run import evaluation_loader
 from tests.ranks import Ranks
 from tests.trainer.callbacks import evaluations
 

@@ -13,7 +13,7 @@ MODULE = "presence_ds.trainer.callbacks.throughput.time.perf_counter"
 
 def run(throughput: Throughput, steps: int, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Steps of 2 s, of which 0.5 s wait for data, and then 1 s of evaluation; logged every second step."""
-    trainer: Any = SimpleNamespace(step=0, waited=0.0, tokens_per_step=100, total_steps=steps)
+    trainer: Any = SimpleNamespace(step=0, waited=0.0, step_tokens=100, total_steps=steps)
     now, lines = 0.0, []
     monkeypatch.setattr(MODULE, lambda: now)
     throughput.on_train_start(trainer)
@@ -51,7 +51,7 @@ def test_a_resumed_clock_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     before, after = Throughput(), Throughput()
     run(before, 4, monkeypatch)
     after.load_state_dict(before.state_dict())
-    assert after.tokens_per_second(100) == 50.0
+    assert after.tokens_per_second == 50.0
     (line,) = run(after, 2, monkeypatch)
     assert line["throughput(tokens/s)"] == 50.0
     assert after.steps == 4  # the first step of each process is left out

@@ -78,6 +78,9 @@ def test_command(tiny_recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     for expected in ("tokens per step", "512 on 4 ranks", "ZeRO-2*", "activations", "in all", "scoring adds"):
         assert expected in printed
+    assert "at most 512" not in printed
+    cli.main(["estimate", str(tiny_recipe), "--ranks", "4", "--data.packing=document", "--data.noise=null"])
+    assert "at most 1,024 on 4 ranks" in capsys.readouterr().out
 
 
 def test_experts_are_estimated_without_activations_and_flops(tiny_recipe: Path) -> None:
