@@ -61,13 +61,15 @@ class Report:
 class HangWatch:
     """Told by the trainer of every bit of progress; ends the process if there is none for ``seconds``."""
 
-    def __init__(self, ranks: Ranks, directory: RunDirectory, seconds: float | None, failures: Failures) -> None:
-        """Nothing is watched if ``seconds`` is None."""
+    def __init__(
+        self, ranks: Ranks, directory: RunDirectory, seconds: float | None, failures: Failures | None = None
+    ) -> None:
+        """Nothing is watched if ``seconds`` is None. ``failures`` tells the other ranks of a hang."""
         self.step = 0
         self._ranks = ranks
         self._directory = directory
         self._seconds = seconds
-        self._failures = failures
+        self._failures = failures or Failures()
         self._progress = 0
         self._factor = LONG  # until the first step is done
         self._ended = threading.Event()
