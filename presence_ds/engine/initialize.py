@@ -87,6 +87,7 @@ def add_presence(engine: Any, presence: PresenceConfig) -> PresenceEngine:
             accumulation_steps=engine.gradient_accumulation_steps(),
             group=engine.data_parallel_group,
             device=engine.device,
+            fp16=engine.fp16_enabled(),
         )
     )
     try_out(engine)

@@ -61,8 +61,11 @@ class Presence:
         accumulation_steps: int,
         group: dist.ProcessGroup,
         device: torch.device,
+        fp16: bool = False,
     ) -> None:
         """``model``'s parameters are where they will stay; ``group`` is the data-parallel group.
+
+        ``fp16``: whether gradients are in fp16, whose range they must not leave by the weights.
 
         Raises:
             ConfigError: a field of ``config`` cannot be used with the model or with ``accumulation_steps``.
@@ -106,7 +109,7 @@ class Presence:
                 strategy=config.strategy,
                 group=group,
             )
-        self._reweighting = Reweighting(config.reweighting(), running=running, group=group)
+        self._reweighting = Reweighting(config.reweighting(), running=running, group=group, bounded=fp16)
         self._group = group
         self._micro_batch_size = micro_batch_size
         self._accumulation_steps = accumulation_steps

@@ -18,6 +18,8 @@ from presence_ds.reweighting.signal import signal_values
 from presence_ds.reweighting.statistics import count, describe
 from presence_ds.reweighting.weighting import Running, build_weighting
 
+LARGEST_TERM = 256.0  # of u in fp16: at most 8 halvings of the loss scale
+
 
 @dataclass(frozen=True)
 class StepWeights:
@@ -50,11 +52,14 @@ class Reweighting:
     leverage and near-duplicates have their own (`presence_ds.reweighting.gram`).
     """
 
-    def __init__(self, config: ReweightingConfig, *, running: bool, group: dist.ProcessGroup | None) -> None:
+    def __init__(
+        self, config: ReweightingConfig, *, running: bool, group: dist.ProcessGroup | None, bounded: bool = False
+    ) -> None:
         """``config`` is validated; ``group`` is the data-parallel group.
 
         With ``running`` a step's samples are weighed by the figures of earlier steps (`check_running`), without it by
-        the step's own, once all are known.
+        the step's own, once all are known. With ``bounded`` too, u is in units of the largest that the scores of the
+        step before would have, and limited to `LARGEST_TERM`, since gradients in fp16 are to hold it.
         """
         self._config = config
         self._weighting = build_weighting(config)
@@ -62,8 +67,11 @@ class Reweighting:
         self._complete = not running
         self._running: Running | None = self._weighting.running() if running else None
         self._group = group
+        self._bounded = bounded and running
+        self._range: Tensor | None = None  # [2] least and greatest value of the last finished step, if bounded
         self.targets = 0  # of the step finished last, over all ranks
         self._figures: Any = None  # that the step in progress is weighed by
+        self._extremes: Tensor | None = None  # whose terms bound those of the step in progress
         self._rows: list[Tensor] = []  # of every micro-batch so far
         self._features: list[Tensor] = []
 
@@ -86,15 +94,17 @@ class Reweighting:
         """
         assert not self._complete, "the step's own statistics are not known before `finish`"
         if self._running is not None and self._figures is None:
-            self._figures = self._running.current
+            self._figures, self._extremes = self._running.current, self._range
             if self._figures is None:
                 seen = self._gather().only_counted()
-                self._figures = self._weighting.fit(self._values(seen, None)) if len(seen) else None
+                if len(seen):
+                    values = self._values(seen, None)
+                    self._figures, self._extremes = self._weighting.fit(values), _range(values)
         batch = self._samples(self._rows[-1].cpu())
         terms = torch.zeros(len(batch), dtype=torch.float64)
         if batch.counted.any():
             values = self._values(batch.only_counted(), None)
-            terms[batch.counted] = self._weighting.terms(values, self._figures, self._scheduled(step), complete=False)
+            terms[batch.counted] = self._terms(values, self._figures, self._scheduled(step))
         return terms
 
     def finish(self, step: int) -> StepWeights:
@@ -115,7 +125,7 @@ class Reweighting:
         values = self._values(kept, gradients)
         fitted = self._weighting.fit(values)
         if self._figures is None and self._running is not None:
-            self._figures = self._running.current
+            self._figures, self._extremes = self._running.current, self._range
         figures = fitted if self._figures is None else self._figures
 
         tau = self._scheduled(step)
@@ -125,7 +135,7 @@ class Reweighting:
             floor = self._config.min_effective_share * len(kept)
             tau = tau_with_floor(lambda t: self._weighting.terms(values, figures, t, complete=True), tau, floor)
         terms = torch.zeros(len(samples), dtype=torch.float64)
-        terms[samples.counted] = self._weighting.terms(values, figures, tau, complete=self._complete)
+        terms[samples.counted] = self._terms(values, figures, tau)
         total = terms.sum()
 
         if self._schedule is not None:
@@ -141,6 +151,7 @@ class Reweighting:
                 statistics["switch_step"] = self._schedule.switch_step
         if self._running is not None:
             self._running.update(fitted)
+            self._range = _range(values) if self._bounded else None
 
         local = self._local(terms)
         self._forget_step()
@@ -169,6 +180,8 @@ class Reweighting:
             state["schedule"] = self._schedule.state_dict()
         if self._running is not None:
             state["running"] = {self._running_key: self._running.state_dict()}
+        if self._range is not None:
+            state["range"] = {self._running_key: self._range.tolist()}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -185,6 +198,8 @@ class Reweighting:
             self._running = self._weighting.running()
             if self._running is not None and figures is not None:
                 self._running.load_state_dict(figures)
+            bounds = state.get("range", {}).get(self._running_key) if self._bounded else None
+            self._range = None if bounds is None else torch.tensor(bounds, dtype=torch.float64)
 
     @property
     def _running_key(self) -> str:
@@ -192,7 +207,16 @@ class Reweighting:
         return f"{config.signal} {config.normalizer if config.has_temperature else config.weighting_kind}"
 
     def _forget_step(self) -> None:
-        self._rows, self._features, self._figures = [], [], None
+        self._rows, self._features = [], []
+        self._figures = self._extremes = None
+
+    def _terms(self, values: Tensor, figures: Any, tau: float) -> Tensor:
+        terms = self._weighting.terms(values, figures, tau, complete=self._complete)
+        if not self._bounded:
+            return terms
+        extremes = _range(values) if self._extremes is None else self._extremes
+        expected = self._weighting.terms(extremes, figures, tau, complete=False).max()  # u is monotone in the value
+        return (terms / expected).clamp(max=LARGEST_TERM)
 
     def _scheduled(self, step: int) -> float:
         if self._schedule is None or self._config.signal == "uniform":
@@ -209,3 +233,8 @@ class Reweighting:
     def _gather(self) -> Samples:
         """The samples so far of every rank, ordered by rank, then as seen; on the host, which synchronises once."""
         return self._samples(gather_rows(torch.cat(self._rows), self._group).cpu())
+
+
+def _range(values: Tensor) -> Tensor:
+    """Least and greatest of ``values`` ([n], n ≥ 1): [2]."""
+    return torch.stack(values.aminmax())

@@ -62,6 +62,23 @@ def fp16_beside_float32(strategy: str, stage: int, accumulation_steps: int) -> t
     return narrow, wide
 
 
+def fp16_with_outliers() -> list[bool]:
+    """Whether steps were applied in fp16; from the second on a sample has sixteen times the targets of all others."""
+    batches = data(4, 3)
+    labels = torch.full_like(batches, -100)
+    labels[..., 1] = batches[..., 1]
+    labels[1:, 2, 0, 1] = batches[1:, 2, 0, 1]
+    presence = {"estimator": "exact", "loss_normalizer": "sum"}
+    applied = []
+    with fp16_on_any_processor():
+        fp16 = FP16 | {"initial_scale_power": 6, "loss_scale_window": 1000}
+        engine = start(presence=presence, accumulation_steps=3, fp16=fp16)
+        for step, targets in zip(batches, labels, strict=True):
+            train(engine, step[None], targets[None])
+            applied.append(engine.was_step_applied())
+    return applied
+
+
 def _run(batches: Tensor, presence: dict[str, Any], **settings: Any) -> Run:
     engine = start(presence=presence, **settings)
     run, same = Run([], [], [], [], [], True), True

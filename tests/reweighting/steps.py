@@ -15,7 +15,7 @@ from presence_ds.reweighting import (
 )
 
 
-def reweighting(tau: float = 1.0, *, running: bool = False, **fields: Any) -> Reweighting:
+def reweighting(tau: float = 1.0, *, running: bool = False, bounded: bool = False, **fields: Any) -> Reweighting:
     """The paper's weights at a constant temperature, unless ``fields`` of the configuration say otherwise."""
     weighting = WeightingConfig(**fields.pop("weighting", {}))
     schedule = ScheduleConfig(**({"kind": "constant", "tau_direct": tau} | fields.pop("schedule", {})))
@@ -23,7 +23,7 @@ def reweighting(tau: float = 1.0, *, running: bool = False, **fields: Any) -> Re
         schedule = ScheduleConfig()
     config = ReweightingConfig(preset="paper", weighting=weighting, schedule=schedule, **fields)
     config.validate("presence")
-    return Reweighting(config, running=running, group=None)
+    return Reweighting(config, running=running, group=None, bounded=bounded)
 
 
 def micro_batch(scores: Any, **columns: Any) -> MicroBatch:

@@ -153,6 +153,31 @@ def test_a_first_micro_step_without_a_finite_sample_waits_for_the_next() -> None
     torch.testing.assert_close(result.local[2:], torch.softmax(torch.tensor([-1.0, 1.0]), 0))
 
 
+@pytest.mark.parametrize("fields", RUNNING_KINDS, ids=str)
+@pytest.mark.parametrize("tau", [1.0, -2.0])
+def test_terms_for_fp16_are_bounded_and_give_the_same_weights(fields: dict[str, Any], tau: float) -> None:
+    """Only the terms of an outlier are held, at 256 times the largest of the step before; all others keep theirs."""
+    fields = {"tau": tau} | fields
+    target, other, resumed = (reweighting(**fields, running=True, bounded=bounded) for bounded in (True, False, True))
+    for step in (1, 2, 3):
+        parts = [random_batch(fields, 4, seed=10 * step + part) for part in range(3)]
+        if step == 3:
+            for values in (parts[1].losses, parts[1].scores):
+                if values is not None:
+                    values[2] *= 1e6 if tau > 0 else 1e-6
+        terms, result = accumulated(target, parts, step)
+        expected, free = accumulated(other, parts, step)
+        assert torch.equal(terms, result.terms)
+        assert 0 < terms.max() <= 256
+        kept = terms < 256
+        torch.testing.assert_close(terms[kept] * expected[0] / terms[0], expected[kept])
+        if kept.all():
+            torch.testing.assert_close(result.local, free.local)
+        if step == 2:
+            resumed.load_state_dict(json.loads(json.dumps(target.state_dict())))
+    assert torch.equal(accumulated(resumed, parts, 3)[0], terms)
+
+
 def test_running_statistics_are_those_of_earlier_steps() -> None:
     target = reweighting(running=True)
     steps = [[1.0, 2.0, 4.0, 9.0], [2.0, 2.5, 3.0, 8.0], [5.0, 1.0, 0.0, 2.0]]
