@@ -88,12 +88,17 @@ def test_a_typo(arguments: list[str], expected: str, recipe: Path) -> None:
     assert errors.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["train", "estimate"])
-def test_a_typo_in_the_recipe(command: str, recipe: Path) -> None:
+def test_a_typo_in_the_recipe(recipe: Path) -> None:
     recipe.write_text(recipe.read_text().replace("warmup_steps:", "warmupsteps:"))
-    status, _, errors = presence(command, recipe)
+    status, _, errors = presence("estimate", recipe)
     assert status == 1
     assert "warmupsteps" in errors
+
+
+def test_a_typo_in_what_is_prepared(recipe: Path, tmp_path: Path) -> None:
+    status, _, errors = presence("prepare", recipe, tmp_path / "corpus", "--data.max_bad_share=2")
+    assert status == 1
+    assert "data.max_bad_share is 2.0" in errors
 
 
 def test_a_missing_recipe() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from presence_ds.commands.recipe_arguments import make_recipe_parser, read_recipe
+from presence_ds.commands.recipe_arguments import check_files, make_recipe_parser, read_recipe
 from presence_ds.errors import ConfigError
 
 HELP = "Tokenize and pack the text of a recipe into a folder that several runs share through data.prepared."
@@ -32,8 +32,6 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None:
     """Prepare, and show what was read, kept, dropped and skipped."""
-    from presence_ds.data import open_corpus, prepare_corpus
-
     recipe, _ = read_recipe(parser, parsed)
     if recipe.data.prepared is not None:
         raise ConfigError(
@@ -42,6 +40,11 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
     if recipe.data.streaming is not None:
         raise ConfigError("data.streaming is set: leave it out to prepare a corpus, which is not streamed")
     recipe.use_tokenizer_of_model()
+    recipe.data.validate()
+    check_files(recipe)
+
+    from presence_ds.data import open_corpus, prepare_corpus
+
     prepare_corpus(recipe.data, parsed.output, overwrite=parsed.overwrite)
     corpus = open_corpus(parsed.output, trust_remote_code=recipe.data.tokenizer.trust_remote_code)
     console = Console()

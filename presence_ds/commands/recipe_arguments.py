@@ -97,10 +97,16 @@ def check_recipe(recipe: Recipe, recipe_file: Path | None, *, reads_text: bool =
     """
     fill_from_prepared(recipe.data)
     recipe.validate()
-    for source in _sources(recipe):
-        if reads_text and source.format != "hub":
-            find_files(source)
+    if reads_text:
+        check_files(recipe)
     read_deepspeed_json(find_beside_recipe(recipe.deepspeed, recipe_file, "deepspeed"))
+
+
+def check_files(recipe: Recipe) -> None:
+    """Raise `DataError` for the first source of a validated ``recipe`` on this machine that is not there."""
+    for source in _sources(recipe):
+        if source.format != "hub":
+            find_files(source)
 
 
 def check_datasets(recipe: Recipe) -> None:

@@ -128,7 +128,8 @@ def _check_links(folder: Path, where: str) -> None:
     """Raise `DataError` for a link that leads nowhere or to a folder; ``datasets`` follows those to files alone."""
     for below, names in walk(str(folder)):
         for name in names:
-            check_link(f"{below}/{name}", where)
+            if not name.startswith("."):
+                check_link(f"{below}/{name}", where)
         if below != str(folder) and Path(below).is_symlink():
             raise DataError(
                 f"{where} holds {below}, a link to a folder, which datasets does not follow: link its files, or give a "

@@ -13,6 +13,7 @@ from presence_ds.capture import Capture, Instrumentation
 from presence_ds.trainer.estimate.activations import Allocations
 from tests.capture.test_rules import LAYERS, WIDTH
 from tests.capture.test_scaled_norm import NORMS
+from tests.models import KINDS, tiny_model, tokens
 
 BATCH, POSITIONS, BLOCKS = 4, 64, 3
 ACTIVATION = BATCH * POSITIONS * WIDTH  # numbers
@@ -42,3 +43,21 @@ def test_rules_keep_what_the_layers_keep(name: str, dtype: torch.dtype) -> None:
     plain = [kept(blocks, x, reentrant) for reentrant in (None, False, True)]
     room = ACTIVATION * x.element_size() // 4
     assert all(found <= expected + room for found, expected in zip(recorded, plain, strict=True)), (recorded, plain)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_checkpointed_model_keeps_what_it_keeps_without_rules(kind: str, reentrant: bool) -> None:
+    model = tiny_model(kind, tied=True)
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    ids = tokens(4, 48)
+
+    def kept_by_model() -> int:
+        with Allocations("cpu") as allocations:
+            output = model(input_ids=ids, use_cache=False)
+            return allocations.now - output.logits.nbytes
+
+    instrumentation = Instrumentation(model)
+    plain = kept_by_model()
+    with instrumentation.recording(Capture(4, instrumentation.names, ids.device)):
+        assert kept_by_model() < 1.1 * plain

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import transformers
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from presence_ds.engine import PresenceConfig
 from presence_ds.errors import PresenceError
+from presence_ds.hf.logs import flatten
 from tests.combinations.factors import STEPS, instantiated
 from tests.combinations.figures import check_statistics, strict_json
 from tests.hf.training import make_trainer, settings
@@ -57,6 +59,7 @@ def train(folder: str, section: dict[str, Any], stage: int, accumulation: int, r
         trainer.train(resume_from_checkpoint=resume)
     finally:
         trainer.accelerator.free_memory()
+        unset_hf_deepspeed_config()  # a trainer of ZeRO-3 has models of whoever comes next made in partitions
     return watch
 
 
@@ -78,7 +81,7 @@ def run(folder: str, section: dict[str, Any], stage: int, accumulation: int) -> 
     dist.barrier()
 
     resumed = train(folder, section, stage, accumulation, f"{folder}/checkpoint-1")
-    assert resumed.statistics == whole.statistics[1:]
+    assert [*map(flatten, resumed.statistics)] == [*map(flatten, whole.statistics[1:])]  # NaN is not itself
     assert torch.equal(resumed.weights[-1], whole.weights[-1])
     dist.barrier()
     if dist.get_rank() == 0:

@@ -27,6 +27,7 @@ def test_the_hugging_face_trainer(pools: Pools, tmp_path: Path) -> None:
     for index, combination in enumerate(every_combination(HUGGING_FACE)):
         options = [value(HUGGING_FACE, combination, name) for name in ("stage", "accumulation")]
         pool = pools.get(value(HUGGING_FACE, combination, "ranks"))
+        print(describe(HUGGING_FACE, combination))
         found = pool.run(hf_runs.run, str(tmp_path / str(index)), section(HUGGING_FACE, combination), *options)
         assert found == [refusal(HUGGING_FACE, combination)] * pool.size, describe(HUGGING_FACE, combination)
 
