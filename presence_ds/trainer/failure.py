@@ -49,6 +49,8 @@ class Failures:
         self._send(Message("hang", self._rank))
 
     def __enter__(self) -> "Failures":
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # the supervisor's doing
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         return self
 
     def __exit__(

@@ -105,8 +105,13 @@ class Messages:
         while not self._closed:
             for key, _ in selector.select(LOSS):
                 if key.fileobj is server:
-                    connection = server.accept()[0]
-                    _keep_alive(connection)
+                    try:
+                        connection = server.accept()[0]
+                        _keep_alive(connection)
+                    except OSError as error:  # no descriptors are left, say: who is not heard goes on without
+                        print(f"no more connections for messages ({error})", flush=True)
+                        selector.unregister(server)
+                        continue
                     selector.register(connection, selectors.EVENT_READ, Caller())
                 elif isinstance(key.fileobj, socket.socket) and not self._hear(key.fileobj, key.data, token):
                     selector.unregister(key.fileobj)

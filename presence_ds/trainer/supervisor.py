@@ -41,7 +41,10 @@ def supervise(command: list[str], processes: int, signals: list[int]) -> int:
     for number in handled:
         signal.signal(number, note)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    if signal.SIGINT not in signals:  # the launcher would answer it with a traceback; `Failures` undoes it in the ranks
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     runner = subprocess.Popen(command, env=os.environ | {SUPERVISED: "1"})
+    signal.signal(signal.SIGINT, note)
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     tree = psutil.Process(runner.pid)
     ranks: list[psutil.Process] = []
@@ -62,6 +65,8 @@ def supervise(command: list[str], processes: int, signals: list[int]) -> int:
         _end(left)
     for number in handled:  # Python would go back to dying of them before it has ended
         signal.signal(number, signal.SIG_IGN)
+    if status and signal.SIGINT in received and signal.SIGINT not in signals:
+        return 128 + signal.SIGINT
     if status > 256 - signal.NSIG:  # how DeepSpeed's launcher says that a signal killed a rank
         status -= 256
         if -status not in (signal.SIGINT, signal.SIGTERM):

@@ -163,7 +163,7 @@ def test_a_rank_killed_under_the_launcher(tiny_recipe: Path, tmp_path: Path, env
     status = job.wait(60)
     text = (tmp_path / "printed").read_text()
     assert status == 79, text
-    assert time.time() - began < LATE
+    assert time.time() - began < 3 * LATE
     assert text.count("presence: error:") == 1
     assert "presence: error: a rank was killed: Killed, for want of memory perhaps" in text
     assert "Traceback" not in text

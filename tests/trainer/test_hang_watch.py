@@ -47,6 +47,7 @@ def rank_that_sleeps(arguments: list[str], rank: int, port: int, log: str) -> No
 
 def stacks_of(run_dir: Path) -> dict[str, str]:
     (folder,) = (run_dir / "stacks").iterdir()
+    assert len(list(folder.glob("reader"))) == 1  # the others only write
     return {path.name: path.read_text() for path in folder.glob("*.txt")}
 
 
