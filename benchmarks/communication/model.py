@@ -20,8 +20,8 @@ class ScaleSetting:
         micro_batch_size: b, samples of a rank and micro-step.
         accumulation_steps: G.
         bytes_per_number: of parameters and gradients, on the wire too.
-        columns: numbers that a sample has in the exchange: loss, source, and unless the signal is the loss a score; the
-            projections of signal leverage and alignment come on top.
+        columns: numbers that a sample has in the exchange: loss, targets, source, and unless the signal is the loss a
+            score; the projections of signal leverage and alignment come on top.
         keeps_gathered: at stage 3, whether what the forward gathers is kept for the backward: the model is smaller than
             ``stage3_max_live_parameters`` and ``stage3_max_reuse_distance``.
     """
@@ -33,7 +33,7 @@ class ScaleSetting:
     micro_batch_size: int = 4
     accumulation_steps: int = 1
     bytes_per_number: int = 2
-    columns: int = 3
+    columns: int = 4
     keeps_gathered: bool = False
 
 

@@ -146,6 +146,7 @@ KNOWN = OBJECTS | {  # names that a misspelling is looked up in
     "memory_breakdown",
     "prescale_gradients",
     "gradient_predivide_factor",
+    "gradient_allreduce_op",
     "sparse_gradients",
     "dump_state",
     "disable_allgather",

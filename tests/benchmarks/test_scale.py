@@ -23,10 +23,10 @@ def test_what_a_rank_sends() -> None:
 
 
 def test_predictions_for_a_machine() -> None:
-    """8 GPUs x 8 samples x 3 numbers of 4 bytes; seven messages inside a machine."""
+    """8 GPUs x 8 samples x 4 numbers of 4 bytes; seven messages inside a machine."""
     line = report_predictions(Machine(local_message=1e-3)).splitlines()[2]
     assert line.startswith("| 8 | ")
-    assert "| 0.8 kB | 7.00 ms (" in line
+    assert "| 1.0 kB | 7.00 ms (" in line
 
 
 def test_the_document_has_the_tables() -> None:

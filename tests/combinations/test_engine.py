@@ -19,6 +19,7 @@ def test_the_loop(pools: Pools, tmp_path: Path) -> None:
     for index, combination in enumerate(every_combination(LOOP)):
         options = [value(LOOP, combination, name) for name in ("stage", "accumulation", "precision")]
         pool = pools.get(value(LOOP, combination, "ranks"))
+        print(describe(LOOP, combination))  # the last one is the one that failed
         found = pool.run(loop_runs.run, str(tmp_path / str(index)), section(LOOP, combination), *options)
         assert found == [refusal(LOOP, combination)] * pool.size, describe(LOOP, combination)
 

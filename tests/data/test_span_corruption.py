@@ -57,12 +57,15 @@ def test_the_papers_lengths() -> None:
 
 
 def t5_random_spans_helper(inputs_length: int, noise_density: float, mean_length: float) -> tuple[int, int]:
-    """`random_spans_helper` of google-research/text-to-text-transfer-transformer, without its special case of 0.5."""
+    """`random_spans_helper` of google-research/text-to-text-transfer-transformer, without its special case of 0.5.
+
+    With one span at least, which it leaves to `random_spans_noise_mask`.
+    """
 
     def lengths(tokens_length: int) -> tuple[int, int]:
         num_noise_tokens = round(tokens_length * noise_density)
         num_nonnoise_tokens = tokens_length - num_noise_tokens
-        num_noise_spans = round(num_noise_tokens / mean_length)
+        num_noise_spans = max(round(num_noise_tokens / mean_length), 1)
         return num_nonnoise_tokens + num_noise_spans + 1, num_noise_tokens + num_noise_spans + 1
 
     tokens_length = inputs_length

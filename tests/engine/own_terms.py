@@ -17,7 +17,7 @@ from tests.families.models import _EXPERTS, _T5, VOCABULARY
 from tests.models import tiny_model
 
 MICRO_BATCH, LENGTH, STEPS = 2, 8, 2
-UNIFORM = {"signal": "uniform", "strategy": "two_pass", "schedule": {"kind": "constant"}}
+UNIFORM = {"preset": "paper", "signal": "uniform", "strategy": "two_pass", "schedule": {"kind": "constant"}}
 
 
 class Squared(nn.Module):
@@ -164,7 +164,7 @@ def refusals() -> dict[str, str]:
     def start(model: nn.Module, **presence: Any) -> Any:
         config = deepspeed_config(2, 1, train_micro_batch_size_per_gpu=MICRO_BATCH)
         optimizer = optimizer_for("sgd", model.parameters())
-        presence = {"schedule": {"kind": "constant"}} | presence
+        presence = {"preset": "paper", "schedule": {"kind": "constant"}} | presence
         return presence_ds.initialize(model=model, config=config, optimizer=optimizer, presence=presence)[0]
 
     def asked_for_later() -> None:
