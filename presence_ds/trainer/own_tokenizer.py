@@ -12,7 +12,9 @@ from presence_ds.trainer.model_config import ModelConfig
 
 
 def known_tokenizer(model: ModelConfig, data: DataConfig) -> PreTrainedTokenizerBase | None:
-    """The tokenizer of a validated recipe; None where it is still to be trained.
+    """The tokenizer of a validated recipe; None where it is still to be trained, or to come from the hub.
+
+    The hub is asked once, when the corpus is prepared or opened: not by every rank, and not for an estimate.
 
     Raises:
         ConfigError: ``data.prepared`` was made with one trained for it, and pretrained weights know other tokens, or
@@ -30,7 +32,7 @@ def known_tokenizer(model: ModelConfig, data: DataConfig) -> PreTrainedTokenizer
                     f"model.from_scratch"
                 )
         return tokenizer
-    if data.tokenizer.path is None:
+    if data.tokenizer.path is None or not Path(data.tokenizer.path).expanduser().exists():
         return None
     try:
         return load_tokenizer(data.tokenizer)

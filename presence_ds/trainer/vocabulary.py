@@ -22,7 +22,7 @@ class Vocabulary:
     Attributes:
         rows: one more than the largest token id.
         bos_token_id, eos_token_id, pad_token_id: ids; None where the tokenizer has no such token.
-        is_known: whether the tokenizer exists. One that is still to be trained may become smaller than ``rows``.
+        is_known: whether the tokenizer is at hand. One that is to be trained may become smaller than ``rows``.
     """
 
     rows: int
@@ -63,7 +63,7 @@ def fit_vocabulary(config: PretrainedConfig, model: ModelConfig, vocabulary: Voc
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             if name not in given:
                 set_token_id(config, name, getattr(vocabulary, name))
-    elif getattr(text, "pad_token_id", None) is None and vocabulary.pad_token_id is not None:
+    elif vocabulary.is_known and getattr(text, "pad_token_id", None) is None and vocabulary.pad_token_id is not None:
         set_token_id(config, "pad_token_id", vocabulary.pad_token_id)
     if config.is_encoder_decoder:
         _fit_decoder(config, given, vocabulary)

@@ -21,4 +21,4 @@ def test_a_line_has_what_there_is_of_the_weights(more: dict[str, Any], expected:
 
 
 def test_a_step_that_was_skipped() -> None:
-    assert describe({"stage": "direct"}) == "no finite sample, the step was skipped"
+    assert describe({"stage": "direct"}) == "no sample to learn from, the step was skipped"

@@ -3,12 +3,14 @@
 import hashlib
 import io
 import json
+import os
 import resource
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -72,10 +74,24 @@ def train_and_look(*arguments: str) -> dict[str, Any]:
             end = full_parameters(trainer.engine)
             seen["moved"] = max((a - b).abs().max().item() for a, b in zip(seen.pop("start"), end, strict=True))
 
-    output = io.StringIO()
-    with redirect_stdout(output), redirect_stderr(output):
+    with shown() as output:
         seen["error"] = train(*arguments, more_callbacks={"look": Look()})
-    return seen | {"output": output.getvalue(), "rank": pool_ranks().rank}
+        text = output()
+    return seen | {"output": text, "rank": pool_ranks().rank}
+
+
+@contextmanager
+def shown() -> Iterator[Callable[[], str]]:
+    """What is printed inside, also straight to the file that standard error is, as warnings are."""
+    output = io.StringIO()
+    with TemporaryFile() as file, redirect_stdout(output), redirect_stderr(output):
+        before = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lambda: output.getvalue() + os.pread(file.fileno(), 2**20, 0).decode()
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
 
 
 def left_by(run_dir: Path, *, after: int = 0) -> dict[str, Any]:
