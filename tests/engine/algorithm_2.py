@@ -26,6 +26,7 @@ def gradients(microbatches: int, stage: int, strategy: str, tau: float) -> tuple
         model=model,
         config=deepspeed_config(stage, microbatches, train_micro_batch_size_per_gpu=per_rank),
         presence={
+            "preset": "paper",
             "layers": "first",
             "estimator": "exact",
             "granularity": "global_microbatch",
