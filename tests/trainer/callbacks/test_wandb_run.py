@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -100,8 +101,11 @@ def core() -> psutil.Process:
     """wandb's own process, once it is there."""
 
     def look() -> psutil.Process | None:
-        children = [child for child in psutil.Process().children() if child.name() == "wandb-core"]
-        return next((child for child in children if child.status() != psutil.STATUS_ZOMBIE), None)
+        for child in psutil.Process().children():
+            with suppress(psutil.NoSuchProcess):  # any other that ends in the meantime
+                if child.name() == "wandb-core" and child.status() != psutil.STATUS_ZOMBIE:
+                    return child
+        return None
 
     return wait(look)
 
