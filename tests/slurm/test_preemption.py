@@ -7,6 +7,7 @@ from typing import Any
 import psutil
 import pytest
 
+from presence_ds.trainer.callbacks.wandb_file import steps_in
 from tests.slurm.conftest import Jobs
 from tests.trainer.checkpoint.runs import left_by
 from tests.trainer.conftest import read_metrics
@@ -53,7 +54,9 @@ def test_signal_to_launchers_on_two_nodes(jobs: Jobs) -> None:
     assert {line["slurm_restart_count"] for line in read_metrics(run_dir)} == {0, 1}
     assert jobs.log(job).count(f"presence: finished: {run_dir}") == 1
     run_id = (run_dir / "wandb_run_id").read_text().strip()
-    assert [path.name for path in (run_dir / "wandb").glob("offline-run-*/*.wandb")] == [f"run-{run_id}.wandb"] * 2
+    files = list((run_dir / "wandb").glob("offline-run-*/*.wandb"))
+    assert [file.name for file in files] == [f"run-{run_id}.wandb"]  # the last start's has the whole history
+    assert steps_in(files[0]) == [line["step"] for line in read_metrics(run_dir)]
     assert what_must_agree(run_dir) == undisturbed(jobs)
 
 

@@ -62,7 +62,7 @@ def test_jobs_that_cannot_run_say_why_in_one_line(jobs: Jobs) -> None:
     refused(f"run_dir is {work}/run: ", settings=SITE + "MIN_FREE_GIB=1000000", RUN_DIR=str(work / "run"))
     refused(f"{work} has no slurm/common.sh: submit from the repository", PRESENCE_HOME=str(work))
     refused("the job has no GPUs", settings=SITE + "export SBATCH_GPUS_PER_NODE=8")
-    refused("CONTAINER is podman in slurm/site.sh: it must be none", settings=SITE + "CONTAINER=podman")
+    refused("CONTAINER is podman in the site file: it must be none", settings=SITE + "CONTAINER=podman")
     refused("there is no run 8: TAUS, LAYERS and SEEDS make 8, --array=0-7", "sweep.sbatch", array=8, TAUS="1 2")
 
 
