@@ -18,7 +18,8 @@ class PresenceConfig:
     Args:
         preset: What samples are weighed by where the fields below do not say it: clip is weighting.kind clip at the
             median of the step's self-influences; paper is the published setting, weighting.kind softmax of the zscore
-            with the two-stage schedule. Fields that are stated override it.
+            with the two-stage schedule. Fields that are stated override it. null: clip, or paper where a schedule, a
+            normalizer, min_effective_share or a signal is stated that clipping has no use for.
         layers: Parameters that enter the self-influence: "all"; "first", the first block of every stack of blocks
             (what the paper scores); or a list of shell-style patterns on parameter names, such as
             ["model.layers.0.*", "*.norm.weight"]. Every parameter is trained whatever is chosen here.
@@ -55,7 +56,7 @@ class PresenceConfig:
         seed: Seed of the projection matrices, combined with each parameter's name.
     """
 
-    preset: Literal["clip", "paper"] = "clip"
+    preset: Literal["clip", "paper"] | None = None
     layers: str | list[str] = "all"
     estimator: Literal["exact", "projected"] = "projected"
     projection_dim: int = 32

@@ -14,6 +14,7 @@ WeightingKind = Literal["softmax", "saturating", "clip"]
 Preset = Literal["clip", "paper"]
 
 PRESETS: dict[Preset, WeightingKind] = {"clip": "clip", "paper": "softmax"}  # what a kind that is not stated means
+CLIPPED: tuple[Signal, ...] = ("self_influence", "uniform")  # signals that clipping works with
 
 LARGEST_SIDE = 8192  # of a system of equations in float64: 512 MiB, and some seconds on a CPU
 LARGEST_GATHER = 1 << 29  # float32 numbers that every rank gathers: 2 GiB
@@ -51,7 +52,7 @@ class ReweightingConfig:
     """What `Reweighting` does; the fields are those of `presence_ds.PresenceConfig`.
 
     Attributes:
-        preset: what the fields that are not stated mean.
+        preset: what the fields that are not stated mean; None: `chosen_preset`.
         signal: what a sample is weighed by (`presence_ds.reweighting.signal`).
         normalizer: how its values are made comparable.
         weighting: the weight function.
@@ -61,7 +62,7 @@ class ReweightingConfig:
         near_duplicates: cosine from which two samples count as near-duplicates; None: not computed.
     """
 
-    preset: Preset = "clip"
+    preset: Preset | None = None
     signal: Signal = "self_influence"
     normalizer: NormalizerKind = "zscore"
     weighting: WeightingConfig = field(default_factory=WeightingConfig)
@@ -71,9 +72,17 @@ class ReweightingConfig:
     near_duplicates: float | None = None
 
     @property
+    def chosen_preset(self) -> Preset:
+        """The stated preset; without one clip, or paper where something is stated that clipping has no use for."""
+        if self.preset is not None:
+            return self.preset
+        clips = self.signal in CLIPPED and self.normalizer == "zscore" and self.min_effective_share is None
+        return "clip" if clips and not stated(self.schedule) else "paper"
+
+    @property
     def weighting_kind(self) -> WeightingKind:
         """The weight function: the stated one, else the preset's."""
-        return self.weighting.kind or PRESETS[self.preset]
+        return self.weighting.kind or PRESETS[self.chosen_preset]
 
     @property
     def has_temperature(self) -> bool:
@@ -115,7 +124,7 @@ class ReweightingConfig:
         instead = f"{field}.preset paper"
         if self.weighting.kind is not None:
             instead = f"{field}.weighting.kind softmax or saturating"
-        if self.signal not in ("self_influence", "uniform"):
+        if self.signal not in CLIPPED:
             raise ConfigError(
                 f"{field}.signal is {self.signal} with {self._function}, and only self-influence can be clipped: use "
                 f"{instead}, or signal self_influence"
@@ -137,7 +146,9 @@ class ReweightingConfig:
     @property
     def _function(self) -> str:
         """The weight function and where it comes from, for messages."""
-        return f"preset {self.preset}" if self.weighting.kind is None else f"weighting kind {self.weighting.kind}"
+        return (
+            f"preset {self.chosen_preset}" if self.weighting.kind is None else f"weighting kind {self.weighting.kind}"
+        )
 
 
 def check_running(config: ReweightingConfig, field: str) -> None:

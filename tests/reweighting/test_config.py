@@ -14,7 +14,7 @@ def config(**fields: Any) -> ReweightingConfig:
 
 
 def clip(**fields: Any) -> dict[str, Any]:
-    """The default preset, and nothing but ``fields``."""
+    """Preset clip, and nothing but ``fields``."""
     return {"preset": "clip", "schedule": ScheduleConfig()} | fields
 
 
@@ -96,6 +96,27 @@ def test_the_rest_can_be_had_with_running_statistics() -> None:
         for normalizer in ("zscore", "log_zscore"):
             check_running(config(signal=signal, normalizer=normalizer, near_duplicates=0.9), "p")
     check_running(config(**clip()), "p")
+
+
+@pytest.mark.parametrize(
+    ("fields", "preset"),
+    [
+        ({}, "clip"),
+        ({"signal": "uniform"}, "clip"),
+        ({"near_duplicates": 0.9}, "clip"),
+        ({"schedule": ScheduleConfig(switch_step=10)}, "paper"),
+        ({"schedule": ScheduleConfig(kind="constant", tau_direct=-1.0)}, "paper"),
+        ({"normalizer": "rank"}, "paper"),
+        ({"min_effective_share": 0.5}, "paper"),
+        ({"signal": "loss"}, "paper"),
+        ({"signal": "loss", "preset": "clip"}, "clip"),
+    ],
+)
+def test_without_a_preset_it_is_clip_where_nothing_speaks_against_it(fields: dict[str, Any], preset: str) -> None:
+    """Sections of before there were presets state a schedule, and go on to mean what they meant."""
+    found = ReweightingConfig(**fields)
+    assert found.chosen_preset == preset
+    assert found.weighting_kind == {"clip": "clip", "paper": "softmax"}[preset]
 
 
 def test_a_preset_says_what_is_not_stated() -> None:
