@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from presence_ds.data.noise import shuffle_words
-from presence_ds.data.packing import pack
-from presence_ds.data.python_packages import find_modules, read_modules
 from presence_ds.data.readers import read_jsonl, read_text
 from presence_ds.data.rows import Document
-from presence_ds.data.tokenizer import TokenizerConfig, encode, train_tokenizer
+from presence_ds.data.samples.packing import pack
+from presence_ds.data.sources.noise import shuffle_words
+from presence_ds.data.sources.python_packages import find_modules, read_modules
+from presence_ds.data.tokenizer.tokenizer import TokenizerConfig, encode, train_tokenizer
 
 HELD_OUT_EVERY = 5  # documents
 SENTINELS = 32  # ids above the tokenizer's, which stand for the spans of an encoder-decoder's inputs

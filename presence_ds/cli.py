@@ -11,7 +11,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from presence_ds.commands import estimate, export, new, prepare, slurm, train
 from presence_ds.commands.command import Command
 from presence_ds.errors import ConfigError, PresenceError
-from presence_ds.trainer.environment import environment_rank, set_environment_defaults
+from presence_ds.launch.environment import environment_rank, set_environment_defaults
 
 COMMANDS: dict[str, Command] = {
     "new": new,

@@ -9,7 +9,7 @@ from torch import nn
 
 import presence_ds
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.deepspeed_config import read_deepspeed_json
+from presence_ds.trainer.recipe.deepspeed import read_deepspeed_json
 
 ROOT = Path(presence_ds.__file__).parent.parent
 PROCESSES = {"run", "Popen", "check_output", "call", "check_call"}

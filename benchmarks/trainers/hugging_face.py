@@ -11,12 +11,12 @@ from torch.utils.data import Dataset
 
 from benchmarks.trainers.run import Run
 from presence_ds.data import open_corpus
-from presence_ds.data.corpus import PackedDataset
+from presence_ds.data.corpus.corpus import PackedDataset
 from presence_ds.data.loader import RankSampler, build_loader
 from presence_ds.hf import PresenceTrainer
-from presence_ds.trainer.building import build_model
-from presence_ds.trainer.plan import make_plan
-from presence_ds.trainer.vocabulary import Vocabulary, fit_vocabulary
+from presence_ds.trainer.building.build import build_model
+from presence_ds.trainer.building.vocabulary import Vocabulary, fit_vocabulary
+from presence_ds.trainer.recipe.plan import make_plan
 
 
 class _InOrder(Dataset[dict[str, Tensor]]):

@@ -5,9 +5,9 @@ from typing import Any
 
 from benchmarks.trainers.run import Run
 from presence_ds.trainer.callbacks.callback import Callback
+from presence_ds.trainer.ranks.stop_signals import StopSignals
 from presence_ds.trainer.run import train_on
-from presence_ds.trainer.run_lock import RunLock
-from presence_ds.trainer.stop_signals import StopSignals
+from presence_ds.trainer.run_directory.lock import RunLock
 
 
 class _Turns(Callback):

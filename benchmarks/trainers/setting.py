@@ -11,8 +11,8 @@ from benchmarks.ranks import ROOT
 from benchmarks.setting import Setting
 from presence_ds.commands.recipe_arguments import read_recipe, resolved_recipe
 from presence_ds.commands.train import make_parser
-from presence_ds.trainer.recipe import Recipe
-from presence_ds.trainer.run_directory import RunDirectory
+from presence_ds.trainer.recipe.recipe import Recipe
+from presence_ds.trainer.run_directory.directory import RunDirectory
 
 
 @dataclass(frozen=True)

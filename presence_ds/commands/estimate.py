@@ -35,8 +35,8 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
         raise ConfigError(f"ranks is {parsed.ranks}: it must be at least 1")
     check_recipe(recipe, recipe_file, reads_text=False)
 
+    from presence_ds.commands.estimate_report import print_estimate
+    from presence_ds.launch.launcher import local_processes
     from presence_ds.trainer.estimate import estimate
-    from presence_ds.trainer.estimate.report import print_estimate
-    from presence_ds.trainer.launcher import local_processes
 
     print_estimate(Console(), estimate(recipe, recipe_file, local_processes(parsed.ranks)))

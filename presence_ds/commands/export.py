@@ -38,7 +38,7 @@ def make_parser() -> ArgumentParser:
 
 def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None:
     """Export, and say in one line what was written."""
-    from presence_ds.trainer.export import export
+    from presence_ds.trainer.checkpoint.export import export
 
     model = export(
         parsed.checkpoint,

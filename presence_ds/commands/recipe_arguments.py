@@ -9,13 +9,13 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
 from presence_ds.commands.recipe_help import ALL, RecipeHelp
+from presence_ds.commands.shape import check_recipe_file, check_values
 from presence_ds.data import fill_from_prepared
-from presence_ds.data.sources import SourceConfig, find_files, is_remote
+from presence_ds.data.sources.sources import SourceConfig, find_files, is_remote
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.deepspeed_config import read_deepspeed_json
-from presence_ds.trainer.recipe import Recipe, find_beside_recipe
-from presence_ds.trainer.run_directory import RunDirectory
-from presence_ds.trainer.shape import check_recipe_file, check_values
+from presence_ds.trainer.recipe.deepspeed import read_deepspeed_json
+from presence_ds.trainer.recipe.recipe import Recipe, find_beside_recipe
+from presence_ds.trainer.run_directory.directory import RunDirectory
 
 SECTIONS = {section.name for section in fields(Recipe)}
 

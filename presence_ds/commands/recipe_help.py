@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 from docstring_parser import parse
 from jsonargparse import ArgumentError, ArgumentParser
 
-from presence_ds.trainer.recipe import Recipe
+from presence_ds.trainer.recipe.recipe import Recipe
 
 ALL = "all"
 

@@ -12,10 +12,7 @@ from presence_ds.commands.recipe_arguments import (
     read_recipe,
     resolved_recipe,
 )
-from presence_ds.errors import ConfigError
-from presence_ds.trainer.environment import CPU_RANKS
-from presence_ds.trainer.run_directory import RunDirectory, default_run_directory
-from presence_ds.trainer.slurm_job import (
+from presence_ds.commands.slurm_job import (
     read_site,
     ready_script,
     sbatch_variables,
@@ -23,6 +20,9 @@ from presence_ds.trainer.slurm_job import (
     try_script,
     write_run_directory,
 )
+from presence_ds.errors import ConfigError
+from presence_ds.launch.environment import CPU_RANKS
+from presence_ds.trainer.run_directory.directory import RunDirectory, default_run_directory
 
 HELP = "Submit a recipe to SLURM, with a run directory that says what was submitted."
 
@@ -76,7 +76,7 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
     per_node = site.gpus_per_node or CPU_RANKS
 
     from presence_ds.trainer.checkpoint import submitted_changes
-    from presence_ds.trainer.plan import make_plan
+    from presence_ds.trainer.recipe.plan import make_plan
 
     plan = make_plan(recipe, recipe_file, world_size=parsed.nodes * per_node, bf16_hardware=True, runs_here=False)
     check_datasets(recipe)

@@ -14,8 +14,8 @@ from presence_ds.commands.recipe_arguments import (
     resolved_recipe,
 )
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.environment import launched
-from presence_ds.trainer.slurm import slurm_step
+from presence_ds.launch.environment import launched
+from presence_ds.launch.slurm import slurm_step
 
 HELP = "Train a model as a recipe says."
 NOT_OURS = (
@@ -65,10 +65,10 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
             raise ConfigError(f"num_processes is {parsed.num_processes}: it must be at least 1")
         check_recipe(recipe, recipe_file)
 
-        from presence_ds.trainer.extensions import operator_folder
-        from presence_ds.trainer.launcher import launch, local_processes
-        from presence_ds.trainer.plan import make_plan
-        from presence_ds.trainer.precision import hardware_has_bf16
+        from presence_ds.launch.launcher import launch, local_processes
+        from presence_ds.trainer.building.precision import hardware_has_bf16
+        from presence_ds.trainer.ranks.extensions import operator_folder
+        from presence_ds.trainer.recipe.plan import make_plan
 
         processes = local_processes(parsed.num_processes)
         ranks = processes * (1 if step is None else step.nodes)

@@ -6,41 +6,41 @@ from presence_ds.lazy import lazy_names
 
 if TYPE_CHECKING:
     from presence_ds.data.config import DataConfig
-    from presence_ds.data.corpus import Corpus, PackedDataset, open_corpus
+    from presence_ds.data.corpus.corpus import Corpus, PackedDataset, open_corpus
+    from presence_ds.data.corpus.prepare import prepare_corpus
+    from presence_ds.data.corpus.prepared import fill_from_prepared
+    from presence_ds.data.corpus.report import CorpusReport, SourceReport
     from presence_ds.data.evaluation import build_evaluation_loader
     from presence_ds.data.loader import BatchStream, build_loader
-    from presence_ds.data.mixture import mixture_weights
-    from presence_ds.data.noise import NoiseConfig
-    from presence_ds.data.objective_config import Lengths, ObjectiveConfig
-    from presence_ds.data.prepare import prepare_corpus
-    from presence_ds.data.prepared import fill_from_prepared
-    from presence_ds.data.report import CorpusReport, SourceReport
-    from presence_ds.data.sources import SourceConfig
+    from presence_ds.data.order.mixture import mixture_weights
+    from presence_ds.data.samples.objective_config import Lengths, ObjectiveConfig
+    from presence_ds.data.sources.noise import NoiseConfig
+    from presence_ds.data.sources.sources import SourceConfig
     from presence_ds.data.streaming.batches import StreamedBatches
     from presence_ds.data.streaming.config import StreamingConfig
     from presence_ds.data.streaming.stream import RankSamples, Stream
-    from presence_ds.data.tokenizer import load_tokenizer
-    from presence_ds.data.tokenizer_config import TokenizerConfig
+    from presence_ds.data.tokenizer.tokenizer import load_tokenizer
+    from presence_ds.data.tokenizer.tokenizer_config import TokenizerConfig
 else:
     __getattr__ = lazy_names(
         __name__,
         {
             "config": ("DataConfig",),
-            "corpus": ("Corpus", "PackedDataset", "open_corpus"),
+            "corpus.corpus": ("Corpus", "PackedDataset", "open_corpus"),
             "evaluation": ("build_evaluation_loader",),
             "loader": ("BatchStream", "build_loader"),
-            "mixture": ("mixture_weights",),
-            "noise": ("NoiseConfig",),
-            "objective_config": ("Lengths", "ObjectiveConfig"),
-            "prepare": ("prepare_corpus",),
-            "prepared": ("fill_from_prepared",),
-            "report": ("CorpusReport", "SourceReport"),
-            "sources": ("SourceConfig",),
+            "order.mixture": ("mixture_weights",),
+            "sources.noise": ("NoiseConfig",),
+            "samples.objective_config": ("Lengths", "ObjectiveConfig"),
+            "corpus.prepare": ("prepare_corpus",),
+            "corpus.prepared": ("fill_from_prepared",),
+            "corpus.report": ("CorpusReport", "SourceReport"),
+            "sources.sources": ("SourceConfig",),
             "streaming.batches": ("StreamedBatches",),
             "streaming.config": ("StreamingConfig",),
             "streaming.stream": ("RankSamples", "Stream"),
-            "tokenizer": ("load_tokenizer",),
-            "tokenizer_config": ("TokenizerConfig",),
+            "tokenizer.tokenizer": ("load_tokenizer",),
+            "tokenizer.tokenizer_config": ("TokenizerConfig",),
         },
     )
 

@@ -7,10 +7,10 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from presence_ds.data.corpus import PackedDataset, Sample
+from presence_ds.data.corpus.corpus import PackedDataset, Sample
 from presence_ds.data.loader import stateful_loader
-from presence_ds.data.objective import IGNORED
-from presence_ds.data.order import ShuffledOrder
+from presence_ds.data.order.order import ShuffledOrder
+from presence_ds.data.samples.objective import IGNORED
 
 
 class _Once(Sampler[list[int]]):

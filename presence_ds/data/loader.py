@@ -10,9 +10,9 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from presence_ds.data.corpus import PackedDataset, Sample
-from presence_ds.data.mixture import MixedOrder
-from presence_ds.data.order import Order, ShuffledOrder
+from presence_ds.data.corpus.corpus import PackedDataset, Sample
+from presence_ds.data.order.mixture import MixedOrder
+from presence_ds.data.order.order import Order, ShuffledOrder
 from presence_ds.errors import DataError
 
 LOOK_AHEAD = 256  # samples of this rank whose rows are computed at once

@@ -18,13 +18,19 @@ from presence_ds.data import (
     open_corpus,
     prepare_corpus,
 )
-from presence_ds.data.corpus import TOKENIZER_FOLDER
-from presence_ds.data.corpus_lock import reading
-from presence_ds.data.prepared import prepared_folder
-from presence_ds.data.token_bytes import token_bytes
+from presence_ds.data.corpus.corpus import TOKENIZER_FOLDER
+from presence_ds.data.corpus.lock import reading
+from presence_ds.data.corpus.prepared import prepared_folder
+from presence_ds.data.tokenizer.token_bytes import token_bytes
 from presence_ds.errors import DataError, Stopped
-from presence_ds.trainer.batches import evaluation_loader, loader_options, training_batches
-from presence_ds.trainer.building import build_model
+from presence_ds.launch.slurm import restart_count
+from presence_ds.trainer.batches import SharedBatches, evaluation_loader, loader_options, training_batches
+from presence_ds.trainer.building.build import build_model
+from presence_ds.trainer.building.device import device_name, known_peak_tflops
+from presence_ds.trainer.building.learning_rate import build_lr_scheduler
+from presence_ds.trainer.building.optimizer import build_optimizer
+from presence_ds.trainer.building.precision import hardware_has_bf16
+from presence_ds.trainer.building.vocabulary import Vocabulary, fit_vocabulary
 from presence_ds.trainer.callbacks.anomalies import Anomalies
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.checkpoint import Checkpoints
@@ -34,6 +40,7 @@ from presence_ds.trainer.callbacks.metrics_file import MetricsFile
 from presence_ds.trainer.callbacks.reference import ReferenceStream
 from presence_ds.trainer.callbacks.requeues import Requeues
 from presence_ds.trainer.callbacks.score_records import RANKS_PER_FILE, ScoreRecords
+from presence_ds.trainer.callbacks.setup_facts import setup_facts
 from presence_ds.trainer.callbacks.stage_summary import StageSummary
 from presence_ds.trainer.callbacks.stopping import Stopping
 from presence_ds.trainer.callbacks.throughput import Throughput
@@ -48,33 +55,25 @@ from presence_ds.trainer.checkpoint import (
     restore,
     stored_recipe,
 )
-from presence_ds.trainer.device import device_name, known_peak_tflops
-from presence_ds.trainer.distributed import Neighbours, Ranks
 from presence_ds.trainer.estimate.flops import count_flops
-from presence_ds.trainer.failure import Failures
-from presence_ds.trainer.hang_watch import HangWatch, collective_timeout
-from presence_ds.trainer.health import check_health
-from presence_ds.trainer.hub_commits import pin_commits
-from presence_ds.trainer.learning_rate import build_lr_scheduler
-from presence_ds.trainer.optimizer import build_optimizer
-from presence_ds.trainer.plan import Plan, make_plan
-from presence_ds.trainer.precision import hardware_has_bf16
-from presence_ds.trainer.rank_log import RankLog
-from presence_ds.trainer.recipe import Recipe
-from presence_ds.trainer.run_directory import (
+from presence_ds.trainer.ranks.distributed import Neighbours, Ranks
+from presence_ds.trainer.ranks.failure import Failures
+from presence_ds.trainer.ranks.health import check_health
+from presence_ds.trainer.ranks.rank_log import RankLog
+from presence_ds.trainer.ranks.stop_signals import StopSignals
+from presence_ds.trainer.recipe.plan import Plan, make_plan
+from presence_ds.trainer.recipe.recipe import Recipe
+from presence_ds.trainer.run_directory.directory import (
     RunDirectory,
     default_run_directory,
     write_atomically,
     write_json,
     write_stopped,
 )
-from presence_ds.trainer.run_lock import RunLock
-from presence_ds.trainer.setup_facts import setup_facts
-from presence_ds.trainer.shared_batches import SharedBatches
-from presence_ds.trainer.slurm import restart_count
-from presence_ds.trainer.stop_signals import StopSignals
+from presence_ds.trainer.run_directory.hang_watch import HangWatch, collective_timeout
+from presence_ds.trainer.run_directory.hub_commits import pin_commits
+from presence_ds.trainer.run_directory.lock import RunLock
 from presence_ds.trainer.trainer import Trainer
-from presence_ds.trainer.vocabulary import Vocabulary, fit_vocabulary
 
 
 def train(recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) -> None:
@@ -85,7 +84,7 @@ def train(recipe: Recipe, recipe_file: Path | None, resolved: dict[str, Any]) ->
         resolved: the recipe as plain values, to be written to the run directory.
 
     Raises:
-        SystemExit: after an error, when it has been said (`presence_ds.trainer.failure`).
+        SystemExit: after an error, when it has been said (`presence_ds.trainer.ranks.failure`).
     """
     timeout = collective_timeout(recipe.stop.hang_seconds)
     with (

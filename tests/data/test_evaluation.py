@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from presence_ds.data import build_evaluation_loader
-from tests.data.samples import documents, packed
+from tests.data.samples.samples import documents, packed
 
 
 def batches(samples: int, ranks: int, micro_batch_size: int, num_workers: int = 0) -> list[list[dict[str, Any]]]:

@@ -13,7 +13,7 @@ from presence_ds import cli
 from tests.ranks import Ranks
 from tests.trainer import pool_runs
 from tests.trainer.conftest import read_metrics, read_scores
-from tests.trainer.test_bad_recipes import fails_with_one_line
+from tests.trainer.recipe.test_bad_recipes import fails_with_one_line
 from tests.trainer.test_stopping import arguments, untimed
 
 

@@ -11,15 +11,15 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from presence_ds import cli
 from presence_ds.data import ObjectiveConfig, TokenizerConfig, open_corpus
-from presence_ds.data.tokenizer import sentinel_ids, train_tokenizer
-from presence_ds.trainer.building import build_model
-from presence_ds.trainer.model import load_model_config
-from presence_ds.trainer.model_config import ModelConfig
-from presence_ds.trainer.vocabulary import Vocabulary, fit_vocabulary
+from presence_ds.data.tokenizer.tokenizer import sentinel_ids, train_tokenizer
+from presence_ds.trainer.building.build import build_model
+from presence_ds.trainer.building.model import load_model_config
+from presence_ds.trainer.building.model_config import ModelConfig
+from presence_ds.trainer.building.vocabulary import Vocabulary, fit_vocabulary
 from tests.ranks import Ranks
 from tests.trainer import pool_runs
 from tests.trainer.conftest import presence_train, read_metrics, read_scores
-from tests.trainer.test_bad_recipes import fails_with_one_line
+from tests.trainer.recipe.test_bad_recipes import fails_with_one_line
 
 T5 = {
     "model_type": "t5",

@@ -15,9 +15,9 @@ import torch
 from presence_ds.errors import ConfigError, Stopped
 from presence_ds.trainer.callbacks.throughput import TIMINGS
 from presence_ds.trainer.checkpoint import complete_checkpoints
-from presence_ds.trainer.distributed import Ranks as TrainerRanks
-from presence_ds.trainer.stop_config import StopConfig
-from presence_ds.trainer.stop_signals import StopSignals
+from presence_ds.trainer.ranks.distributed import Ranks as TrainerRanks
+from presence_ds.trainer.ranks.stop_config import StopConfig
+from presence_ds.trainer.ranks.stop_signals import StopSignals
 from tests.ranks import Ranks
 from tests.trainer import pool_runs
 from tests.trainer.conftest import read_metrics, read_scores

@@ -13,12 +13,12 @@ import torch
 import yaml
 
 from presence_ds import cli
-from tests.data.hub_server import Dataset, HubServer
+from tests.data.sources.hub_server import Dataset, HubServer
 from tests.ranks import Ranks
 from tests.trainer import pool_runs
 from tests.trainer.checkpoint.test_ranks import SAME_BATCH, STILL, samples
 from tests.trainer.conftest import WORDS, presence_train, read_metrics, read_scores
-from tests.trainer.test_bad_recipes import fails_with_one_line
+from tests.trainer.recipe.test_bad_recipes import fails_with_one_line
 from tests.trainer.test_stopping import arguments, untimed
 
 

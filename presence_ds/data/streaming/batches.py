@@ -12,7 +12,7 @@ import torch
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from presence_ds.data.loader import check_identity
-from presence_ds.data.objective import Objective
+from presence_ds.data.samples.objective import Objective
 from presence_ds.data.streaming.stream import LaneSample, RankSamples, has_lane
 from presence_ds.errors import PresenceError
 

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from presence_ds.data.hashing import text_hash
-from presence_ds.data.permutation import Permutation
+from presence_ds.data.corpus.hashing import text_hash
+from presence_ds.data.order.permutation import Permutation
 from presence_ds.data.readers import START, Part, Place
 from presence_ds.data.rows import BadRow, Document
-from presence_ds.data.sources import (
+from presence_ds.data.sources.sources import (
     EARLY_STOP_ROWS,
     MAX_EXAMPLES,
     OnBadFile,

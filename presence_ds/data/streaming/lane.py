@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from presence_ds.data.mixture import Mixture
-from presence_ds.data.packing import PackedSample, Tokens
-from presence_ds.data.permutation import Permutation
-from presence_ds.data.prepare import PACKINGS
+from presence_ds.data.corpus.prepare import PACKINGS
+from presence_ds.data.order.mixture import Mixture
+from presence_ds.data.order.permutation import Permutation
 from presence_ds.data.readers import Place
 from presence_ds.data.rows import Document
+from presence_ds.data.samples.packing import PackedSample, Tokens
 from presence_ds.data.streaming.documents import Cursor, LaneDocuments
-from presence_ds.data.tokenizer import encode
+from presence_ds.data.tokenizer.tokenizer import encode
 from presence_ds.errors import DataError
 
 TOKENIZED_DOCUMENTS = 64  # at a time, or

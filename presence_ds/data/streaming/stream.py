@@ -12,14 +12,14 @@ from torch.utils.data import IterableDataset, get_worker_info
 from transformers import PreTrainedTokenizerBase
 
 from presence_ds.data.config import DataConfig
-from presence_ds.data.mixture import Mixture, mixture_weights
-from presence_ds.data.packing import PackedSample
+from presence_ds.data.order.mixture import Mixture, mixture_weights
 from presence_ds.data.readers import HubFile
-from presence_ds.data.sources import SourceFile
+from presence_ds.data.samples.packing import PackedSample
+from presence_ds.data.sources.sources import SourceFile
 from presence_ds.data.streaming.config import StreamingConfig
 from presence_ds.data.streaming.documents import LaneDocuments, Share, Tally, deal, size_of
 from presence_ds.data.streaming.lane import Lane, SourceLane
-from presence_ds.data.tokenizer import document_start
+from presence_ds.data.tokenizer.tokenizer import document_start
 from presence_ds.errors import PresenceError
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from presence_ds.errors import AnomalyError
-from presence_ds.trainer.anomalies_config import AnomaliesConfig, Limit
+from presence_ds.trainer.callbacks.anomalies_config import AnomaliesConfig, Limit
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.spikes import Spikes
 

@@ -13,7 +13,7 @@ from presence_ds.engine.batch import is_encoder_decoder, logits_of
 from presence_ds.influence import SampleLoss
 from presence_ds.influence.loss import IGNORED
 from presence_ds.trainer.callbacks.callback import Callback
-from presence_ds.trainer.evaluation_config import EvaluationConfig
+from presence_ds.trainer.callbacks.evaluation_config import EvaluationConfig
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Batch, Metrics, Trainer

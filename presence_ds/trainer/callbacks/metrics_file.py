@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from presence_ds.trainer.callbacks.callback import Callback
-from presence_ds.trainer.rank_log import print_warning
+from presence_ds.trainer.ranks.rank_log import print_warning
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Metrics, Trainer

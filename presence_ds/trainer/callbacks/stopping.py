@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from presence_ds.errors import Stopped
 from presence_ds.trainer.callbacks.callback import Callback
-from presence_ds.trainer.run_directory import RunDirectory, write_stopped
-from presence_ds.trainer.stop_config import StopConfig
-from presence_ds.trainer.stop_signals import StopSignals, describe, reason
+from presence_ds.trainer.ranks.stop_config import StopConfig
+from presence_ds.trainer.ranks.stop_signals import StopSignals, describe, reason
+from presence_ds.trainer.run_directory.directory import RunDirectory, write_stopped
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Trainer

@@ -26,9 +26,9 @@ import psutil
 
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.metrics_file import json_value
+from presence_ds.trainer.callbacks.wandb_config import WandbConfig
 from presence_ds.trainer.callbacks.wandb_file import steps_in
-from presence_ds.trainer.run_directory import RunDirectory, write_atomically
-from presence_ds.trainer.wandb_config import WandbConfig
+from presence_ds.trainer.run_directory.directory import RunDirectory, write_atomically
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Metrics, Trainer

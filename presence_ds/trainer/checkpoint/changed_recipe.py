@@ -13,11 +13,11 @@ import yaml
 from presence_ds.engine.resume_rules import Change, changes, plain_values, presence_changes, refuse
 from presence_ds.trainer.checkpoint.manifest import DamagedError, Manifest, checkpoint_folders, read_manifest
 from presence_ds.trainer.checkpoint.recipe_rules import RECIPE
-from presence_ds.trainer.run_directory import RunDirectory
+from presence_ds.trainer.run_directory.directory import RunDirectory
 
 if TYPE_CHECKING:
-    from presence_ds.trainer.plan import Plan
-    from presence_ds.trainer.recipe import Recipe
+    from presence_ds.trainer.recipe.plan import Plan
+    from presence_ds.trainer.recipe.recipe import Recipe
 
 OF_THE_LIBRARY = ("_name_or_path", "transformers_version", "architectures", "dtype")  # no part of an architecture
 

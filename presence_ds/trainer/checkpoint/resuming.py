@@ -27,8 +27,8 @@ from presence_ds.trainer.checkpoint.manifest import (
 from presence_ds.trainer.checkpoint.random_state import load_random_state
 from presence_ds.trainer.checkpoint.settings import settings_of_the_recipe
 from presence_ds.trainer.checkpoint.universal import check_convertible, convert, load_universal
-from presence_ds.trainer.distributed import Ranks
-from presence_ds.trainer.run_directory import DAMAGED, UNFINISHED
+from presence_ds.trainer.ranks.distributed import Ranks
+from presence_ds.trainer.run_directory.directory import DAMAGED, UNFINISHED
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Trainer

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from presence_ds.trainer.building import build_empty_model
+from presence_ds.trainer.building.build import build_empty_model
 from presence_ds.trainer.estimate.activations import micro_step_peak
 from presence_ds.trainer.estimate.flops import added_flops, count_flops, scoring_flops
 from presence_ds.trainer.estimate.states import ModelStates, model_states
-from presence_ds.trainer.plan import make_plan
-from presence_ds.trainer.recipe import Recipe
+from presence_ds.trainer.recipe.plan import make_plan
+from presence_ds.trainer.recipe.recipe import Recipe
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.anomalies_config import AnomaliesConfig, Limit
+from presence_ds.trainer.callbacks.anomalies_config import AnomaliesConfig, Limit
 from presence_ds.trainer.callbacks.spikes import Spikes
 from presence_ds.trainer.checkpoint import complete_checkpoints
 from tests.engine.precision import fp16_on_any_processor

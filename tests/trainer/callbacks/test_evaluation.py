@@ -12,7 +12,7 @@ from presence_ds.commands.recipe_arguments import read_recipe
 from presence_ds.data import open_corpus, prepare_corpus
 from presence_ds.trainer.batches import evaluation_loader
 from presence_ds.trainer.callbacks.evaluation import figures_of
-from presence_ds.trainer.recipe import Recipe
+from presence_ds.trainer.recipe.recipe import Recipe
 from tests.ranks import Ranks
 from tests.trainer.callbacks import evaluations
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from presence_ds.trainer import rank_log
 from presence_ds.trainer.callbacks.metrics_file import MetricsFile
+from presence_ds.trainer.ranks import rank_log
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from presence_ds.trainer.building.device import known_peak_tflops
 from presence_ds.trainer.callbacks.throughput import TIMINGS, Throughput
-from presence_ds.trainer.device import known_peak_tflops
 
 MODULE = "presence_ds.trainer.callbacks.throughput.time.perf_counter"
 

@@ -27,10 +27,10 @@ from presence_ds.trainer.checkpoint import CheckpointConfig, find_resume
 from presence_ds.trainer.checkpoint.manifest import _render
 from presence_ds.trainer.checkpoint.universal import convert
 from presence_ds.trainer.checkpoint.writer import HashingFile
-from presence_ds.trainer.distributed import Ranks
+from presence_ds.trainer.ranks.distributed import Ranks
+from presence_ds.trainer.ranks.stop_signals import StopSignals
 from presence_ds.trainer.run import train_on
-from presence_ds.trainer.run_lock import RunLock
-from presence_ds.trainer.stop_signals import StopSignals
+from presence_ds.trainer.run_directory.lock import RunLock
 from presence_ds.trainer.trainer import Trainer
 from tests.engine.training import full_parameters
 from tests.trainer.conftest import read_metrics, read_scores

@@ -14,9 +14,9 @@ from presence_ds.engine.resume_rules import rules
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.checkpoint import recipe_changes, recipe_values, submitted_changes
 from presence_ds.trainer.checkpoint.recipe_rules import RECIPE
-from presence_ds.trainer.plan import make_plan
-from presence_ds.trainer.recipe import Recipe
-from presence_ds.trainer.run_directory import RunDirectory
+from presence_ds.trainer.recipe.plan import make_plan
+from presence_ds.trainer.recipe.recipe import Recipe
+from presence_ds.trainer.run_directory.directory import RunDirectory
 from tests.conftest import Pools
 from tests.ranks import Ranks
 from tests.trainer.checkpoint import runs

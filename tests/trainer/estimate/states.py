@@ -8,8 +8,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import presence_ds
+from presence_ds.trainer.building.optimizer import OptimizerConfig, build_optimizer
 from presence_ds.trainer.estimate.states import model_states
-from presence_ds.trainer.optimizer import OptimizerConfig, build_optimizer
 
 BUCKET = 12_000  # elements: no less than the largest parameter, which DeepSpeed otherwise copies once more
 RANKS = 2

@@ -8,11 +8,11 @@ from rich.console import Console
 
 from presence_ds import cli
 from presence_ds.commands import estimate as command
+from presence_ds.commands.estimate_report import print_estimate
 from presence_ds.commands.recipe_arguments import read_recipe
-from presence_ds.trainer.building import build_empty_model
+from presence_ds.trainer.building.build import build_empty_model
+from presence_ds.trainer.building.model import load_model_config
 from presence_ds.trainer.estimate import Estimate, estimate
-from presence_ds.trainer.estimate.report import print_estimate
-from presence_ds.trainer.model import load_model_config
 from tests.trainer.conftest import ROOT
 
 

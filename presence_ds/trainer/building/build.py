@@ -1,0 +1,82 @@
+"""The model itself: with its weights, or without any to find out whether it can be trained."""
+
+import copy
+from typing import Any
+
+import torch
+from transformers import PretrainedConfig
+
+from presence_ds.errors import ConfigError
+from presence_ds.trainer.building.model import first_line, model_class, text_config
+from presence_ds.trainer.building.model_config import ModelConfig
+from presence_ds.trainer.building.pretrained import load_pretrained
+from presence_ds.trainer.building.vocabulary import train_padding
+
+
+def build_model(config: PretrainedConfig, model: ModelConfig) -> torch.nn.Module:
+    """The model in float32 on the CPU, whole on every rank; DeepSpeed casts, moves and partitions it.
+
+    Random weights are drawn from torch's global generator.
+
+    Raises:
+        ConfigError: it cannot be built, or the weights at ``model.path`` are not all of its own.
+    """
+    options: dict[str, Any] = {"dtype": torch.float32}
+    if model.attention is not None:
+        options["attn_implementation"] = model.attention
+    if model.is_pretrained:
+        built = load_pretrained(config, model, **options)
+    else:
+        try:
+            built = model_class(config).from_config(config, trust_remote_code=model.trust_remote_code, **options)
+        except (OSError, ValueError, ImportError) as error:
+            raise ConfigError(f"model: {first_line(error)}") from None
+    train_padding(built, config, is_random=not model.is_pretrained)
+    _freeze_other_parts(built)
+    if model.activation_checkpointing:
+        built.gradient_checkpointing_enable({"use_reentrant": False})
+    return built
+
+
+def _freeze_other_parts(model: Any) -> None:
+    """Leave out of training what text does not go through, such as a vision tower: weight decay alone would move it."""
+    if text_config(model.config) is model.config:
+        return
+    parts = (model.get_decoder(), model.get_input_embeddings(), model.get_output_embeddings())
+    of_text = {id(parameter) for part in parts if part is not None for parameter in part.parameters()}
+    for parameter in model.parameters():
+        if id(parameter) not in of_text:
+            parameter.requires_grad_(False)
+
+
+def try_to_build(config: PretrainedConfig, model: ModelConfig, field: str = "model") -> torch.nn.Module | None:
+    """The model on the meta device, without weights; None for code that comes with a model, which may not allow that.
+
+    Raises:
+        ConfigError: `transformers` cannot build it.
+    """
+    if model.trust_remote_code:
+        return None
+    try:
+        with torch.device("meta"):
+            return model_class(config).from_config(copy.deepcopy(config))
+    except Exception as error:  # whatever sizes that do not fit lead to
+        described = f"{field}.config describes" if model.path is None else f"{field}.path {model.path} describes"
+        raise ConfigError(f"{described} no model that can be built: {first_line(error)}") from None
+
+
+def build_empty_model(config: PretrainedConfig, model: ModelConfig, dtype: torch.dtype) -> torch.nn.Module:
+    """The model on the meta device: shapes and dtypes alone, in training mode."""
+    attention = "sdpa" if "flash" in (model.attention or "") else model.attention  # keeps the same, needs no package
+    options = {} if attention is None else {"attn_implementation": attention}
+    try:
+        with torch.device("meta"):
+            built = model_class(config).from_config(
+                config, dtype=dtype, trust_remote_code=model.trust_remote_code, **options
+            )
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(f"model: {first_line(error)}") from None
+    _freeze_other_parts(built)
+    if model.activation_checkpointing:
+        built.gradient_checkpointing_enable({"use_reentrant": False})
+    return built.train()

@@ -1,0 +1,1 @@
+"""The processes of a run together: agreement, signals, logs, health, failures and what they leave."""

@@ -1,0 +1,1 @@
+"""What a run is made of: the recipe, the plan that follows from it, and the part of DeepSpeed."""
