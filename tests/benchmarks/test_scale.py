@@ -1,16 +1,8 @@
 from pathlib import Path
 
 from benchmarks.communication import ScaleSetting, step_traffic
-from benchmarks.communication.simulation import simulate, weigh_alone
 from benchmarks.communication.traffic import latency_steps, sent_bytes
-from benchmarks.scale import Machine, report_predictions
-
-
-def test_many_ranks_gather_the_same_rows_in_both_ways() -> None:
-    """Five ranks in nodes of two, the last of which is smaller; each checks that the gathers agree."""
-    found = simulate(ScaleSetting(0, ranks=5, stage=0), node=2, rounds=2)
-    assert all(milliseconds > 0 for milliseconds in found.values())
-    assert weigh_alone(64, rounds=2) > 0
+from benchmarks.scale import COUNTED, STAGES, Machine, report_predictions
 
 
 def test_what_a_rank_sends() -> None:
@@ -30,7 +22,8 @@ def test_predictions_for_a_machine() -> None:
 
 
 def test_the_document_has_the_tables() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "scale.md").read_text()
-    for name in ("counted", "predicted", "simulated"):
-        assert text.count(f"<!-- {name} -->") == text.count(f"<!-- /{name} -->") == 1, name
-        assert "|" in text.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0], name
+    """What is arithmetic is what the code says now; what was counted is one line for each stage, ranks and step."""
+    text = (Path(__file__).parents[2] / "docs" / "scale.md").read_text().replace("<!-- /", "<!-- ")
+    tables = {name: text.split(f"<!-- {name} -->")[1] for name in ("counted", "predicted")}
+    assert tables["predicted"].strip() == report_predictions(Machine())
+    assert len(tables["counted"].strip().splitlines()) == 2 + len(STAGES) * 2 * len(COUNTED)
