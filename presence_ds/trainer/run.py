@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 import yaml
 from rich.console import Console as RichConsole
@@ -26,10 +25,9 @@ from presence_ds.errors import DataError, Stopped
 from presence_ds.launch.slurm import restart_count
 from presence_ds.trainer.batches import SharedBatches, evaluation_loader, loader_options, training_batches
 from presence_ds.trainer.building.build import build_model
-from presence_ds.trainer.building.device import device_name, known_peak_tflops
+from presence_ds.trainer.building.device import hardware_has_bf16
 from presence_ds.trainer.building.learning_rate import build_lr_scheduler
 from presence_ds.trainer.building.optimizer import build_optimizer
-from presence_ds.trainer.building.precision import hardware_has_bf16
 from presence_ds.trainer.building.vocabulary import Vocabulary, fit_vocabulary
 from presence_ds.trainer.callbacks.anomalies import Anomalies
 from presence_ds.trainer.callbacks.callback import Callback
@@ -43,7 +41,7 @@ from presence_ds.trainer.callbacks.score_records import RANKS_PER_FILE, ScoreRec
 from presence_ds.trainer.callbacks.setup_facts import setup_facts
 from presence_ds.trainer.callbacks.stage_summary import StageSummary
 from presence_ds.trainer.callbacks.stopping import Stopping
-from presence_ds.trainer.callbacks.throughput import Throughput
+from presence_ds.trainer.callbacks.throughput import Throughput, make_throughput
 from presence_ds.trainer.callbacks.wandb_run import WandbRun
 from presence_ds.trainer.checkpoint import (
     Resume,
@@ -55,7 +53,6 @@ from presence_ds.trainer.checkpoint import (
     restore,
     stored_recipe,
 )
-from presence_ds.trainer.estimate.flops import count_flops
 from presence_ds.trainer.ranks.distributed import Neighbours, Ranks
 from presence_ds.trainer.ranks.failure import Failures
 from presence_ds.trainer.ranks.health import check_health
@@ -158,7 +155,7 @@ def set_up(
         fit_vocabulary(plan.model_config, recipe.model, Vocabulary.of(corpus.tokenizer))
         transformers.set_seed(recipe.training.seed)
         model = build_model(plan.model_config, recipe.model)
-    throughput = make_throughput(recipe, plan, model, ranks)  # before ZeRO-3 partitions the model
+    throughput = make_throughput(recipe, plan, ranks.world_size)
 
     optimizer = build_optimizer(model, recipe.optimizer, offloaded_to_cpu=plan.offloaded_to_cpu)
     scheduler = build_lr_scheduler(optimizer, recipe.lr_schedule, recipe.training.steps)
@@ -296,13 +293,3 @@ def make_callbacks(
     callbacks["stopping"] = Stopping(recipe.stop, directory, signals)
     callbacks["checkpoints"] = Checkpoints(recipe.checkpoint, directory.checkpoints, values, anomalies, ranks.warn)
     return callbacks
-
-
-def make_throughput(recipe: Recipe, plan: Plan, model: torch.nn.Module, ranks: Ranks) -> Throughput:
-    """The clock, told what the model computes and what all devices could."""
-    flops = count_flops(model, plan.model_config, plan.lengths)
-    tflops = recipe.logging.peak_tflops or known_peak_tflops(device_name(), plan.precision)
-    return Throughput(
-        model_flops_per_token=None if flops is None else flops.model,
-        peak_flops=None if tflops is None else tflops * 1e12 * ranks.world_size,
-    )

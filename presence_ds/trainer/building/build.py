@@ -72,7 +72,7 @@ def build_empty_model(config: PretrainedConfig, model: ModelConfig, dtype: torch
     try:
         with torch.device("meta"):
             built = model_class(config).from_config(
-                config, dtype=dtype, trust_remote_code=model.trust_remote_code, **options
+                copy.deepcopy(config), dtype=dtype, trust_remote_code=model.trust_remote_code, **options
             )
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"model: {first_line(error)}") from None

@@ -14,6 +14,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from presence_ds.data.corpus.corpus import TOKENIZER_FOLDER
 from presence_ds.errors import ConfigError
+from presence_ds.trainer.building.device import DTYPES
 from presence_ds.trainer.checkpoint.manifest import (
     MANIFEST,
     DamagedError,
@@ -23,8 +24,6 @@ from presence_ds.trainer.checkpoint.manifest import (
 )
 from presence_ds.trainer.checkpoint.weights import MODEL_FILES, read_weights
 from presence_ds.trainer.run_directory.directory import RunDirectory
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def export(
