@@ -13,6 +13,7 @@ import yaml
 from presence_ds.engine.resume_rules import Change, changes, plain_values, presence_changes, refuse
 from presence_ds.trainer.checkpoint.manifest import DamagedError, Manifest, checkpoint_folders, read_manifest
 from presence_ds.trainer.checkpoint.recipe_rules import RECIPE
+from presence_ds.trainer.ranks.distributed import Ranks
 from presence_ds.trainer.run_directory.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -62,6 +63,13 @@ def submitted_changes(recipe: Recipe, plan: Plan, deepspeed: str, directory: Run
             continue
         return [] if before is None else recipe_changes(checkpoint, before, now, print)
     return []
+
+
+def agreed_changes(checkpoint: Path, manifest: Manifest, now: dict[str, Any], ranks: Ranks) -> list[Change]:
+    """`recipe_changes` on every rank alike, of what rank 0 finds stored."""
+    before = ranks.broadcast(stored_recipe(checkpoint, manifest) if ranks.is_main else None)
+    with ranks.agreement():
+        return recipe_changes(checkpoint, before, now, ranks.warn)
 
 
 def stored_recipe(checkpoint: Path, manifest: Manifest) -> dict[str, Any] | None:

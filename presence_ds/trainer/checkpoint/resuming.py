@@ -17,6 +17,12 @@ from torch import nn
 from presence_ds.capture import full_shape
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.checkpoint.config import CheckpointConfig
+from presence_ds.trainer.checkpoint.loading import (
+    check_convertible,
+    convert,
+    load_universal,
+    settings_of_the_recipe,
+)
 from presence_ds.trainer.checkpoint.manifest import (
     DamagedError,
     Manifest,
@@ -25,8 +31,6 @@ from presence_ds.trainer.checkpoint.manifest import (
     read_manifest,
 )
 from presence_ds.trainer.checkpoint.random_state import load_random_state
-from presence_ds.trainer.checkpoint.settings import settings_of_the_recipe
-from presence_ds.trainer.checkpoint.universal import check_convertible, convert, load_universal
 from presence_ds.trainer.ranks.distributed import Ranks
 from presence_ds.trainer.run_directory.directory import DAMAGED, UNFINISHED
 
