@@ -131,19 +131,12 @@ def build(
     config = kind.config_class.from_dict(json.loads(description["config"]))
     with torch.device("meta"):
         model = kind(config).to(dtype)
-    wanted = model.state_dict()
-    if differing := sorted(wanted.keys() ^ weights.keys()):
-        raise ConfigError(
-            f"checkpoint is {checkpoint}: {differing[0]} is not in both the checkpoint and {kind.__name__}"
-        )
-    for name, weight in weights.items():
-        if weight.shape != wanted[name].shape:
-            raise ConfigError(
-                f"checkpoint is {checkpoint}: {name} has shape {list(weight.shape)}, in {kind.__name__} it is "
-                f"{list(wanted[name].shape)}"
-            )
-    loaded = {name: weight.contiguous().to(wanted[name].dtype) for name, weight in weights.items()}
-    model.load_state_dict(loaded, assign=True)
+    whole = ((name, weight.contiguous()) for name, weight in weights.items())
+    loaded = {name: weight.to(dtype) if weight.is_floating_point() else weight for name, weight in whole}
+    try:
+        model.load_state_dict(loaded, assign=True)
+    except RuntimeError as error:
+        raise ConfigError(f"checkpoint is {checkpoint}: {' '.join(str(error).split())[:300]}") from None
     model.tie_weights()
     if "generation_config" in description:
         model.generation_config = GenerationConfig.from_dict(json.loads(description["generation_config"]))

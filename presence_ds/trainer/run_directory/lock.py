@@ -49,7 +49,7 @@ class RunLock:
             if not ranks.is_main:
                 self._descriptor = os.open(path, os.O_RDWR)
                 if not self._flock(fcntl.LOCK_SH):
-                    raise _in_use(path, self._read())
+                    raise _in_use(path)
 
     def take(self, path: Path, *, patience: float = PATIENCE, silence: float = SILENCE) -> None:
         """Rank 0's part of `acquire`: get the lock alone, then share it with the ranks that follow."""
@@ -57,22 +57,21 @@ class RunLock:
         deadline = time.monotonic() + patience
         while not self._flock(fcntl.LOCK_EX):
             if time.monotonic() > deadline:
-                raise _in_use(path, self._read())
+                raise _in_use(path)
             time.sleep(min(0.5, patience))
-        before = self._read()
-        if before and (not self._kernel_locks or _parse(before).get("host") != socket.gethostname()):
-            while True:
-                time.sleep(silence)
-                now = _read_anew(path)
-                if now in (b"", before):
-                    break
-                if time.monotonic() > deadline:
-                    raise _in_use(path, now)
-                before = now
+        before = path.read_bytes()
+        while before and (not self._kernel_locks or _parse(before).get("host") != socket.gethostname()):
+            time.sleep(silence)
+            now = path.read_bytes()  # opening a file makes a network file system look again
+            if now in (b"", before):
+                break
+            if time.monotonic() > deadline:
+                raise _in_use(path)
+            before = now
         self._started = time.strftime("%Y-%m-%d %H:%M:%S %z")
         self._beat(0)
         if not self._flock(fcntl.LOCK_SH):  # another run came in between
-            raise _in_use(path, self._read())
+            raise _in_use(path)
         self._heart = threading.Thread(target=self._keep_beating, name="run lock", daemon=True)
         self._heart.start()
 
@@ -86,10 +85,6 @@ class RunLock:
                 return True
             return False
         return True
-
-    def _read(self) -> bytes:
-        assert self._descriptor is not None
-        return os.pread(self._descriptor, 4096, 0)
 
     def _beat(self, count: int) -> None:
         assert self._descriptor is not None
@@ -124,11 +119,6 @@ class RunLock:
         self._descriptor = None
 
 
-def _read_anew(path: Path) -> bytes:
-    """The content as other machines have written it: opening a file makes a network file system look again."""
-    return path.read_bytes()
-
-
 def _parse(content: bytes) -> dict[str, Any]:
     try:
         record = json.loads(content)
@@ -137,8 +127,8 @@ def _parse(content: bytes) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _in_use(path: Path, content: bytes) -> ConfigError:
-    record = _parse(content)
+def _in_use(path: Path) -> ConfigError:
+    record = _parse(path.read_bytes())
     return ConfigError(
         f"run_dir is {path.parent}: it is in use by a run on {record.get('host', 'an unknown host')}, process "
         f"{record.get('pid', 'unknown')}, since {record.get('started', 'an unknown time')}; wait for its end, or name "
