@@ -22,7 +22,7 @@ from presence_ds.commands.slurm_job import (
 )
 from presence_ds.errors import ConfigError
 from presence_ds.launch.environment import CPU_RANKS
-from presence_ds.trainer.run_directory.directory import RunDirectory, run_directory_path
+from presence_ds.trainer.run_directory.layout import RunDirectory, run_directory_path
 
 HELP = "Submit a recipe to SLURM, with a run directory that says what was submitted."
 

@@ -24,7 +24,7 @@ import yaml
 import presence_ds
 from presence_ds.errors import ConfigError
 from presence_ds.resources import resource
-from presence_ds.trainer.run_directory.directory import RunDirectory, write_atomically, write_json
+from presence_ds.trainer.run_directory.layout import RunDirectory, write_atomically, write_json
 
 SHOWN_VARIABLES = (
     "NCCL_",

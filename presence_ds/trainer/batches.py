@@ -20,9 +20,9 @@ from presence_ds.data.corpus.prepared import prepared_folder
 from presence_ds.data.samples.objective import make_objective
 from presence_ds.data.sources.sources import find_files, is_remote
 from presence_ds.errors import PresenceError
-from presence_ds.trainer.ranks.distributed import Ranks
+from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.recipe.recipe import Recipe
-from presence_ds.trainer.run_directory.directory import RunDirectory
+from presence_ds.trainer.run_directory.layout import RunDirectory
 from presence_ds.trainer.trainer import Batches
 
 

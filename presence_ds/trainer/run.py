@@ -15,7 +15,7 @@ from presence_ds.data.corpus.prepared import prepared_folder
 from presence_ds.errors import Stopped
 from presence_ds.launch.slurm import restart_count
 from presence_ds.trainer.batches import SharedBatches, load_corpus, training_batches
-from presence_ds.trainer.building.build import build_model
+from presence_ds.trainer.building.construction import build_model
 from presence_ds.trainer.building.device import hardware_has_bf16
 from presence_ds.trainer.building.learning_rate import build_lr_scheduler
 from presence_ds.trainer.building.optimizer import build_optimizer
@@ -37,21 +37,21 @@ from presence_ds.trainer.callbacks.wandb_run import WandbRun
 from presence_ds.trainer.checkpoint.changed_recipe import agreed_changes, recipe_values
 from presence_ds.trainer.checkpoint.loading import load_settings
 from presence_ds.trainer.checkpoint.resuming import Resume, check_fits, find_resume, restore
-from presence_ds.trainer.ranks.distributed import Neighbours, Ranks
 from presence_ds.trainer.ranks.failure import Failures
 from presence_ds.trainer.ranks.health import check_health
+from presence_ds.trainer.ranks.process_group import Neighbours, Ranks
 from presence_ds.trainer.ranks.rank_log import RankLog
 from presence_ds.trainer.ranks.stop_signals import StopSignals
 from presence_ds.trainer.recipe.plan import Plan, make_plan
 from presence_ds.trainer.recipe.recipe import Recipe
-from presence_ds.trainer.run_directory.directory import (
+from presence_ds.trainer.run_directory.hang_watch import HangWatch, collective_timeout
+from presence_ds.trainer.run_directory.hub_commits import pin_commits
+from presence_ds.trainer.run_directory.layout import (
     RunDirectory,
     run_directory_path,
     write_json,
     write_stopped,
 )
-from presence_ds.trainer.run_directory.hang_watch import HangWatch, collective_timeout
-from presence_ds.trainer.run_directory.hub_commits import pin_commits
 from presence_ds.trainer.run_directory.lock import RunLock
 from presence_ds.trainer.trainer import Trainer
 

@@ -18,7 +18,7 @@ from presence_ds.influence.loss import IGNORED
 from presence_ds.trainer.batches import loader_options
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.evaluation_config import EvaluationConfig
-from presence_ds.trainer.ranks.distributed import Ranks
+from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.recipe.recipe import Recipe
 
 if TYPE_CHECKING:

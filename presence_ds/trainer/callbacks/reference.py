@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from presence_ds.data import BatchStream, Corpus, build_loader
 from presence_ds.trainer.batches import loader_options
 from presence_ds.trainer.callbacks.callback import Callback
-from presence_ds.trainer.ranks.distributed import Ranks
+from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.recipe.recipe import Recipe
 
 if TYPE_CHECKING:

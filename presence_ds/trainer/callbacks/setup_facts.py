@@ -9,7 +9,7 @@ from presence_ds.engine import PresenceConfig
 from presence_ds.reweighting.schedule import ScheduleConfig, TemperatureSchedule
 from presence_ds.trainer.recipe.plan import Plan
 from presence_ds.trainer.recipe.recipe import Recipe
-from presence_ds.trainer.run_directory.directory import RunDirectory
+from presence_ds.trainer.run_directory.layout import RunDirectory
 from presence_ds.trainer.trainer import Trainer
 
 

@@ -13,8 +13,8 @@ import yaml
 from presence_ds.engine.resume_rules import Change, changes, plain_values, presence_changes, refuse
 from presence_ds.trainer.checkpoint.manifest import DamagedError, Manifest, checkpoint_folders, read_manifest
 from presence_ds.trainer.checkpoint.recipe_rules import RECIPE
-from presence_ds.trainer.ranks.distributed import Ranks
-from presence_ds.trainer.run_directory.directory import RunDirectory
+from presence_ds.trainer.ranks.process_group import Ranks
+from presence_ds.trainer.run_directory.layout import RunDirectory
 
 if TYPE_CHECKING:
     from presence_ds.trainer.recipe.plan import Plan

@@ -31,8 +31,8 @@ from presence_ds.trainer.checkpoint.manifest import (
     read_manifest,
 )
 from presence_ds.trainer.checkpoint.random_state import load_random_state
-from presence_ds.trainer.ranks.distributed import Ranks
-from presence_ds.trainer.run_directory.directory import DAMAGED, UNFINISHED
+from presence_ds.trainer.ranks.process_group import Ranks
+from presence_ds.trainer.run_directory.layout import DAMAGED, UNFINISHED
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Trainer

@@ -28,8 +28,8 @@ from presence_ds.trainer.checkpoint.manifest import (
 from presence_ds.trainer.checkpoint.random_state import random_state
 from presence_ds.trainer.checkpoint.resuming import describe_setup, parameter_shapes, trainer_file
 from presence_ds.trainer.checkpoint.writer import CheckpointWriter, Written, attach_writer
-from presence_ds.trainer.ranks.distributed import Ranks
-from presence_ds.trainer.run_directory.directory import UNFINISHED, write_atomically
+from presence_ds.trainer.ranks.process_group import Ranks
+from presence_ds.trainer.run_directory.layout import UNFINISHED, write_atomically
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Trainer

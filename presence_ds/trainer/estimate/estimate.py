@@ -4,7 +4,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from presence_ds.trainer.building.build import build_empty_model
+from presence_ds.trainer.building.construction import build_empty_model
 from presence_ds.trainer.building.device import DTYPES
 from presence_ds.trainer.estimate.activations import micro_step_peak
 from presence_ds.trainer.estimate.flops import empty_batch, step_flops, training_flops

@@ -12,7 +12,7 @@ from transformers import PretrainedConfig
 
 from presence_ds.data import Lengths
 from presence_ds.engine import PresenceConfig
-from presence_ds.trainer.building.build import build_empty_model
+from presence_ds.trainer.building.construction import build_empty_model
 from presence_ds.trainer.building.model_config import ModelConfig
 from presence_ds.trainer.estimate.activations import micro_step_peak
 

@@ -11,8 +11,8 @@ from presence_ds.data import Lengths, fill_from_prepared
 from presence_ds.engine.checks import check_compilable, check_settings
 from presence_ds.engine.settings import try_settings
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.building.build import check_attention, try_to_build
-from presence_ds.trainer.building.model import check_objective, load_model_config
+from presence_ds.trainer.building.architecture import check_objective, load_model_config
+from presence_ds.trainer.building.construction import check_attention, try_to_build
 from presence_ds.trainer.building.optimizer_config import KINDS
 from presence_ds.trainer.building.own_tokenizer import known_tokenizer, other_tokens
 from presence_ds.trainer.building.positions import check_positions, check_sequence_length

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.ranks.distributed import Ranks
+from presence_ds.trainer.ranks.process_group import Ranks
 
 BEAT = 5.0  # seconds between two heartbeats
 SILENCE = 20.0  # seconds after which a heart that has not beaten is taken to have stopped

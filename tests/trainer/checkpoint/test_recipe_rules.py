@@ -16,7 +16,7 @@ from presence_ds.trainer.checkpoint.changed_recipe import recipe_changes, recipe
 from presence_ds.trainer.checkpoint.recipe_rules import RECIPE
 from presence_ds.trainer.recipe.plan import make_plan
 from presence_ds.trainer.recipe.recipe import Recipe
-from presence_ds.trainer.run_directory.directory import RunDirectory
+from presence_ds.trainer.run_directory.layout import RunDirectory
 from tests.conftest import Pools
 from tests.ranks import Ranks
 from tests.trainer.checkpoint import runs

@@ -7,7 +7,7 @@ from transformers import AutoModelForSeq2SeqLM
 
 from presence_ds.data import ObjectiveConfig
 from presence_ds.engine import PresenceConfig
-from presence_ds.trainer.building.model import load_model_config
+from presence_ds.trainer.building.architecture import load_model_config
 from presence_ds.trainer.building.model_config import ModelConfig
 from presence_ds.trainer.estimate.flops import step_flops, training_flops
 

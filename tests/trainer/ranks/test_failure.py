@@ -13,8 +13,8 @@ import pytest
 
 from presence_ds.errors import DataError
 from presence_ds.trainer import run
-from presence_ds.trainer.ranks.distributed import Ranks
 from presence_ds.trainer.ranks.failure import LOST_PEER, ORDERLY, SAME_ERROR, Failures
+from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.ranks.rank_log import RankLog
 from tests.soak.kill import RANKS, forkserver, free_port, rank_main
 from tests.trainer.conftest import read_metrics

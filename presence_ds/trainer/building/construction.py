@@ -8,7 +8,7 @@ from transformers import PretrainedConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.building.model import first_line, model_class, text_config
+from presence_ds.trainer.building.architecture import first_line, model_class, text_config
 from presence_ds.trainer.building.model_config import ModelConfig
 from presence_ds.trainer.building.pretrained import load_pretrained
 from presence_ds.trainer.building.vocabulary import train_padding
