@@ -1,6 +1,7 @@
 """Where the micro-batches of a rank come from: a corpus, read or prepared, or text that is streamed."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from presence_ds.data import (
@@ -29,9 +30,8 @@ from presence_ds.trainer.trainer import Batches
 def load_corpus(data: DataConfig, directory: RunDirectory, ranks: Ranks) -> Corpus:
     """The corpus: ``data.prepared``, or one that is prepared on rank 0 unless that is done."""
     folder = directory.corpus if data.prepared is None else prepared_folder(data)
-    with ranks.agreement():
-        if ranks.is_main and data.prepared is None:
-            prepare_corpus(data, folder)
+    if data.prepared is None:
+        ranks.on_main(partial(prepare_corpus, data, folder))
     with ranks.agreement():
         corpus = open_corpus(folder, trust_remote_code=data.tokenizer.trust_remote_code, seed=data.seed)
         if ranks.is_main and data.prepared is not None:

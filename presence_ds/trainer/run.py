@@ -99,14 +99,11 @@ def train_on(
     for text in plan.warnings:
         ranks.warn(text)
     directory = RunDirectory(ranks.broadcast(run_directory_path(recipe.run_dir, recipe_file)))
-    with ranks.agreement():
-        if ranks.is_main:
-            directory.claim(training_steps=recipe.training.steps, may_resume=recipe.checkpoint.resume != "never")
+    may_resume = recipe.checkpoint.resume != "never"
+    ranks.on_main(partial(directory.claim, training_steps=recipe.training.steps, may_resume=may_resume))
     lock.acquire(directory.lock, ranks)
     resume = find_resume(recipe.checkpoint, directory.checkpoints, ranks, ranks.warn)
-    with ranks.agreement():
-        if ranks.is_main:
-            directory.begin(resolved)
+    ranks.on_main(partial(directory.begin, resolved))
     with shared, RankLog(directory.log(ranks.rank), redirected=not ranks.is_main):
         try:
             if recipe.health.enabled:

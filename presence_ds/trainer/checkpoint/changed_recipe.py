@@ -67,7 +67,7 @@ def submitted_changes(recipe: Recipe, plan: Plan, deepspeed: str, directory: Run
 
 def agreed_changes(checkpoint: Path, manifest: Manifest, now: dict[str, Any], ranks: Ranks) -> list[Change]:
     """`recipe_changes` on every rank alike, of what rank 0 finds stored."""
-    before = ranks.broadcast(stored_recipe(checkpoint, manifest) if ranks.is_main else None)
+    before = ranks.on_main(lambda: stored_recipe(checkpoint, manifest))
     with ranks.agreement():
         return recipe_changes(checkpoint, before, now, ranks.warn)
 

@@ -87,6 +87,15 @@ class Ranks:
             if found is not None:
                 raise found
 
+    def on_main(self, work: Callable[[], T]) -> T:
+        """What ``work()`` gives on rank 0, on every rank (any picklable object); an error there is raised on all."""
+        found: Any = None
+        with self.agreement():
+            if self.is_main:
+                found = work()
+        result: T = self.broadcast(found)
+        return result
+
     def set_up(self) -> None:
         """The first step comes next: from now on signals are left to the trainer."""
         self._signals = None

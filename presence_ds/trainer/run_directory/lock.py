@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,7 @@ class RunLock:
         Raises:
             ConfigError: another run uses the directory of ``path``; the same on every rank.
         """
-        with ranks.agreement():
-            if ranks.is_main:
-                self.take(path, patience=patience, silence=silence)
+        ranks.on_main(partial(self.take, path, patience=patience, silence=silence))
         with ranks.agreement():
             if not ranks.is_main:
                 self._descriptor = os.open(path, os.O_RDWR)
