@@ -96,15 +96,12 @@ class ScheduleConfig:
                 )
         if self.switch_step is not None and self.switch_fraction is not None:
             raise ConfigError(f"{field}.switch_step and {field}.switch_fraction are both set: give one of them")
-        if self.training_steps is None and self.kind in ("linear", "cosine", "auto"):
+        given = self.kind == "constant" or (self.kind == "two_stage" and self.switch_step is not None)
+        if self.training_steps is None and not given:
+            instead = f"; set it, or set {field}.switch_step instead" if self.kind == "two_stage" else ""
             raise ConfigError(
                 f"{field}.training_steps is not set: kind {self.kind} needs the number of optimizer steps of the whole "
-                f"training"
-            )
-        if self.training_steps is None and self.kind == "two_stage" and self.switch_step is None:
-            raise ConfigError(
-                f"{field}.training_steps is not set: switch_fraction needs the number of optimizer steps of the "
-                f"whole training; set it, or set {field}.switch_step instead"
+                f"training{instead}"
             )
         if self.switch_step is not None and self.training_steps is not None and self.switch_step > self.training_steps:
             raise ConfigError(
