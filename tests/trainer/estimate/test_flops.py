@@ -7,8 +7,8 @@ from transformers import MixtralConfig, MixtralForCausalLM, PretrainedConfig
 
 from presence_ds.data import ObjectiveConfig
 from presence_ds.engine import PresenceConfig
-from presence_ds.engine.one_pass import weight_gradient_loss
 from presence_ds.engine.scorer import Scorer
+from presence_ds.engine.weight_gradients import weight_gradient_loss
 from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
 from presence_ds.trainer.estimate.flops import added_flops, count_flops, scoring_flops
 from tests.families.models import FAMILIES
