@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from deepspeed.runtime.engine import DeepSpeedEngine
+from deepspeed import DeepSpeedEngine
 
 from presence_ds.engine.checks import check_compilable
 from presence_ds.engine.model_description import describe_model

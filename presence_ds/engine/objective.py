@@ -27,16 +27,19 @@ class Objective:
     Attributes:
         loss: of a sample.
         adds_terms: whether the model has own terms whatever the batch says; `look_for_terms` tells.
-        options: arguments of the model's forward for the terms that its configuration asks for.
+        options: arguments of the model's forward in training, for the terms that its configuration asks for among them.
     """
 
-    def __init__(self, model: nn.Module, loss: SampleLoss) -> None:
+    def __init__(self, model: nn.Module, loss: SampleLoss, *, trains_terms: bool = True) -> None:
+        """``trains_terms``: whether the strategy can train the model's own terms."""
         self.loss = loss
         self.adds_terms = False
-        self.options: dict[str, Any] = {}
+        # A training forward has no use for keys and values to go on from; the model's configuration stays as it is.
+        self.options: dict[str, Any] = {"use_cache": False} if takes(model, "use_cache") else {}
         if getattr(getattr(model, "config", None), ON_REQUEST, False) and takes(model, ON_REQUEST):
             self.options[ON_REQUEST] = True  # some forwards look at the argument alone
         self._model = model
+        self._trains_terms = trains_terms
         self._set_aside = False  # whether the model has called `_no_cross_entropy`
 
     def __call__(
@@ -59,16 +62,22 @@ class Objective:
             args, batch = replace_samples(args, batch, finite)
         inputs, labels = take_labels(self._model, batch)
         terms = None
-        if self.adds_terms_to(inputs):
+        if self._adds_terms_to(inputs):
             output, terms = self._with_terms(forward, args, inputs, labels)
         else:
             output = forward(*args, **inputs)
             self._check_told(output)
         return self.loss(logits_of(output), labels), terms
 
-    def adds_terms_to(self, batch: Mapping[str, Any]) -> bool:
-        """Whether the model's loss on ``batch`` has terms of its own."""
-        return self.adds_terms or bool(batch.get(ON_REQUEST, False))
+    def complete(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """``batch`` with `options`.
+
+        Raises:
+            ConfigError: the model's loss on it has terms of its own that the strategy cannot train.
+        """
+        batch = self.options | batch
+        self._check_trained(batch)
+        return batch
 
     @torch.no_grad()
     def look_for_terms(self, run: Callable[..., Any], inputs: dict[str, Tensor]) -> None:
@@ -79,7 +88,8 @@ class Objective:
             inputs: token ids, those of a decoder too.
 
         Raises:
-            ConfigError: the model's own loss is another one, or nothing tells how a term counts.
+            ConfigError: the model's own loss is another one, nothing tells how a term counts, or the strategy cannot
+                train one.
         """
         plain = run(**inputs, **self.options)
         logits = logits_of(plain)
@@ -106,6 +116,7 @@ class Objective:
                 f"loss as they are"
             )
         self.adds_terms = abs(rests[0]) > noise or bool(_shown_terms(output))
+        self._check_trained({})
 
     def _with_terms(
         self, forward: Callable[..., Any], args: tuple[Any, ...], inputs: dict[str, Any], labels: Tensor
@@ -143,6 +154,17 @@ class Objective:
         self._set_aside = True
         logits: Tensor = kwargs["logits"] if "logits" in kwargs else args[0]
         return torch.zeros((), device=logits.device)
+
+    def _adds_terms_to(self, batch: Mapping[str, Any]) -> bool:
+        return self.adds_terms or bool(batch.get(ON_REQUEST, False))
+
+    def _check_trained(self, batch: Mapping[str, Any]) -> None:
+        if self._adds_terms_to(batch) and not self._trains_terms:
+            raise ConfigError(
+                f"model {type(self._model).__name__} adds terms of its own to the cross-entropy, such as one that "
+                f"balances its experts, and strategy one_pass cannot train them beside weights: use presence.strategy "
+                f"two_pass, or leave them out of its configuration (output_router_logits)"
+            )
 
     def _check_told(self, output: Any) -> None:
         if shown := _shown_terms(output):

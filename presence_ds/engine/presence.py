@@ -186,7 +186,7 @@ class Presence:
         """Take in the gradient of a micro-batch of the reference stream, as a strategy takes one."""
         if self._reference is None or self.scorer is None:
             raise ConfigError(f"presence.signal is {self.config.signal}: a reference is only used by alignment")
-        scored = self.scorer.score(forward, args, self.strategy.options | batch, scale)
+        scored = self.scorer.score(forward, args, self.strategy.objective.options | batch, scale)
         assert scored.features is not None
         without = scored.targets == 0
         self._reference.update(scored.features.masked_fill(without[:, None], torch.nan))  # passes over them

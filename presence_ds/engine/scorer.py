@@ -57,12 +57,11 @@ class Scorer:
         granularity: str = "sample",
         strategy: str = "one_pass",
         group: dist.ProcessGroup | None = None,
-        looks_for_strays: bool = True,
     ) -> None:
-        """Strategy one_pass keeps the terms of all parameters; ``group`` is the data-parallel group, None: no others.
+        """Strategy one_pass keeps the terms of all parameters.
 
-        ``looks_for_strays``: whether the first `score` looks for parameters that are used outside every instrumented
-        call, in a forward of its own.
+        ``group`` is the data-parallel group, over which the first `score` looks for parameters that are used outside
+        every instrumented call, in a forward of its own. None: there are no other ranks, and nothing is looked for.
 
         Raises:
             AttributionError: one_pass cannot train a module of the model.
@@ -75,7 +74,7 @@ class Scorer:
         self._granularity = granularity
         self._one_pass = strategy == "one_pass"
         self._group = group
-        self._looked_for_strays = not looks_for_strays
+        self._looked_for_strays = group is None
         self.leave_out(self.instrumentation.unattributable)
 
     @property

@@ -43,7 +43,7 @@ def try_out(engine: "PresenceEngine") -> None:
     was_training = engine.module.training
     try:
         engine.train()
-        presence.strategy.look_for_own_terms(run, inputs)
+        presence.strategy.objective.look_for_terms(run, inputs)
         engine.eval()  # no dropout, and no activation checkpointing, which can hide uses of a parameter
         check_causality(run, engine.module, vocabulary, engine.device, encoder_decoder=encoder_decoder)
         if (scorer := presence.scorer) is not None:

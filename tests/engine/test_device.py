@@ -58,7 +58,7 @@ def test_no_micro_step_mixes_devices(
     monkeypatch: pytest.MonkeyPatch, accumulation_steps: int, section: dict[str, Any], finite: bool
 ) -> None:
     """Training, a checkpoint, and training that goes on from it in another process."""
-    kind = "gpt2" if section.get("granularity") == "sample" else "llama"
+    kind = "gpt2" if "projection_dim" in section else "llama"
     with collectives_of_the_device(monkeypatch), OneDevice(answer=finite):
         engine = start(kind, section, accumulation_steps)
         train(engine, accumulation_steps)

@@ -24,7 +24,7 @@ class LossOnly(Strategy):
         presence, at = engine.presence, engine.micro_step()
 
         def micro_step(forward: Forward, *args: Any, **batch: Any) -> Tensor:
-            batch = self.complete(batch)
+            batch = self.objective.complete(batch)
             found, losses, terms = self._losses(self._compiled or forward, args, batch)
             presence.collect(at, sources, found, self.objective.loss.num_targets(batch["labels"]))
             weights = presence.weigh(at)
@@ -38,7 +38,7 @@ class LossOnly(Strategy):
 
     def run_alone(self, batch: dict[str, Any]) -> None:
         """Forward and backward."""
-        _, losses, terms = self._losses(self._model.forward, (), self.options | batch)
+        _, losses, terms = self._losses(self._model.forward, (), self.objective.options | batch)
         weighted_mean_loss(losses, torch.ones(len(losses), dtype=torch.float64), terms).backward()
 
     def _losses(

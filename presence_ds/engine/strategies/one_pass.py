@@ -30,7 +30,7 @@ class OnePass(Strategy):
         presence, at = engine.presence, engine.micro_step()
 
         def micro_step(forward: Forward, *args: Any, **batch: Any) -> Tensor:
-            scored = self.scorer.score(forward, args, self.complete(batch), at.scale)
+            scored = self.scorer.score(forward, args, self.objective.complete(batch), at.scale)
             presence.collect(at, sources, scored.losses, scored.targets, scored.scores, scored.features)
             weights = presence.weigh(at)
             return presence.overflow_or(weight_gradient_loss(scored, weights))
@@ -39,5 +39,5 @@ class OnePass(Strategy):
 
     def run_alone(self, batch: dict[str, Any]) -> None:
         """Forward and both sweeps."""
-        scored = self.scorer.score(self._model.forward, (), self.options | batch)
+        scored = self.scorer.score(self._model.forward, (), self.objective.options | batch)
         weight_gradient_loss(scored, torch.ones(len(scored.losses), dtype=torch.float64)).backward()

@@ -8,11 +8,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from presence_ds.engine.batch import is_encoder_decoder, takes
+from presence_ds.engine.batch import is_encoder_decoder
 from presence_ds.engine.config import PresenceConfig
 from presence_ds.engine.objective import Objective
 from presence_ds.engine.scorer import Scorer
-from presence_ds.errors import ConfigError
 from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
 
 if TYPE_CHECKING:
@@ -43,7 +42,6 @@ class Strategy(ABC):
     Attributes:
         scorer: forward and input-gradient sweep; None with signal loss.
         objective: what the model is trained on.
-        options: arguments of the model's forward that a batch gets beside its own.
     """
 
     def __init__(
@@ -60,15 +58,13 @@ class Strategy(ABC):
         ``group`` is the data-parallel group; None: this process has no others, and `run_alone` is what is called.
         """
         loss = SampleLoss(config.loss_normalizer, shifted=is_encoder_decoder(model))
+        # The sweeps of one_pass start from the losses of samples alone, and what it accumulates is divided as a whole.
+        trains_terms = config.strategy == "two_pass" or (config.signal == "loss" and accumulation_steps == 1)
+        self.objective = Objective(model, loss, trains_terms=trains_terms)
         self.scorer: Scorer | None = None
-        self.objective = Objective(model, loss)
-        # A training forward has no use for keys and values to go on from; the model's configuration stays as it is.
-        self.options = ({"use_cache": False} if takes(model, "use_cache") else {}) | self.objective.options
         self._model = model
         self._group = group
         self._compiled: Forward | None = None
-        # The sweeps of one_pass start from the losses of samples alone, and what it accumulates is divided as a whole.
-        self._trains_own_terms = config.strategy == "two_pass" or (config.signal == "loss" and accumulation_steps == 1)
         if config.signal != "loss":
             influence = SelfInfluence(
                 select_parameters(model, config.layers),
@@ -84,7 +80,6 @@ class Strategy(ABC):
                 granularity=config.granularity,
                 strategy=config.strategy,
                 group=group,
-                looks_for_strays=group is not None,
             )
 
     @abstractmethod
@@ -115,27 +110,6 @@ class Strategy(ABC):
     def forget_step(self) -> None:  # noqa: B027 -- where there are any
         """Forget the micro-batches of the step in progress."""
 
-    def complete(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """``batch`` with `options`.
-
-        Raises:
-            ConfigError: the model's loss on it has terms of its own that the strategy cannot train.
-        """
-        batch = self.options | batch
-        if self.objective.adds_terms_to(batch):
-            self._check_own_terms()
-        return batch
-
-    def look_for_own_terms(self, run: Forward, inputs: dict[str, Tensor]) -> None:
-        """Find out which terms the model adds to its loss (`Objective.look_for_terms`).
-
-        Raises:
-            ConfigError: they cannot be trained, or not as configured.
-        """
-        self.objective.look_for_terms(run, inputs)
-        if self.objective.adds_terms:
-            self._check_own_terms()
-
     def compile(self, backend: str, arguments: Mapping[str, Any]) -> None:
         """Compile the forwards that run no layer rules (`presence_ds.engine.checks.check_compilable`)."""
         arguments = dict(arguments)
@@ -143,11 +117,3 @@ class Strategy(ABC):
             # its own random numbers would let dropout fall otherwise than in the score pass
             arguments["options"] = {"fallback_random": True} | arguments.get("options", {})
         self._compiled = torch.compile(self._model.forward, backend=backend, **arguments)
-
-    def _check_own_terms(self) -> None:
-        if not self._trains_own_terms:
-            raise ConfigError(
-                f"model {type(self._model).__name__} adds terms of its own to the cross-entropy, such as one that "
-                f"balances its experts, and strategy one_pass cannot train them beside weights: use presence.strategy "
-                f"two_pass, or leave them out of its configuration (output_router_logits)"
-            )

@@ -54,7 +54,7 @@ class TwoPass(Strategy):
     ) -> Tensor:
         """The mean loss of the micro-batch, unweighted but for the step's last one; nothing to differentiate."""
         presence, at = engine.presence, engine.micro_step()
-        batch, states = self.complete(batch), random_states()
+        batch, states = self.objective.complete(batch), random_states()
         # By the module itself, a forward and a backward after it, as in the weighted pass: ZeRO-3 prefetches
         # parameters only where modules come in the order of the pass before.
         losses, targets, scores, features = self._score(engine.module, args, batch, at.scale)
@@ -93,7 +93,7 @@ class TwoPass(Strategy):
 
     def run_alone(self, batch: dict[str, Any]) -> None:
         """Score pass and weighted pass."""
-        batch = self.options | batch
+        batch = self.objective.options | batch
         self._score(self._model.forward, (), batch, 1.0)
         losses, terms = self.objective(self._model.forward, (), batch)
         weighted_mean_loss(losses, torch.ones(len(losses), dtype=torch.float64), terms).backward()
