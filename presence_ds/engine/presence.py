@@ -61,7 +61,7 @@ class Presence:
         """
         running = config.uses_running_statistics(accumulation_steps)
         samples = dist.get_world_size(group) * accumulation_steps * micro_batch_size
-        check_comparable(config.reweighting(), samples, config.projection_dim**2, "presence")
+        check_comparable(config, samples, config.projection_dim**2, "presence")
         self.config = config
         self.deferred = config.strategy == "two_pass"
         self.scores: Tensor | None = None
@@ -74,7 +74,7 @@ class Presence:
         self.scorer = self.strategy.scorer
         self._values = plain_values(config, running=running)
         self._reference = Reference(config.reference_decay, group, device) if config.signal == "alignment" else None
-        self._reweighting = Reweighting(config.reweighting(), running=running, group=group, bounded=fp16)
+        self._reweighting = Reweighting(config, running=running, group=group, bounded=fp16)
         self._group = group
         self._micro_batch_size = micro_batch_size
         self._accumulation_steps = accumulation_steps

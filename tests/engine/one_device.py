@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from presence_ds import PresenceConfig
 from presence_ds.engine.presence import Presence
 from presence_ds.engine.strategies import MicroStep
-from presence_ds.reweighting import gather
+from presence_ds.reweighting import samples
 
 DEVICE = torch.device("meta")
 aten = torch.ops.aten
@@ -74,7 +74,7 @@ def collectives_of_the_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
     with monkeypatch.context() as patch:
         patch.setattr(dist, "all_reduce", exchange)
-        patch.setattr(gather, "_all_gather", exchange)
+        patch.setattr(samples, "_all_gather", exchange)
         yield
 
 
