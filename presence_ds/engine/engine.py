@@ -6,11 +6,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from deepspeed.runtime.engine import DeepSpeedEngine
+from deepspeed import DeepSpeedEngine
 
 from presence_ds.engine.checks import check_compilable
 from presence_ds.engine.model_description import describe_model
 from presence_ds.engine.presence import Presence
+from presence_ds.engine.strategies import MicroStep
 from presence_ds.engine.zero import (
     can_divide_gradients,
     dividing_gradients,
@@ -35,8 +36,6 @@ class PresenceEngine(DeepSpeedEngine):
     """
 
     presence: Presence
-    _gradient_divisor: float | None
-    _deferred_loss: torch.Tensor | None
     _micro_steps: int  # so far in the optimizer step in progress
     _stated_boundary: bool | None
 
@@ -65,30 +64,19 @@ class PresenceEngine(DeepSpeedEngine):
             return super().forward(*args, **batch)
         if self._micro_steps == 0:
             self.presence.begin_step()
-        last = self.is_gradient_accumulation_boundary()
-        scale = loss_scale(self)
-
-        def micro_step(inner: Callable[..., Any], *args: Any, **batch: Any) -> torch.Tensor:
-            loss, self._gradient_divisor = self.presence.micro_step(
-                inner,
-                args,
-                batch,
-                source_ids,
-                step=self.global_steps + 1,
-                last=last,
-                scale=scale,
-                may_overflow=scale > smallest_loss_scale(self),
-            )
-            return loss
-
-        if self.presence.deferred:
-            # By the module itself, a forward and a backward after it, as in the weighted pass: ZeRO-3 prefetches
-            # parameters only where modules come in the order of the pass before.
-            loss = self._deferred_loss = micro_step(self.module, *args, **batch)
-        else:
-            loss = self.forward_as(micro_step, *args, **batch)
+        loss = self.presence.strategy.forward(self, args, batch, source_ids)
         self._micro_steps += 1
         return loss
+
+    def micro_step(self) -> MicroStep:
+        """The micro-step whose forward comes next."""
+        scale = loss_scale(self)
+        return MicroStep(
+            step=self.global_steps + 1,
+            last=self.is_gradient_accumulation_boundary(),
+            scale=scale,
+            may_overflow=scale > smallest_loss_scale(self),
+        )
 
     def observe_reference(self, *args: Any, **batch: Any) -> None:
         """Take in a batch of the trusted stream that signal alignment compares samples with, on every rank alike.
@@ -110,27 +98,8 @@ class PresenceEngine(DeepSpeedEngine):
         Raises:
             ConfigError: with two_pass, ``loss`` is not the one that the engine's forward returned.
         """
-        if not self.presence.deferred:
-            if not self.presence.is_empty:
-                return super().backward(loss, *args, **kwargs)
-            with self._boundary(False):
-                return super().backward(loss, *args, **kwargs)
-        if loss is not self._deferred_loss:
-            raise ConfigError(
-                "engine.backward was given another loss than the engine's forward returned: strategy two_pass runs the "
-                "model again and cannot follow what was added; use strategy one_pass"
-            )
-        self._deferred_loss = None
-        if not self.is_gradient_accumulation_boundary() or self.presence.is_empty:
-            return loss
-        for index in range(self._micro_steps):
-            with self._boundary(index == self._micro_steps - 1):
-                weighted = self.forward_as(
-                    lambda inner, index=index: self.presence.weighted_loss(inner, index)  # the batch is kept there
-                )
-                super().backward(weighted, *args, **kwargs)
-        self.presence.report_own_terms()
-        return loss
+        backward = super().backward
+        return self.presence.strategy.backward(self, loss, lambda own: backward(own, *args, **kwargs))
 
     def train(self, mode: bool = True) -> None:
         """DeepSpeed's; what ZeRO-3 learned from forwards of evaluation alone is not applied to training."""
@@ -157,7 +126,7 @@ class PresenceEngine(DeepSpeedEngine):
             return super().step(*args, **kwargs)
         if self.presence.is_empty:
             return self._pass_over_step(*args, **kwargs)
-        divisor = 1.0 if self._gradient_divisor is None else self._gradient_divisor
+        divisor = self.presence.divisor
         planned = self.gradient_accumulation_steps()
         if self._micro_steps != planned:  # each loss was divided by the planned number
             if not can_divide_gradients(self):
@@ -186,7 +155,7 @@ class PresenceEngine(DeepSpeedEngine):
             ConfigError: there is no ordinary forward, or ZeRO-3 gathers parameters inside of it.
         """
         check_compilable(self.presence.config, self.zero_optimization_stage(), "engine.compile is called")
-        self.presence.compile(backend, compile_kwargs or {})
+        self.presence.strategy.compile(backend, compile_kwargs or {})
 
     def save_checkpoint(  # type: ignore[no-untyped-def]
         self, save_dir, tag=None, client_state=None, *args, **kwargs
@@ -209,30 +178,14 @@ class PresenceEngine(DeepSpeedEngine):
         self._reset_step()
         return path, client_state
 
-    def _pass_over_step(self, *args: Any, **kwargs: Any) -> None:
-        """Count an optimizer step that has nothing to learn from, and update nothing.
-
-        To DeepSpeed it is one more accumulation step. What it accumulates is exactly 0.
-        """
-        with self._boundary(False):
-            super().step(*args, **kwargs)
-        self.global_steps += 1
-        self.skipped_steps += 1
-        self.global_samples += self.train_batch_size()
-        self._reset_step()
-
     @contextmanager
-    def _boundary(self, is_boundary: bool | None) -> Iterator[None]:
+    def boundary(self, is_boundary: bool | None) -> Iterator[None]:
         """Inside, DeepSpeed takes a micro-step for an optimizer step's last one or not, whatever was stated."""
         super().set_gradient_accumulation_boundary(is_boundary)
         try:
             yield
         finally:
             super().set_gradient_accumulation_boundary(self._stated_boundary)
-
-    def _reset_step(self) -> None:
-        self._gradient_divisor = self._deferred_loss = None
-        self._micro_steps = 0
 
     def forward_as(self, substitute: Callable[..., Any], *args: Any, **batch: Any) -> Any:
         """DeepSpeed's forward with ``substitute(model's forward, ...)`` in the place of the model's forward.
@@ -249,3 +202,19 @@ class PresenceEngine(DeepSpeedEngine):
                 del attributes["forward"]
             else:
                 attributes["forward"] = set_by_the_user
+
+    def _pass_over_step(self, *args: Any, **kwargs: Any) -> None:
+        """Count an optimizer step that has nothing to learn from, and update nothing.
+
+        To DeepSpeed it is one more accumulation step. What it accumulates is exactly 0.
+        """
+        with self.boundary(False):
+            super().step(*args, **kwargs)
+        self.global_steps += 1
+        self.skipped_steps += 1
+        self.global_samples += self.train_batch_size()
+        self._reset_step()
+
+    def _reset_step(self) -> None:
+        self._micro_steps = 0
+        self.presence.strategy.forget_step()

@@ -139,11 +139,6 @@ def plain_values(config: PresenceConfig, *, running: bool) -> dict[str, Any]:
     return values | {"statistics": "running" if running else "batch"}
 
 
-def presence_changes(before: Mapping[str, Any], now: Mapping[str, Any], section: str = "presence.") -> list[Change]:
-    """`changes` of the section ``presence``, from `plain_values`."""
-    return changes(PRESENCE, before, now, section)
-
-
 def _differences(before: Any, now: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in before:

@@ -23,6 +23,7 @@ class Scored:
 
     Attributes:
         losses: [B] float32 per-sample losses.
+        targets: [B] int64 numbers of target tokens.
         scores: [B] float32 raw self-influence; under granularity microbatch and global_microbatch all alike.
         features: [B, m] float32 joint projections, where they are asked for.
         capture: gradient terms of every parameter, empty unless they were kept; unless granularity is sample of 1
@@ -31,13 +32,11 @@ class Scored:
     """
 
     losses: Tensor
+    targets: Tensor
     scores: Tensor
     features: Tensor | None
     capture: Capture
     scale: float
-
-
-_STRAY = "parameter {} is used outside the call of its module: its gradient cannot be attributed to samples"
 
 
 class Scorer:
@@ -58,12 +57,11 @@ class Scorer:
         granularity: str = "sample",
         strategy: str = "one_pass",
         group: dist.ProcessGroup | None = None,
-        looks_for_strays: bool = True,
     ) -> None:
-        """Strategy one_pass keeps the terms of all parameters; ``group`` is the data-parallel group.
+        """Strategy one_pass keeps the terms of all parameters.
 
-        ``looks_for_strays``: whether the first `score` looks for parameters that are used outside every instrumented
-        call, in a forward of its own.
+        ``group`` is the data-parallel group, over which the first `score` looks for parameters that are used outside
+        every instrumented call, in a forward of its own. None: there are no other ranks, and nothing is looked for.
 
         Raises:
             AttributionError: one_pass cannot train a module of the model.
@@ -76,8 +74,13 @@ class Scorer:
         self._granularity = granularity
         self._one_pass = strategy == "one_pass"
         self._group = group
-        self._looked_for_strays = not looks_for_strays
+        self._looked_for_strays = group is None
         self.leave_out(self.instrumentation.unattributable)
+
+    @property
+    def scored(self) -> list[str]:
+        """Name of every parameter that enters the self-influence."""
+        return list(self._influence.selected.values())
 
     def leave_out(self, reasons: Mapping[nn.Module, str]) -> None:
         """Leave modules out of the self-influence, for the reasons given.
@@ -86,13 +89,8 @@ class Scorer:
             AttributionError: the strategy is one_pass, which cannot train what it cannot attribute.
         """
         for module, reason in reasons.items():
-            if self._one_pass:
-                raise AttributionError(
-                    f"{reason}, and strategy one_pass cannot train it; use presence.strategy two_pass, which leaves it "
-                    f"out of the self-influence, or freeze it"
-                )
             self.instrumentation.leave_out(module)
-            self._forget(self.instrumentation.left_out, reason)
+            self._leave_out(self.instrumentation.left_out, reason, "or freeze it")
 
     def score(
         self, forward: Callable[..., Any], args: tuple[Any, ...], batch: dict[str, Any], scale: float = 1.0
@@ -113,7 +111,8 @@ class Scorer:
             self._look_for_strays(forward, args, batch)
         inputs, labels = take_labels(self._model, batch)
         apart = self._granularity == "sample"
-        counted = self._loss.has_targets(labels).sum()
+        targets = self._loss.num_targets(labels)
+        counted = (targets > 0).sum()
         sweep = ScoreSweep(self._influence)
         capture = Capture(
             len(labels) if apart else 1,
@@ -132,14 +131,14 @@ class Scorer:
             ((losses.sum() if apart else losses.sum() / counted.clamp(min=1)) * scale).backward()
         losses = losses.detach()
         scores, features = self._measure(sweep, scale, counted)
-        return Scored(losses, scores.expand(len(losses)), features, capture, scale)
+        return Scored(losses, targets, scores.expand(len(losses)), features, capture, scale)
 
     def _measure(self, sweep: ScoreSweep, scale: float, counted: Tensor) -> tuple[Tensor, Tensor | None]:
         """Scores and features; ``counted`` (0-dimensional) is how many samples of the micro-batch have targets."""
         if not self._influence.keeps_sketches:
             return sweep.scores() / scale**2, None
         sketches = sweep.sketches() / scale
-        if self._granularity == "global_microbatch":
+        if self._granularity == "global_microbatch" and self._group is not None:
             totals = torch.cat([(sketches * counted).flatten(), counted[None].to(sketches.dtype)])
             dist.all_reduce(totals, group=self._group)
             sketches = (totals[:-1] / totals[-1].clamp(min=1)).view_as(sketches)
@@ -153,20 +152,22 @@ class Scorer:
         capture = Capture(len(labels), self.instrumentation.names, labels.device, keep=False)
         with torch.enable_grad(), self._scoring(capture):
             found = stray_parameters(logits_of(forward(*args, **inputs)), self._model)
-        if self._one_pass:
-            if found:
-                raise AttributionError(
-                    f"{_STRAY.format(found[0])}, and strategy one_pass cannot train it; use presence.strategy "
-                    f"two_pass, which leaves it out of the self-influence, call the module, or freeze it"
-                )
-            return
-        everywhere: list[list[str]] = [[] for _ in range(dist.get_world_size(self._group))]
-        dist.all_gather_object(everywhere, found, group=self._group)
-        names = sorted({name for rank in everywhere for name in rank})
-        for name in names:
-            self._forget([name], _STRAY.format(name))
+        if not self._one_pass:
+            everywhere: list[list[str]] = [[] for _ in range(dist.get_world_size(self._group))]
+            dist.all_gather_object(everywhere, found, group=self._group)
+            found = sorted({name for rank in everywhere for name in rank})
+        for name in found:
+            reason = (
+                f"parameter {name} is used outside the call of its module: its gradient cannot be attributed to samples"
+            )
+            self._leave_out([name], reason, "call the module, or freeze it")
 
-    def _forget(self, names: Iterable[str], reason: str) -> None:
+    def _leave_out(self, names: Iterable[str], reason: str, remedy: str) -> None:
+        if self._one_pass:
+            raise AttributionError(
+                f"{reason}, and strategy one_pass cannot train it; use presence.strategy two_pass, which leaves it out "
+                f"of the self-influence, {remedy}"
+            )
         self.left_out.update(self._model.get_parameter(name) for name in names)
         self._influence.forget(*self.left_out)
         if not dist.is_initialized() or dist.get_rank() == 0:

@@ -39,12 +39,10 @@ def read_settings(path: Path, field: str) -> dict[str, Any]:
         settings = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
     except FileNotFoundError:
         raise ConfigError(f"{field}: {path} does not exist: give the path of a DeepSpeed JSON") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{field} is {path}: it cannot be read ({error})") from None
     except json.JSONDecodeError as error:
         raise ConfigError(f"{field} is {path}: it is not JSON ({error})") from None
-    except RecursionError:
-        raise ConfigError(f"{field} is {path}: it is nested too deeply") from None
     if not isinstance(settings, dict):
         raise ConfigError(f"{field} is {path}: it must hold a JSON object")
     return settings

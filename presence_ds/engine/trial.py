@@ -1,6 +1,5 @@
 """A trial run at start-up finds what would spoil training or scores in silence, before any training step."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,7 +8,7 @@ from torch import nn
 from presence_ds.capture import check_attribution
 from presence_ds.engine.batch import is_encoder_decoder
 from presence_ds.engine.causality import check_causality
-from presence_ds.engine.two_pass import at_random_states, random_states
+from presence_ds.engine.random_states import at_random_states, random_states
 
 if TYPE_CHECKING:
     from presence_ds.engine.engine import PresenceEngine
@@ -44,26 +43,17 @@ def try_out(engine: "PresenceEngine") -> None:
     was_training = engine.module.training
     try:
         engine.train()
-        presence.look_for_own_terms(run, inputs)
+        presence.strategy.objective.look_for_terms(run, inputs)
         engine.eval()  # no dropout, and no activation checkpointing, which can hide uses of a parameter
         check_causality(run, engine.module, vocabulary, engine.device, encoder_decoder=encoder_decoder)
-        if presence.scorer is not None:
-            _try_scorer(engine, inputs | {"labels": ids}, vocabulary, encoder_decoder=encoder_decoder)
+        if (scorer := presence.scorer) is not None:
+            names = scorer.instrumentation.names
+            scorer.leave_out(
+                check_attribution(engine, names, vocabulary, engine.device, encoder_decoder=encoder_decoder)
+            )
+            engine.forward_as(lambda inner, **batch: scorer.score(inner, (), batch).losses.sum(), **inputs, labels=ids)
     finally:
         engine.train(was_training)
-
-
-def _try_scorer(engine: "PresenceEngine", batch: dict[str, Any], vocabulary: int, *, encoder_decoder: bool) -> None:
-    scorer = engine.presence.scorer
-    assert scorer is not None
-
-    def score(inner: Callable[..., Any], **batch: Any) -> torch.Tensor:
-        scorer.score(inner, (), batch)
-        return batch["labels"].new_zeros((), dtype=torch.float32)
-
-    names = scorer.instrumentation.names
-    scorer.leave_out(check_attribution(engine, names, vocabulary, engine.device, encoder_decoder=encoder_decoder))
-    engine.forward_as(score, **batch)
 
 
 def _vocabulary(model: nn.Module) -> int | None:

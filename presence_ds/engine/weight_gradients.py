@@ -12,7 +12,29 @@ from torch import Tensor
 from torch.autograd import Function
 
 from presence_ds.capture import Term
+from presence_ds.engine.objective import mean_loss
+from presence_ds.engine.scorer import Scored
 from presence_ds.engine.zero import is_partitioned, pose_as_whole
+
+
+def weight_gradient_loss(scored: Scored, weights: Tensor) -> Tensor:
+    """Scalar with the value of the weighted mean loss, whose backward is the weight-gradient sweep.
+
+    Its gradient is (1/B) Σ_i weights[i] g_i.
+
+    Args:
+        weights: [B] float64 on the host; samples of weight 0 take no part, whatever their gradients hold. Where
+            gradients are captured of the whole micro-batch at once all weights but those of 0 are alike.
+    """
+    terms, losses = scored.capture.terms, scored.losses
+    value = mean_loss(losses, weights.to(losses.device, losses.dtype))
+    units = weights if scored.capture.batch_size == len(losses) else weights.sum()[None]
+    if not units.all():  # 0 · NaN is NaN, so a weight of 0 would not do
+        kept = units.nonzero().squeeze(1)
+        samples, units = kept.to(losses.device), units[kept]
+        terms = {parameter: [term.select(samples) for term in uses] for parameter, uses in terms.items()}
+    units = units.to(losses.device, torch.promote_types(losses.dtype, torch.float32), non_blocking=True)
+    return _surrogate(terms, units / (len(losses) * scored.scale), value)
 
 
 class _Deliver(Function):
@@ -31,7 +53,7 @@ class _Deliver(Function):
         return total, None, None
 
 
-def surrogate(terms: Mapping[Tensor, list[Term]], weights: Tensor, value: Tensor) -> Tensor:
+def _surrogate(terms: Mapping[Tensor, list[Term]], weights: Tensor, value: Tensor) -> Tensor:
     """A scalar equal to ``value`` whose backward gives every parameter the gradient Σ_i weights[i] G_i.
 
     Args:
@@ -47,8 +69,3 @@ def surrogate(terms: Mapping[Tensor, list[Term]], weights: Tensor, value: Tensor
             pose_as_whole(parameter)
         deliveries.append(_Deliver.apply(parameter, uses, weights))
     return value + torch.stack(deliveries).sum()
-
-
-def drop_samples(terms: Mapping[Tensor, list[Term]], kept: Tensor) -> dict[Tensor, list[Term]]:
-    """The terms of the samples ``kept`` ([n] int64) alone: 0 · NaN is NaN, so a weight of 0 would not do."""
-    return {parameter: [term.select(kept) for term in uses] for parameter, uses in terms.items()}

@@ -6,7 +6,8 @@ that compare whole trainings with a single-process reference; outside the tested
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from deepspeed.runtime.base_optimizer import ZeROOptimizer
@@ -16,7 +17,7 @@ from deepspeed.utils import get_z3_leaf_modules
 from torch import Tensor, nn
 
 from presence_ds.capture import full_shape
-from presence_ds.errors import NonFiniteError
+from presence_ds.errors import ConfigError, NonFiniteError
 
 
 def is_managed(parameter: Tensor) -> bool:
@@ -63,6 +64,11 @@ def forget_release_plan() -> None:
     for cell in getattr(method, "__closure__", None) or ():
         if hasattr(cell.cell_contents, "cache_clear"):
             cell.cell_contents.cache_clear()
+
+
+def leaf_modules(engine: Any) -> list[nn.Module]:
+    """The modules that ZeRO-3 treats as one leaf, such as blocks of experts; none at another stage."""
+    return list(get_z3_leaf_modules(engine.module)) if engine.zero_optimization_stage() == 3 else []
 
 
 @contextmanager
@@ -136,3 +142,26 @@ def dividing_gradients(engine: Any, divisor: float) -> Iterator[None]:
         yield
     finally:  # private: there is no call to end it
         optimizer.custom_loss_scaler, optimizer.external_loss_scale = False, None
+
+
+def restore_clipping(engine: Any) -> None:
+    """Have the optimizer clip gradients as the engine is configured, after a load (private: some wrappers load it)."""
+    if hasattr(engine.optimizer, "clip_grad"):
+        engine.optimizer.clip_grad = engine.gradient_clipping()
+
+
+def copy_recovery_scripts_once(engine: Any) -> None:
+    """Let the scripts that turn a checkpoint into plain weights, which DeepSpeed adds to every one, be put there once.
+
+    A checkpoint need not have them (private: the method that copies them).
+    """
+    copy_scripts = getattr(engine, "_copy_recovery_script", None)
+    if copy_scripts is None:
+        raise ConfigError("this version of deepspeed has no _copy_recovery_script: use a version that is tested")
+
+    def copy_once(folder: str) -> None:
+        if not (Path(folder) / "zero_to_fp32.py").exists():
+            with suppress(OSError):
+                copy_scripts(folder)
+
+    engine._copy_recovery_script = copy_once

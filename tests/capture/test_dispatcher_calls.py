@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from presence_ds.engine.one_pass import weight_gradient_loss
 from presence_ds.engine.scorer import Scorer
+from presence_ds.engine.weight_gradients import weight_gradient_loss
 from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
 from tests.models import VOCABULARY, tokens
 
@@ -81,7 +81,7 @@ def calls_of(step: Callable[[], object]) -> Counter[str]:
 def one_pass(model: nn.Module, projection_dim: int | None) -> Counter[str]:
     ids = tokens(3, 11)
     influence = SelfInfluence(select_parameters(model, "all"), projection_dim, 0)
-    scorer = Scorer(model, influence, SampleLoss(), looks_for_strays=False)
+    scorer = Scorer(model, influence, SampleLoss())
 
     def step() -> None:
         scored = scorer.score(model.forward, (), {"input_ids": ids, "labels": ids})

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from presence_ds.capture import DenseTerm, LookupTerm, OuterTerm, Term
-from presence_ds.engine.one_pass import weight_gradient_loss
 from presence_ds.engine.scorer import Scorer
+from presence_ds.engine.weight_gradients import weight_gradient_loss
 from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
 from tests.models import KINDS, tiny_model, tokens
 

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import T5Config, T5ForConditionalGeneration
 
-from presence_ds.engine.one_pass import weight_gradient_loss
-from presence_ds.engine.own_terms import OwnTerms
+from presence_ds.engine.objective import Objective, weighted_mean_loss
 from presence_ds.engine.scorer import Scorer
-from presence_ds.engine.weighted_pass import Objective, weighted_mean_loss
+from presence_ds.engine.weight_gradients import weight_gradient_loss
 from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
 from presence_ds.influence.projected import JointProjection
 from tests.models import tiny_model, tokens
@@ -69,7 +68,7 @@ def test_scores_and_gradients_are_added_in_one_order(k: int | None, keeps_sketch
     model = tiny_t5() if kind == "t5" else tiny_model(kind, tied=kind == "gpt2")
     influence = SelfInfluence(select_parameters(model, "all"), k, 0, keeps_sketches=keeps_sketches)
     loss = SampleLoss(shifted=kind == "t5")
-    objective = Objective(model, loss, OwnTerms(model, shifted=loss.shifted))
+    objective = Objective(model, loss)
     scorer = Scorer(model, influence, loss)
     batch = {"input_ids": tokens(3, 9), "labels": tokens(3, 9)}
     weights = torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64)

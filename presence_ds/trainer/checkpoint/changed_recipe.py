@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from presence_ds.engine.resume_rules import Change, changes, plain_values, presence_changes, refuse
+from presence_ds.engine.resume_rules import PRESENCE, Change, changes, plain_values, refuse
 from presence_ds.trainer.checkpoint.manifest import DamagedError, Manifest, checkpoint_folders, read_manifest
 from presence_ds.trainer.checkpoint.recipe_rules import RECIPE
 from presence_ds.trainer.ranks.process_group import Ranks
@@ -113,6 +113,6 @@ def recipe_changes(
         return []
     method = before.get("presence", {}), now["presence"]
     rest = {name: value for name, value in before.items() if name != "presence"}
-    found = [*changes(RECIPE, rest, now, presence=method), *presence_changes(*method)]
+    found = [*changes(RECIPE, rest, now, presence=method), *changes(PRESENCE, *method, "presence.")]
     refuse(found, str(checkpoint), "start anew in a new run_dir")
     return found

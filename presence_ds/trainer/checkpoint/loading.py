@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from presence_ds.engine.zero import restore_clipping
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.checkpoint.manifest import Manifest
 
@@ -95,5 +96,4 @@ def settings_of_the_recipe(engine: Any) -> Iterator[None]:
     for parameter, state in optimizer.state.items():
         if isinstance(state.get("step"), torch.Tensor):  # torch's fused kernel takes it from the device, and no other
             state["step"] = state["step"].to(parameter.device if fused else "cpu")
-    if hasattr(engine.optimizer, "clip_grad"):  # of DeepSpeed's wrappers, some of which load it
-        engine.optimizer.clip_grad = engine.gradient_clipping()
+    restore_clipping(engine)

@@ -6,7 +6,6 @@ leave the others waiting; so the writer lets it run to its end and says afterwar
 
 import hashlib
 import os
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 
+from presence_ds.engine.zero import copy_recovery_scripts_once
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.checkpoint.manifest import FileRecord
 
@@ -130,8 +130,7 @@ class HashingFile:
 def attach_writer(engine: Any, writer: CheckpointWriter) -> None:
     """Have ``engine`` write its checkpoints through ``writer``.
 
-    `engine.checkpoint_engine` is DeepSpeed's place for such a thing. What it writes beside it (private), the scripts
-    that turn a checkpoint into plain weights, is put there once, and need not be.
+    `engine.checkpoint_engine` is DeepSpeed's place for such a thing.
 
     Raises:
         ConfigError: the DeepSpeed JSON chooses another writer or node-local checkpoints; or this DeepSpeed works
@@ -144,14 +143,5 @@ def attach_writer(engine: Any, writer: CheckpointWriter) -> None:
             'deepspeed: the JSON file sets "use_node_local_storage": leave it out, checkpoints lie in run_dir, which '
             "every rank must see"
         )
-    copy_scripts = getattr(engine, "_copy_recovery_script", None)
-    if copy_scripts is None:
-        raise ConfigError("this version of deepspeed has no _copy_recovery_script: use a version that is tested")
-
-    def copy_once(folder: str) -> None:
-        if not (Path(folder) / "zero_to_fp32.py").exists():
-            with suppress(OSError):
-                copy_scripts(folder)
-
-    engine._copy_recovery_script = copy_once
+    copy_recovery_scripts_once(engine)
     engine.checkpoint_engine = writer

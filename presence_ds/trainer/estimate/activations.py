@@ -5,7 +5,7 @@ every allocation and every release is counted.
 """
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,12 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from presence_ds.engine import PresenceConfig
-from presence_ds.engine.batch import is_encoder_decoder, takes
-from presence_ds.engine.one_pass import weight_gradient_loss
-from presence_ds.engine.own_terms import OwnTerms
-from presence_ds.engine.scorer import Scorer
-from presence_ds.engine.weighted_pass import Objective, weighted_mean_loss
-from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
+from presence_ds.engine.strategies import build_strategy
 
 
 class Allocations(TorchDispatchMode):
@@ -114,46 +109,13 @@ def micro_step_peak(
     hooks = [p.register_post_accumulate_grad_hook(_drop_gradient) for p in model.parameters() if p.requires_grad]
     try:
         with fused_attention(), Allocations(device) as allocations:
-            step = _step(model, config, {"input_ids": inputs, "labels": inputs if labels is None else labels})
+            strategy = build_strategy(model, config or PresenceConfig(signal="loss"), device=inputs.device)
             kept = allocations.now
-            step()
+            strategy.run_alone({"input_ids": inputs, "labels": inputs if labels is None else labels})
             return allocations.peak - kept, kept
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _step(model: nn.Module, config: PresenceConfig | None, batch: dict[str, Any]) -> Callable[[], None]:
-    inputs = batch["input_ids"]
-    normalizer = "token_mean" if config is None else config.loss_normalizer
-    loss = SampleLoss(normalizer, shifted=is_encoder_decoder(model))
-    objective = Objective(model, loss, OwnTerms(model, shifted=loss.shifted))
-    weights = torch.ones(len(inputs), dtype=torch.float64)
-    if takes(model, "use_cache"):
-        batch = batch | {"use_cache": False}  # as in training
-
-    def ordinary() -> None:
-        losses, terms = objective(model.forward, (), batch)
-        weighted_mean_loss(losses, weights, terms).backward()
-
-    if config is None or config.signal == "loss":
-        return ordinary
-    k = config.projection_dim if config.estimator == "projected" else None
-    keeps_sketches = config.compares_gradients or config.granularity == "global_microbatch"
-    influence = SelfInfluence(
-        select_parameters(model, config.layers), k, config.seed, inputs.device, keeps_sketches=keeps_sketches
-    )
-    granularity = "sample" if config.granularity == "sample" else "microbatch"  # the global one needs a process group
-    scorer = Scorer(model, influence, loss, granularity=granularity, strategy=config.strategy, looks_for_strays=False)
-
-    def one_pass() -> None:
-        weight_gradient_loss(scorer.score(model.forward, (), batch), weights).backward()
-
-    def two_pass() -> None:
-        scorer.score(model.forward, (), batch)
-        ordinary()
-
-    return one_pass if config.strategy == "one_pass" else two_pass
 
 
 def _drop_gradient(parameter: Tensor) -> None:
