@@ -44,6 +44,11 @@ def server() -> Iterator[HubServer]:
     server.server_close()
 
 
+def fork_workers() -> None:
+    """As in a run. (`set_start_method` itself would be pickled with a copy of the context that it sets.)"""
+    multiprocessing.set_start_method("fork", force=True)
+
+
 @pytest.fixture(scope="module")
 def client(server: HubServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessPoolExecutor]:
     """A process whose hub is the server."""
@@ -56,12 +61,7 @@ def client(server: HubServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
     }
     with (
         pytest.MonkeyPatch.context() as patch,
-        ProcessPoolExecutor(
-            1,
-            multiprocessing.get_context("spawn"),
-            multiprocessing.set_start_method,  # of the workers of loaders there, as in a run
-            ("fork", True),
-        ) as pool,
+        ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), fork_workers) as pool,
     ):
         for name, value in environment.items():
             patch.setenv(name, value)
