@@ -10,15 +10,7 @@ if TYPE_CHECKING:
     from presence_ds.reweighting.samples import MicroBatch
     from presence_ds.reweighting.schedule import ScheduleConfig, TemperatureSchedule
 else:
-    __getattr__ = lazy_names(
-        __name__,
-        {
-            "config": ("ReweightingConfig", "WeightingConfig", "check_comparable", "check_running"),
-            "reweighting": ("Reweighting", "StepWeights"),
-            "samples": ("MicroBatch",),
-            "schedule": ("ScheduleConfig", "TemperatureSchedule"),
-        },
-    )
+    __getattr__ = lazy_names(__name__, __file__)
 
 __all__ = [
     "MicroBatch",

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from torchdata.stateful_dataloader import StatefulDataLoader
+from torch.utils.data import DataLoader
 
 from presence_ds.data import (
     BatchStream,
@@ -17,7 +17,7 @@ from presence_ds.data import (
     mixture_weights,
 )
 from presence_ds.data.samples.objective import make_objective
-from presence_ds.data.sources.sources import find_files, is_remote
+from presence_ds.data.sources.finding import find_files, is_remote
 from presence_ds.errors import PresenceError
 from presence_ds.trainer.ranks.distributed import Ranks
 from presence_ds.trainer.recipe.recipe import Recipe
@@ -62,7 +62,7 @@ def streamed_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks) -> StreamedBa
         return StreamedBatches(samples, objective, recipe.training.micro_batch_size, data.num_workers)
 
 
-def evaluation_loader(part: PackedDataset, recipe: Recipe, ranks: Ranks) -> StatefulDataLoader:
+def evaluation_loader(part: PackedDataset, recipe: Recipe, ranks: Ranks) -> DataLoader[Any]:
     """This rank's batches of a split, every sample of which is seen once."""
     return build_evaluation_loader(part, **loader_options(recipe, ranks))
 

@@ -18,8 +18,8 @@ from presence_ds.data import (
     open_corpus,
     prepare_corpus,
 )
-from presence_ds.data.corpus.corpus import TOKENIZER_FOLDER
 from presence_ds.data.corpus.lock import reading
+from presence_ds.data.corpus.manifest import TOKENIZER_FOLDER
 from presence_ds.data.corpus.prepared import prepared_folder
 from presence_ds.data.tokenizer.token_bytes import token_bytes
 from presence_ds.errors import DataError, Stopped

@@ -27,17 +27,7 @@ if TYPE_CHECKING:
     from presence_ds.trainer.checkpoint.saving import Saver
     from presence_ds.trainer.checkpoint.universal import load_settings
 else:
-    __getattr__ = lazy_names(
-        __name__,
-        {
-            "config": ("CheckpointConfig",),
-            "manifest": ("complete_checkpoints",),
-            "changed_recipe": ("recipe_changes", "recipe_values", "stored_recipe", "submitted_changes"),
-            "resuming": ("Resume", "check_fits", "find_resume", "restore"),
-            "saving": ("Saver",),
-            "universal": ("load_settings",),
-        },
-    )
+    __getattr__ = lazy_names(__name__, __file__)
 
 __all__ = [
     "CheckpointConfig",

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from presence_ds.errors import ConfigError
 
-BOS = "<|startoftext|>"  # of a trained tokenizer
 NUM_BYTES = 256
 DEFAULT_VOCABULARY = 8192
 PADDING = "<pad>"
