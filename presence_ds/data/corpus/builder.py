@@ -121,9 +121,7 @@ class Builder:
         train_names = [source.name for source in self.config.sources]
         noise_names = [] if noise is None else [noise.name]
         names = list(dict.fromkeys([*train_names, *noise_names, *self.reports["validation"]]))
-        tokenizer = self.loaded_tokenizer
-        if tokenizer is None:
-            tokenizer = self._train_tokenizer() if self.config.streaming is None else self._train_on_beginning()
+        tokenizer = self._train_tokenizer() if self.loaded_tokenizer is None else self.loaded_tokenizer
         tokenizer.save_pretrained(self.work / TOKENIZER_FOLDER)
         schema = sample_features(self.row_length, self.packing).arrow_schema
         with ArrowWriter(self.work / TRAIN_FILE, schema) as writer:
@@ -182,33 +180,28 @@ class Builder:
                 ]
 
     def _train_tokenizer(self) -> PreTrainedTokenizerBase:
-        names = [source.name for source in self.config.sources]
-        total = sum(self.num_read["train", name] for name in names)
-        task = self.progress.add_task("train tokenizer", total=total)
+        total = sum(self.num_read["train", source.name] for source in self.config.sources)
+        task = self.progress.add_task("train tokenizer", total=total or None)
 
         def texts() -> Iterator[str]:
-            for name in names:
-                for batch in self._training_documents(name):
-                    yield from (document.text for document in batch)
-                    self.progress.advance(task, len(batch))
+            for document in self._to_train_on():
+                yield document.text
+                self.progress.advance(task)
 
         tokenizer = train_tokenizer(self.config.tokenizer, texts(), self.num_sentinels)
-        self.progress.update(task, completed=total)
+        self.progress.update(task, completed=total or None)
         return tokenizer
 
-    def _train_on_beginning(self) -> PreTrainedTokenizerBase:
-        assert self.config.streaming is not None
-        task = self.progress.add_task("train tokenizer", total=None)
-        megabytes = self.config.streaming.tokenizer_megabytes / len(self.config.sources)
-
-        def texts() -> Iterator[str]:
-            for given in self.train:
+    def _to_train_on(self) -> Iterator[Document]:
+        """What a tokenizer is trained on: the training documents or, of text that is streamed, those it begins with."""
+        for given in self.train:
+            if self.config.streaming is None:
+                for batch in self._training_documents(given.source.name):
+                    yield from batch
+            else:
+                megabytes = self.config.streaming.tokenizer_megabytes / len(self.train)
                 beginning = replace(given.source, max_megabytes=megabytes)
-                for document in self._documents_of(beginning, given.files, Skipped()):
-                    yield document.text
-                    self.progress.advance(task)
-
-        return train_tokenizer(self.config.tokenizer, texts(), self.num_sentinels)
+                yield from self._documents_of(beginning, given.files, Skipped())
 
     def _documents_of(self, source: SourceConfig, files: list[SourceFile], skipped: Skipped) -> Iterator[Document]:
         limits = (self.config.on_bad_file, round(self.config.max_document_megabytes * 1e6))

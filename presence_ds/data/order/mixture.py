@@ -126,7 +126,7 @@ class MixedOrder:
         self.num_samples = len(dataset)
         self._runs = [runs[name] for name in weights]
         self._orders = [
-            ShuffledOrder(_length(found), seed, name) for name, found in zip(weights, self._runs, strict=True)
+            ShuffledOrder(int(found[1][-1]), seed, name) for name, found in zip(weights, self._runs, strict=True)
         ]
         self._mixture = Mixture(weights, seed)
         self.block = self._mixture.block
@@ -172,10 +172,6 @@ def source_runs(dataset: PackedDataset) -> dict[int, Runs]:
         own = sources == source_id
         runs[source_id] = (first[own], np.concatenate([[0], np.cumsum(lengths[own])]))
     return runs
-
-
-def _length(runs: Runs) -> int:
-    return int(runs[1][-1])
 
 
 def _row(runs: Runs, numbers: NDArray[np.int64]) -> NDArray[np.int64]:

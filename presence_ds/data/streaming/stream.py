@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -22,6 +22,8 @@ from presence_ds.data.streaming.documents import LaneDocuments, deal, size_of
 from presence_ds.data.streaming.lane import Lane, SourceLane
 from presence_ds.data.tokenizer.encoding import document_start
 from presence_ds.errors import PresenceError
+
+DECISIVE = ("name", "documents", "text_field", "id_field")  # of a source, for which documents its files give
 
 
 class LaneSample(NamedTuple):
@@ -72,6 +74,7 @@ class Stream:
     def identity(self) -> dict[str, Any]:
         """What the order of the samples depends on, as plain values."""
         files = [[(file.name, file.format, size_of(file)) for file in group] for group in self.files]
+        reading = [{name: getattr(source, name) for name in DECISIVE} for source in self.config.sources]
         commits = {
             source.name: group[0].path.commit
             for source, group in zip(self.config.sources, self.files, strict=True)
@@ -84,7 +87,7 @@ class Stream:
             "streaming": {"lanes": self.streaming.lanes, "buffer_samples": self.streaming.buffer_samples},
             "packing": self.config.packing,
             **({"tokens before a document": start} if (start := document_start(self.tokenizer)) else {}),
-            "digest of the files": _digest([files, [_reading(asdict(source)) for source in self.config.sources]]),
+            "digest of the files": _digest([files, reading]),
             "digest of the tokenizer": _digest(sorted(self.tokenizer.get_vocab().items())),
             "digest of the validation texts": _digest(sorted(text.hex() for text in self.validation_texts)),
         }
@@ -99,11 +102,6 @@ class Stream:
                 read.append(epoch + shares / len(self.shares[index][lane]))
             epochs[source.name] = min(read[1:] or read)
         return epochs
-
-
-def _reading(source: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a source that decide which documents its files give."""
-    return {name: source[name] for name in ("name", "documents", "text_field", "id_field")}
 
 
 def _digest(values: Any) -> str:
