@@ -2,9 +2,11 @@
 
 import re
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 from presence_ds.errors import ConfigError
+from presence_ds.sections import limited
 
 
 @dataclass
@@ -52,9 +54,9 @@ class SourceConfig:
     text_field: str = "text"
     id_field: str | None = None
     content: Literal["docstrings", "code"] = "docstrings"
-    max_megabytes: float | None = None
-    min_megabytes: float | None = None
-    weight: float | None = None
+    max_megabytes: float | None = limited(None, above=0, most=inf)  # all of it
+    min_megabytes: float | None = limited(None, above=0)
+    weight: float | None = limited(None, above=0)
 
     def validate(self, field: str) -> None:
         """Raise `ConfigError` naming the field under ``field`` that cannot be used."""
@@ -65,14 +67,6 @@ class SourceConfig:
         if self.format != "python_packages" and not self.path:
             raise ConfigError(f"{field}.path is not set: give a file, a folder, a glob or a list of them")
         self._validate_hub(field)
-        if self.max_megabytes is not None and not self.max_megabytes > 0:
-            raise ConfigError(
-                f"{field}.max_megabytes is {self.max_megabytes}: it must be above 0, or null for no limit"
-            )
-        if self.min_megabytes is not None and not 0 < self.min_megabytes < float("inf"):
-            raise ConfigError(
-                f"{field}.min_megabytes is {self.min_megabytes}: it must be above 0 and finite, or null for no minimum"
-            )
         if self.min_megabytes is not None and self.min_megabytes > (self.max_megabytes or float("inf")):
             raise ConfigError(
                 f"{field}.min_megabytes is {self.min_megabytes:g}, above max_megabytes {self.max_megabytes:g}, where "
