@@ -29,7 +29,7 @@ from presence_ds.data import (
     prepare_corpus,
 )
 from presence_ds.data.samples.objective import Causal
-from presence_ds.data.sources.sources import find_files
+from presence_ds.data.sources.finding import find_files
 
 MICRO_BATCH_SIZE = 8
 CPU_TICK = 1 / os.sysconf("SC_CLK_TCK")  # seconds; less CPU time is counted as none

@@ -9,12 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from presence_ds.data.readers import read_jsonl, read_text
-from presence_ds.data.rows import Document
-from presence_ds.data.samples.packing import pack
+from presence_ds.data.readers.documents import Document, Fields
+from presence_ds.data.readers.jsonl import read_jsonl
+from presence_ds.data.readers.part import Part
+from presence_ds.data.readers.text import read_text
+from presence_ds.data.samples.concat import concat
 from presence_ds.data.sources.noise import shuffle_words
 from presence_ds.data.sources.python_packages import find_modules, read_modules
-from presence_ds.data.tokenizer.tokenizer import TokenizerConfig, encode, train_tokenizer
+from presence_ds.data.tokenizer.config import TokenizerConfig
+from presence_ds.data.tokenizer.encoding import encode
+from presence_ds.data.tokenizer.training import train_tokenizer
 
 HELD_OUT_EVERY = 5  # documents
 SENTINELS = 32  # ids above the tokenizer's, which stand for the spans of an encoder-decoder's inputs
@@ -50,7 +54,7 @@ def load_texts(paths: list[Path] | None, vocabulary: int, length: int, samples: 
     def packed(part: list[Document], count: int | None) -> Tensor:
         tokens = encode(tokenizer, [document.text for document in part])
         ids = ((document.id, ids) for document, ids in zip(part, tokens, strict=True))
-        rows = [sample.input_ids for sample in islice(pack(ids, length, tokenizer.eos_token_id), count)]
+        rows = [sample.input_ids for sample in islice(concat(ids, length, tokenizer.eos_token_id), count)]
         if len(rows) < (count or 1):
             raise ValueError(f"{len(rows)} samples of {length} tokens are held out, {samples} needed: give more text")
         return torch.from_numpy(np.stack(rows)).long()
@@ -94,8 +98,8 @@ def _documents(paths: list[Path] | None, max_megabytes: float) -> Iterator[Docum
         yield from read_modules(find_modules(), "docstrings", max_megabytes)
         return
     for path in paths:
-        rows = read_jsonl(path, path.name, "text", None) if ".jsonl" in path.suffixes else None
-        for row in rows or read_text(path, path.name, "paragraph"):
+        rows = read_jsonl(path, path.name, Fields(), Part()) if ".jsonl" in path.suffixes else None
+        for row in rows or read_text(path, path.name, "paragraph", Fields.max_bytes, Part()):
             if isinstance(row, Document):
                 yield row
 

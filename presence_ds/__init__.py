@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from presence_ds.engine.config import PresenceConfig
     from presence_ds.engine.initialize import initialize
 else:
-    __getattr__ = lazy_names(__name__, {"engine.config": ["PresenceConfig"], "engine.initialize": ["initialize"]})
+    __getattr__ = lazy_names(__name__, __file__)
 
 __all__ = ["PresenceConfig", "errors", "initialize"]
 __version__ = "0.1.0"

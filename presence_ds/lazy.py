@@ -3,26 +3,32 @@
 Settings stand beside what they set, in packages that need torch and more; who only wants settings does not wait for it.
 """
 
+import ast
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 
-def lazy_names(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a package.
+def lazy_names(package: str, file: str) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a package, for the names that its ``file`` imports under ``if TYPE_CHECKING``.
 
-    Args:
-        package: its name.
-        modules: the names that it has from each of its modules. None may be that of a module of the package, which
-            would take its place as soon as it is imported.
+    None may be that of a module of the package, which would take its place as soon as it is imported.
     """
-    homes = {name: module for module, names in modules.items() for name in names}
+    homes = {
+        name.name: node.module
+        for block in ast.parse(Path(file).read_text(encoding="utf-8")).body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for name in node.names
+    }
 
     def get(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{package}.{homes[name]}"), name)
+        value = getattr(import_module(homes[name]), name)
         setattr(sys.modules[package], name, value)
         return value
 

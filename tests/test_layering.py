@@ -85,3 +85,17 @@ def test_imports_inside_the_trainer_point_downwards() -> None:
 def test_no_folder_is_flat_again() -> None:
     """What a stranger looks for is a folder name: beside the folders of the trainer only what puts them together."""
     assert {file.stem for file in (PACKAGE / "trainer").glob("*.py")} <= {"__init__", "trainer", "batches", "run"}
+
+
+def test_files_are_short() -> None:
+    """At most 350 lines in any file, 120 in the middle one."""
+    root = PACKAGE.parent
+    lines = {
+        file: len(file.read_text().splitlines())
+        for name in ("presence_ds", "tests", "benchmarks")
+        for file in (root / name).rglob("*.py")
+    }
+    assert not {str(file.relative_to(root)): count for file, count in lines.items() if count > 350}
+    for name in ("presence_ds", "tests"):
+        of = sorted(count for file, count in lines.items() if root / name in file.parents and count)
+        assert of[len(of) // 2] <= 120

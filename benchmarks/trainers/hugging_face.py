@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 
 from benchmarks.trainers.run import Run
 from presence_ds.data import open_corpus
-from presence_ds.data.corpus.corpus import PackedDataset
-from presence_ds.data.loader import RankSampler, build_loader
+from presence_ds.data.batches.training import RankSampler, build_loader
+from presence_ds.data.corpus.dataset import PackedDataset
 from presence_ds.hf import PresenceTrainer
 from presence_ds.trainer.building.construction import build_model
 from presence_ds.trainer.building.vocabulary import Vocabulary, fit_vocabulary
@@ -67,7 +67,8 @@ def transformers_trainer(
     loader = build_loader(
         corpus.train, micro_batch_size=setting.batch_size, rank=0, world_size=1, seed=recipe.data.seed
     )
-    sampler: RankSampler = loader.batch_sampler
+    sampler = loader.batch_sampler
+    assert isinstance(sampler, RankSampler)
     samples = setting.total_steps * setting.tokens_per_step // setting.sequence_length
     rows = (sampler.order.draws(torch.arange(samples).numpy()) % len(corpus.train)).tolist()
     arguments = transformers.TrainingArguments(

@@ -11,7 +11,8 @@ from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namesp
 from presence_ds.commands.recipe_file import check_recipe_file
 from presence_ds.commands.recipe_help import ALL, RecipeHelp
 from presence_ds.data import fill_from_prepared
-from presence_ds.data.sources.sources import SourceConfig, find_files, is_remote
+from presence_ds.data.sources.config import SourceConfig
+from presence_ds.data.sources.finding import find_files, is_remote
 from presence_ds.errors import ConfigError
 from presence_ds.sections import check_shape
 from presence_ds.trainer.recipe.deepspeed import read_deepspeed_json

@@ -18,10 +18,7 @@ from presence_ds.launch.environment import launched
 from presence_ds.launch.slurm import slurm_step
 
 HELP = "Train a model as a recipe says."
-NOT_OURS = (
-    "'set_vital' is deprecated",
-    ".*(all_gather_into|reduce_scatter)_tensor. is deprecated",
-)  # torchdata and DeepSpeed
+NOT_OURS = ".*(all_gather_into|reduce_scatter)_tensor. is deprecated"  # DeepSpeed
 
 
 def make_parser() -> ArgumentParser:
@@ -57,8 +54,7 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
     if launched():
         from presence_ds.trainer.run import train
 
-        for message in NOT_OURS:
-            warnings.filterwarnings("ignore", message=message)
+        warnings.filterwarnings("ignore", message=NOT_OURS)
         train(recipe, recipe_file, resolved_recipe(parser, parsed, recipe, recipe_file))
     else:
         if parsed.num_processes is not None and parsed.num_processes < 1:

@@ -5,10 +5,10 @@ from typing import Literal
 
 from presence_ds.data.order.mixture import check_weights
 from presence_ds.data.samples.objective_config import Lengths, ObjectiveConfig
+from presence_ds.data.sources.config import SourceConfig
 from presence_ds.data.sources.noise import NoiseConfig
-from presence_ds.data.sources.sources import SourceConfig
 from presence_ds.data.streaming.config import StreamingConfig
-from presence_ds.data.tokenizer.tokenizer_config import TokenizerConfig
+from presence_ds.data.tokenizer.config import TokenizerConfig
 from presence_ds.errors import ConfigError
 from presence_ds.sections import check_ranges, limited
 

@@ -8,12 +8,6 @@ if TYPE_CHECKING:
     from presence_ds.engine.config import PresenceConfig
     from presence_ds.engine.engine import PresenceEngine
 else:
-    __getattr__ = lazy_names(
-        __name__,
-        {
-            "config": ("PresenceConfig",),
-            "engine": ("PresenceEngine",),
-        },
-    )
+    __getattr__ = lazy_names(__name__, __file__)
 
 __all__ = ["PresenceConfig", "PresenceEngine"]

@@ -16,15 +16,7 @@ if TYPE_CHECKING:
     from presence_ds.reweighting.samples import MicroBatch
     from presence_ds.reweighting.schedule import TemperatureSchedule
 else:
-    __getattr__ = lazy_names(
-        __name__,
-        {
-            "config": ("ReweightingConfig", "ScheduleConfig", "WeightingConfig", "check_comparable", "check_running"),
-            "reweighting": ("Reweighting", "StepWeights"),
-            "samples": ("MicroBatch",),
-            "schedule": ("TemperatureSchedule",),
-        },
-    )
+    __getattr__ = lazy_names(__name__, __file__)
 
 __all__ = [
     "MicroBatch",

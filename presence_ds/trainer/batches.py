@@ -16,10 +16,10 @@ from presence_ds.data import (
     open_corpus,
     prepare_corpus,
 )
-from presence_ds.data.corpus.corpus import TOKENIZER_FOLDER
+from presence_ds.data.corpus.manifest import TOKENIZER_FOLDER
 from presence_ds.data.corpus.prepared import prepared_folder
 from presence_ds.data.samples.objective import make_objective
-from presence_ds.data.sources.sources import find_files, is_remote
+from presence_ds.data.sources.finding import find_files, is_remote
 from presence_ds.errors import PresenceError
 from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.recipe.recipe import Recipe

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.streaming import measure, report
 from presence_ds.data import TokenizerConfig
-from presence_ds.data.tokenizer.tokenizer import train_tokenizer
+from presence_ds.data.tokenizer.training import train_tokenizer
 from tests.data.conftest import make_text
 
 

@@ -3,9 +3,7 @@
 import gzip
 import json
 import shutil
-import time
 from pathlib import Path
-from threading import Thread
 
 import pyarrow as pa
 import pytest
@@ -75,42 +73,33 @@ def lanes_in(file: Path) -> list[int]:
     return list(torch.load(file, weights_only=True)["trainer"]["batches"]["lanes"])
 
 
-def touch_after_the_first_line(metrics: Path, stop: Path) -> None:
-    while not (metrics.exists() and metrics.read_text()):
-        time.sleep(0.02)
-    stop.touch()
-
-
 def test_a_dataset_of_the_hub_is_read_at_its_commit(
-    streaming_recipe: Path, environment: dict[str, str], tmp_path: Path
+    streaming_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over the network, on two ranks; stopped and resumed to the bit, although the branch was emptied meanwhile."""
     recipe = yaml.safe_load(streaming_recipe.read_text())
     more = recipe["data"]["sources"][1]
     recipe["data"]["sources"][1] = more | {"path": "me/more", "format": "hub"}
     streaming_recipe.write_text(yaml.safe_dump(recipe))
-    whole, run_dir, stop = tmp_path / "whole", tmp_path / "run", tmp_path / "stop"
+    whole, run_dir = tmp_path / "whole", tmp_path / "run"
     server = HubServer()
+    dataset = server.datasets["me/more"] = Dataset()
+    first = dataset.commit({"train.jsonl.gz": (tmp_path / "more.jsonl.gz").read_bytes()})
+    hub = {"HF_ENDPOINT": server.endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hub")}
+    for name, value in hub.items():  # which the client libraries read when they are imported
+        monkeypatch.setenv(name, value)
+    ranks = Ranks(2)
     try:
-        dataset = server.datasets["me/more"] = Dataset()
-        first = dataset.commit({"train.jsonl.gz": (tmp_path / "more.jsonl.gz").read_bytes()})
-        hub = {"HF_ENDPOINT": server.endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hub")}
-
-        def train(folder: Path) -> int:
-            options = [*arguments(streaming_recipe, folder), "--training.steps", "150", "--stop.stop_file", str(stop)]
-            finished = presence_train(*options, environment=environment | hub, cwd=tmp_path)
-            assert finished.returncode in (0, 75), finished.stderr
-            return finished.returncode
-
-        assert train(whole) == 0
-        stopping = Thread(target=touch_after_the_first_line, args=(run_dir / "metrics.jsonl", stop), daemon=True)
-        stopping.start()
-        assert train(run_dir) == 75
-        stopping.join()
-        stop.unlink()
-        dataset.commit({"README.md": b"moved away"})
-        assert train(run_dir) == 0
+        options = arguments(streaming_recipe, run_dir, "--training.steps", "8")
+        for incidents, status in (([("signal", 3, 1, "SIGTERM")], 75), ([], 0)):
+            parts = ranks.run(pool_runs.train, options, *incidents)
+            assert [part["status"] for part in parts] == [status, status], parts[0]["message"]
+            dataset.commit({"README.md": b"moved away"})
+        dataset.branches["main"] = first
+        options[options.index(str(run_dir))] = str(whole)
+        assert [part["status"] for part in ranks.run(pool_runs.train, options)] == [0, 0]
     finally:
+        ranks.close()
         server.shutdown()
         server.server_close()
     assert json.loads((run_dir / "hub_commits.json").read_text()) == {"me/more@main": first}

@@ -9,6 +9,11 @@ from presence_ds.errors import DataError
 
 FORMAT_VERSION = 4
 MANIFEST = "corpus.json"
+TOKENIZER_FOLDER = "tokenizer"
+TRAIN_FILE = "train.arrow"
+VALIDATION_FILE = "validation.arrow"
+VALIDATION_TEXTS = "validation_texts.bin"  # with data.streaming
+CORPUS_FILES = (MANIFEST, TOKENIZER_FOLDER, TRAIN_FILE, VALIDATION_FILE)
 
 
 def read_manifest(directory: Path) -> dict[str, Any] | None:
@@ -57,3 +62,23 @@ def check_corpus(directory: Path) -> dict[str, Any]:
             state = "is missing" if name not in found else f"has {found[name]} bytes of {size}"
             raise DataError(f"{directory} is no whole corpus: {name} {state}; prepare it again")
     return manifest
+
+
+def is_prepared(directory: Path, fingerprint: str) -> bool:
+    """Whether the corpus is there already."""
+    manifest = read_manifest(directory)
+    complete = all((directory / name).exists() for name in CORPUS_FILES)
+    return complete and manifest is not None and bool(manifest["fingerprint"] == fingerprint)
+
+
+def check_replaceable(directory: Path) -> None:
+    """Raise `DataError` if the folder holds something else than a corpus, which would be deleted with it."""
+    manifest = read_manifest(directory)
+    if directory.exists() and not directory.is_dir():
+        raise DataError(f"{directory} is a file: choose an empty or new folder for the corpus")
+    own = (*CORPUS_FILES, VALIDATION_TEXTS) if manifest is not None else ()
+    if directory.exists() and (foreign := sorted(path.name for path in directory.iterdir() if path.name not in own)):
+        raise DataError(
+            f"{directory} holds {foreign[0]}, which is not part of a prepared corpus and would be deleted: choose an "
+            f"empty or new folder for the corpus"
+        )

@@ -4,13 +4,11 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from presence_ds.data.config import DataConfig
 from presence_ds.data.corpus.manifest import check_corpus
-from presence_ds.data.samples.objective_config import ObjectiveConfig
-from presence_ds.data.sources.noise import NoiseConfig
-from presence_ds.data.sources.sources import SourceConfig
-from presence_ds.data.streaming.config import StreamingConfig
-from presence_ds.data.tokenizer.tokenizer_config import TokenizerConfig
+from presence_ds.data.sources.config import SourceConfig
 from presence_ds.errors import ConfigError
 
 OF_THE_RUN = {"prepared", "sources", "seed", "num_workers", "trust_remote_code", "weight"}  # not of the corpus
@@ -30,7 +28,7 @@ def fill_from_prepared(config: DataConfig, field: str = "data") -> None:
         return
     if config.prepared == "":
         raise ConfigError(f"{field}.prepared is empty: give the folder of a prepared corpus, or null")
-    made = _parse(check_corpus(prepared_folder(config))["config"])
+    made = TypeAdapter(DataConfig).validate_python(check_corpus(prepared_folder(config))["config"])
     config.sources = _fill_sources(config, made, field)
     _fill(config, made, DataConfig(), field, config.prepared)
 
@@ -39,21 +37,6 @@ def prepared_folder(config: DataConfig) -> Path:
     """The folder of ``config.prepared``, which is set."""
     assert config.prepared is not None
     return Path(config.prepared).expanduser()
-
-
-def _parse(values: dict[str, Any]) -> DataConfig:
-    validation = values["validation_sources"]
-    return DataConfig(
-        **{
-            **values,
-            "sources": [SourceConfig(**source) for source in values["sources"]],
-            "validation_sources": None if validation is None else [SourceConfig(**source) for source in validation],
-            "tokenizer": TokenizerConfig(**values["tokenizer"]),
-            "objective": ObjectiveConfig(**values["objective"]),
-            "streaming": None if values.get("streaming") is None else StreamingConfig(**values["streaming"]),
-            "noise": None if values["noise"] is None else NoiseConfig(**values["noise"]),
-        }
-    )
 
 
 def _fill_sources(config: DataConfig, made: DataConfig, field: str) -> list[SourceConfig]:

@@ -1,12 +1,11 @@
 """What was read, kept, dropped and skipped while a corpus was prepared."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from rich.table import Table
 from rich.text import Text
 
-from presence_ds.data.sources.sources import Skipped
+from presence_ds.data.sources.tally import Skipped
 
 
 @dataclass
@@ -53,20 +52,6 @@ class CorpusReport:
     train: dict[str, SourceReport] = field(default_factory=dict)
     validation: dict[str, SourceReport] = field(default_factory=dict)
     seconds: float = 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "CorpusReport":
-        parts = {
-            part: {
-                name: SourceReport(**{**report, "skipped": Skipped(**report["skipped"])})
-                for name, report in value[part].items()
-            }
-            for part in ("train", "validation")
-        }
-        return cls(**{**value, **parts})
 
     def table(self) -> Table:
         """The report for people, narrow enough for a log of 80 columns, to be printed with rich."""

@@ -6,20 +6,19 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from presence_ds.data.order.order import ShuffledOrder
 from presence_ds.data.order.permutation import Permutation
+from presence_ds.data.order.shuffled import ShuffledOrder
+from presence_ds.data.sources.config import SourceConfig
 from presence_ds.data.sources.noise import NoiseConfig
-from presence_ds.data.sources.sources import SourceConfig
 from presence_ds.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from presence_ds.data.corpus.corpus import PackedDataset
+    from presence_ds.data.corpus.dataset import PackedDataset
 
 MIN_BLOCK = 1024  # positions in which every source has its exact share
 MAX_BLOCK = 2**20
@@ -125,7 +124,7 @@ class MixedOrder:
         self.num_samples = len(dataset)
         self._runs = [runs[name] for name in weights]
         self._orders = [
-            ShuffledOrder(_length(found), seed, name) for name, found in zip(weights, self._runs, strict=True)
+            ShuffledOrder(int(found[1][-1]), seed, name) for name, found in zip(weights, self._runs, strict=True)
         ]
         self._mixture = Mixture(weights, seed)
         self.block = self._mixture.block
@@ -163,30 +162,14 @@ Runs = tuple[NDArray[np.int64], NDArray[np.int64]]  # first rows of stretches of
 
 def source_runs(dataset: PackedDataset) -> dict[int, Runs]:
     """Where the samples of each source id lie; a corpus is written source by source, so that these are few."""
-    column = dataset.rows.select_columns(["source_id"]).with_format("arrow")[:]["source_id"]
-    stretches: list[tuple[int, int, int]] = []  # source id, first row, end
-    start = 0
-    for chunk in column.chunks:
-        ids = chunk.to_numpy()
-        cuts = [0, *(np.flatnonzero(ids[1:] != ids[:-1]) + 1).tolist(), len(ids)]
-        for begin, end in pairwise(cuts):
-            if begin == end:
-                continue
-            source_id = int(ids[begin])
-            if stretches and stretches[-1][0] == source_id:
-                stretches[-1] = (source_id, stretches[-1][1], start + end)
-            else:
-                stretches.append((source_id, start + begin, start + end))
-        start += len(ids)
+    ids = dataset.rows.select_columns(["source_id"]).with_format("arrow")[:]["source_id"].to_numpy()
+    first = np.flatnonzero(np.diff(ids, prepend=-1))
+    lengths, sources = np.diff(first, append=len(ids)), ids[first]
     runs = {}
-    for source_id in dict.fromkeys(stretch[0] for stretch in stretches):
-        own = np.array([stretch[1:] for stretch in stretches if stretch[0] == source_id], dtype=np.int64)
-        runs[source_id] = (own[:, 0], np.concatenate([[0], np.cumsum(own[:, 1] - own[:, 0])]))
+    for source_id in dict.fromkeys(sources.tolist()):
+        own = sources == source_id
+        runs[source_id] = (first[own], np.concatenate([[0], np.cumsum(lengths[own])]))
     return runs
-
-
-def _length(runs: Runs) -> int:
-    return int(runs[1][-1])
 
 
 def _row(runs: Runs, numbers: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from presence_ds.data.corpus.hashing import mix, stable_hash
+from presence_ds.data.hashing import mix, stable_hash
 
 ROUNDS = 16  # with 8, the permutations of five elements were visibly not all as likely
 WORD = 32  # bits of a round's hash that are used

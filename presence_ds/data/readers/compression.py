@@ -18,8 +18,8 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
+from presence_ds.data.readers.documents import UnreadableFile
 from presence_ds.data.readers.hub_file import File
-from presence_ds.data.rows import UnreadableFile
 from presence_ds.errors import DataError
 
 WINDOW_LOG = zstd.DecompressionParameter.window_log_max.bounds()[1]  # 31: 2 GiB

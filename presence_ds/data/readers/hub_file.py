@@ -1,12 +1,12 @@
 """Files of datasets on the Hugging Face hub, read over the network where the readers stand in them."""
 
 import io
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal, NamedTuple, TypeAlias, cast
+from typing import IO, Literal, NamedTuple, TypeAlias, cast
 
+from fsspec.spec import AbstractBufferedFile
 from huggingface_hub import constants, hf_hub_url
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff
 
@@ -70,43 +70,26 @@ class HubFile:
 File: TypeAlias = Path | HubFile
 
 
-class _Ranges(io.RawIOBase):
-    """The content of a file, each read of which is a request for those bytes."""
+class _Ranges(AbstractBufferedFile):
+    """The content of a file, each read of which is a request for those bytes; pyarrow takes less for the end.
+
+    It is not `HfFileSystem`'s, which gives up after 23 seconds, and takes what a proxy sends for what was asked for.
+    """
 
     def __init__(self, file: HubFile) -> None:
-        self._file, self._position = file, 0
+        super().__init__(None, file.path, size=file.size, cache_type="none")
+        self._file = file
 
-    def readable(self) -> bool:
-        return True
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        end = min(end, self._file.size)
+        starts = range(start, end, REQUEST_BYTES)
+        return b"".join(self._request(begin, min(begin + REQUEST_BYTES, end)) for begin in starts)
 
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._file.size}[whence]
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill ``buffer``, or what is left of the file; pyarrow takes less for the end."""
-        view = memoryview(buffer).cast("B")
-        wanted = max(0, min(len(view), self._file.size - self._position))
-        for start in range(0, wanted, REQUEST_BYTES):
-            content = self._request(min(REQUEST_BYTES, wanted - start))
-            view[start : start + len(content)] = content
-            self._position += len(content)
-        return wanted
-
-    def readall(self) -> bytes:
-        return self.read(max(0, self._file.size - self._position)) or b""  # otherwise it asks for 8 KiB at a time
-
-    def _request(self, size: int) -> bytes:
-        file, last = self._file, self._position + size - 1
+    def _request(self, start: int, end: int) -> bytes:
+        file = self._file
         url = hf_hub_url(file.dataset, file.path, repo_type="dataset", revision=file.commit)
         try:  # with the user's token, if any, and of the bytes as they are stored
-            headers = {**build_hf_headers(), "Range": f"bytes={self._position}-{last}", "Accept-Encoding": "identity"}
+            headers = {**build_hf_headers(), "Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
             response = http_backoff(
                 "GET",
                 url,
@@ -116,13 +99,14 @@ class _Ranges(io.RawIOBase):
                 timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
             )
             hf_raise_for_status(response)
-            if len(response.content) != size:
-                raise ValueError(f"{len(response.content)} bytes came for the {size} from {self._position} on")
+            content: bytes = response.content
+            if len(content) != end - start:
+                raise ValueError(f"{len(content)} bytes came for the {end - start} from {start} on")
         except Exception as error:  # of huggingface_hub, and of the HTTP client that its version uses
             raise DataError(
                 f'source "{file.source}": {file} cannot be read from the hub: {reason_of(error)}'
             ) from error
-        return response.content
+        return content
 
 
 def reason_of(error: Exception) -> str:

@@ -5,39 +5,30 @@ from collections.abc import Iterator
 from typing import Any
 
 from presence_ds.data.readers.compression import open_file
-from presence_ds.data.readers.fields import from_fields
+from presence_ds.data.readers.documents import BadRow, Document, Fields
 from presence_ds.data.readers.hub_file import File
 from presence_ds.data.readers.jsonl import check_line_ends, read_jsonl
-from presence_ds.data.readers.lines import BYTE_ORDER_MARK, DEFAULT_MAX_BYTES, check_head
+from presence_ds.data.readers.lines import BYTE_ORDER_MARK, check_head
 from presence_ds.data.readers.part import Part
-from presence_ds.data.rows import BadRow, Document
 from presence_ds.errors import DataError
 
 
-def read_json(
-    path: File,
-    name: str,
-    text_field: str,
-    id_field: str | None,
-    max_bytes: int = DEFAULT_MAX_BYTES,
-    part: Part | None = None,
-) -> Iterator[Document | BadRow]:
+def read_json(path: File, name: str, fields: Fields, part: Part) -> Iterator[Document | BadRow]:
     """Read a JSON file: an array of objects, an object of arrays of one length (columns), or one object per line.
 
-    A file of the first two kinds is held in memory. Its ids are ``name:row``, counted from 1, unless ``id_field`` is
-    given; those of lines are as in `read_jsonl`.
+    A file of the first two kinds is held in memory. Its ids are ``name:row``, counted from 1, unless ``fields`` has
+    one; those of lines are as in `read_jsonl`.
 
     Raises:
         DataError: the file is of another kind.
         UnreadableFile: it is not valid JSON.
     """
-    part = part or Part()
     with open_file(path) as stream:
         check_head(stream)
-        line = stream.readline(max_bytes + 1)
+        line = stream.readline(fields.max_bytes + 1)
     first = _json_or_none(line)
     if isinstance(first, dict) and not _is_columns(first):
-        yield from read_jsonl(path, name, text_field, id_field, max_bytes, part)
+        yield from read_jsonl(path, name, fields, part)
         return
     if first is None:
         check_line_ends(path, line)
@@ -58,7 +49,7 @@ def read_json(
     for number, row in enumerate(content[part.place.row :], start=part.place.row + 1):
         part.place = part.place._replace(row=number)
         if part.takes():
-            yield from_fields(row, f"{name}:{number}", f"{path} row {number}", text_field, id_field, max_bytes)
+            yield fields.document(row, f"{name}:{number}", f"{path} row {number}")
 
 
 def _json_or_none(raw: bytes) -> object:

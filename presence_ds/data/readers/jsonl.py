@@ -4,39 +4,30 @@ import json
 import re
 from collections.abc import Iterator
 
-from presence_ds.data.readers.fields import from_fields
+from presence_ds.data.readers.documents import BadRow, Document, Fields, UnreadableFile, too_long
 from presence_ds.data.readers.hub_file import File
-from presence_ds.data.readers.lines import BYTE_ORDER_MARK, DEFAULT_MAX_BYTES, Lines, too_long
+from presence_ds.data.readers.lines import BYTE_ORDER_MARK, Lines
 from presence_ds.data.readers.part import Part
-from presence_ds.data.rows import BadRow, Document, UnreadableFile
 
 OBJECTS = re.compile(rb"\}[ \t]*\r[ \t\r]*\{")
 
 
-def read_jsonl(
-    path: File,
-    name: str,
-    text_field: str,
-    id_field: str | None,
-    max_bytes: int = DEFAULT_MAX_BYTES,
-    part: Part | None = None,
-) -> Iterator[Document | BadRow]:
-    """Read one JSON object per line; blank lines are ignored. Ids are ``name:line`` unless ``id_field`` is given.
+def read_jsonl(path: File, name: str, fields: Fields, part: Part) -> Iterator[Document | BadRow]:
+    """Read one JSON object per line; blank lines are ignored. Ids are ``name:line`` unless ``fields`` has one.
 
-    A line of more than ``max_bytes`` is a bad row, of which no more than that is held in memory.
+    A line of more than ``fields.max_bytes`` is a bad row, of which no more than that is held in memory.
 
     Raises:
         UnreadableFile: there are carriage returns where lines ought to end.
     """
-    part = part or Part()
-    lines = Lines(path, part, max_bytes, text=False)
+    lines = Lines(path, part, fields.max_bytes, text=False)
     for number, raw in lines:
         if raw.isspace() or not part.takes():
             continue
         location = lines.location(number)
-        if len(raw) > max_bytes:
+        if len(raw) > fields.max_bytes:
             check_line_ends(path, raw)
-            yield BadRow(location, too_long(max_bytes))
+            yield BadRow(location, too_long(fields.max_bytes))
             continue
         try:
             row = json.loads(raw.removeprefix(BYTE_ORDER_MARK).decode())
@@ -46,7 +37,7 @@ def read_jsonl(
             check_line_ends(path, raw)
             yield BadRow(location, f"not valid JSON ({error})")
         else:
-            yield from_fields(row, lines.id(name, number), location, text_field, id_field, max_bytes)
+            yield fields.document(row, lines.id(name, number), location)
 
 
 def check_line_ends(path: File, raw: bytes) -> None:

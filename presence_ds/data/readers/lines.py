@@ -10,9 +10,6 @@ from presence_ds.data.readers.hub_file import File
 from presence_ds.data.readers.part import Part, Place
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-DEFAULT_MAX_BYTES = 64_000_000  # of a document
-
-
 LONE_RETURN = re.compile(rb"\r(?!\n)")
 HEADS = {  # what a file of text cannot begin with
     b"\xff\xfe": "UTF-16 or UTF-32, not UTF-8 (iconv converts it)",
@@ -102,7 +99,3 @@ def _skip_line(stream: IO[bytes]) -> int:
         if raw.endswith(b"\n"):
             break
     return skipped
-
-
-def too_long(max_bytes: int) -> str:
-    return f"longer than max_document_megabytes {max_bytes / 1e6:g}"

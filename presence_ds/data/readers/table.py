@@ -8,11 +8,10 @@ import pyarrow as pa
 
 from presence_ds.data.readers.arrow import arrow_batches, count_arrow_rows
 from presence_ds.data.readers.compression import one_line, uncompressed
-from presence_ds.data.readers.fields import from_fields
+from presence_ds.data.readers.documents import BadRow, Document, Fields
 from presence_ds.data.readers.hub_file import File
 from presence_ds.data.readers.parquet import open_parquet, parquet_batches
 from presence_ds.data.readers.part import Part
-from presence_ds.data.rows import BadRow, Document
 from presence_ds.errors import DataError
 
 NOT_UTF8 = object()
@@ -23,13 +22,11 @@ def read_table(
     path: File,
     name: str,
     kind: Literal["parquet", "arrow"],
-    text_field: str,
-    id_field: str | None,
-    max_bytes: int,
+    fields: Fields,
+    part: Part,
     rows_before: int = 0,
-    part: Part | None = None,
 ) -> Iterator[Document | BadRow]:
-    """Read the rows of a parquet or arrow file. Ids are ``name:row`` unless ``id_field`` is given.
+    """Read the rows of a parquet or arrow file. Ids are ``name:row`` unless ``fields`` has one.
 
     Rows are counted from 1, or in the ids from ``rows_before`` + 1.
 
@@ -37,8 +34,7 @@ def read_table(
         DataError: the file has no column of that name.
         UnreadableFile: it is not readable as such.
     """
-    columns = [text_field] if id_field is None else [text_field, id_field]
-    part = part or Part()
+    columns = fields.names
     with ExitStack() as stack:
         stack.enter_context(one_line(path, "a parquet file" if kind == "parquet" else "an arrow file"))
         plain = stack.enter_context(uncompressed(path))
@@ -60,8 +56,8 @@ def read_table(
                 if NOT_UTF8 in row:
                     yield BadRow(location, f'field "{columns[row.index(NOT_UTF8)]}" is not valid UTF-8')
                     continue
-                fields = dict(zip(columns, row, strict=True))
-                yield from_fields(fields, f"{name}:{rows_before + number}", location, text_field, id_field, max_bytes)
+                values = dict(zip(columns, row, strict=True))
+                yield fields.document(values, f"{name}:{rows_before + number}", location)
             if end is not None and number >= end:
                 return
 

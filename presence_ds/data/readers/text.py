@@ -4,18 +4,18 @@ from collections.abc import Iterator
 from typing import Literal
 
 from presence_ds.data.readers.compression import open_file
+from presence_ds.data.readers.documents import BadRow, Document, text_problem, too_long
 from presence_ds.data.readers.hub_file import File
-from presence_ds.data.readers.lines import BYTE_ORDER_MARK, DEFAULT_MAX_BYTES, Lines, check_head, too_long
+from presence_ds.data.readers.lines import BYTE_ORDER_MARK, Lines, check_head
 from presence_ds.data.readers.part import Part, Place
-from presence_ds.data.rows import BadRow, Document, text_problem
 
 
 def read_text(
     path: File,
     name: str,
     documents: Literal["file", "line", "paragraph"],
-    max_bytes: int = DEFAULT_MAX_BYTES,
-    part: Part | None = None,
+    max_bytes: int,
+    part: Part,
 ) -> Iterator[Document | BadRow]:
     """Read a UTF-8 text file: the whole file as one document, one per line, or one per paragraph (between blank lines).
 
@@ -23,7 +23,6 @@ def read_text(
     file, ``name:line`` otherwise, with lines counted from 1. A document of more than ``max_bytes`` is a bad row, of
     which no more than that is held in memory.
     """
-    part = part or Part()
     lines = Lines(path, part, max_bytes, text=True)
     if documents == "file":
         if part.place.row == 0:

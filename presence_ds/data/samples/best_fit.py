@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from presence_ds.data.samples.packing import PackedSample, Piece, Tokens, with_eos
+from presence_ds.data.samples.packed import PackedSample, Piece, Tokens, with_eos
 
 BUFFER_TOKENS = 1 << 22  # placed at a time: 16 MiB, some thousand samples, so that nearly every gap finds its piece
 BUFFER_ROWS = 256  # at least so many samples' worth

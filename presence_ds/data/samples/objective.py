@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from presence_ds.data.samples.objective_config import ObjectiveConfig
 from presence_ds.data.samples.span_corruption import SpanCorruption
-from presence_ds.data.tokenizer.tokenizer import padding_id, sentinel_ids
+from presence_ds.data.tokenizer.encoding import padding_id, sentinel_ids
 
 IGNORED = -100  # a label that is no target
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from presence_ds.data.samples.packing import PackedSample, Tokens, with_eos
+from presence_ds.data.samples.packed import PackedSample, Tokens, with_eos
 
 
 def one_document_per_sample(

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from presence_ds.data.corpus.hashing import mix, stable_hash
+from presence_ds.data.hashing import mix, stable_hash
 from presence_ds.data.samples.spans import Spans
 
 GAMMA = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64 counts in steps of this

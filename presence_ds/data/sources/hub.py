@@ -33,7 +33,7 @@ def load_files(source: str, path: str, subset: str | None, split: str, revision:
     """
     import datasets
 
-    folder = _folder(path)
+    folder = folder_of(path)
     if folder is not None:
         _check_links(folder, f'source "{source}": path {path}')
     load = partial(datasets.load_dataset, name=subset, split=split, revision=revision, keep_in_memory=False)
@@ -108,18 +108,8 @@ def resolve(source: str, name: str, revision: str | None) -> str:
         raise DataError(f'source "{source}": path {name}{at} cannot be found on the hub: {reason_of(error)}') from error
 
 
-def dataset_name(path: str) -> str:
-    """What document ids begin with: a name on the hub, or the name of a folder."""
-    folder = _folder(path)
-    return path if folder is None else folder.resolve().name
-
-
-def is_folder(path: str) -> bool:
-    """Whether the path of a source is a folder, and no name on the hub."""
-    return _folder(path) is not None
-
-
-def _folder(path: str) -> Path | None:
+def folder_of(path: str) -> Path | None:
+    """The folder that the path of a source is; None if it is a name on the hub."""
     folder = Path(path).expanduser()
     return folder if folder.is_dir() else None
 

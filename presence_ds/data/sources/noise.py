@@ -4,7 +4,7 @@ import random
 import re
 from dataclasses import dataclass
 
-from presence_ds.data.corpus.hashing import stable_hash, unit_hash
+from presence_ds.data.hashing import stable_hash, unit_hash
 from presence_ds.errors import ConfigError
 from presence_ds.sections import limited
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from presence_ds.data.corpus.hashing import stable_hash, text_hash
-from presence_ds.data.rows import Document, text_problem
+from presence_ds.data.hashing import stable_hash, text_hash
+from presence_ds.data.readers.documents import Document, text_problem
 from presence_ds.data.sources.local_files import valid_name, walk
 
 SKIPPED_FOLDERS = frozenset(

@@ -1,7 +1,6 @@
 """Batches of a stream on one rank, resumable at any batch and on any number of ranks."""
 
 import os
-import warnings
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchdata.stateful_dataloader import StatefulDataLoader
+from torch.utils.data import DataLoader
 
-from presence_ds.data.loader import check_identity
+from presence_ds.data.batches.training import check_identity
 from presence_ds.data.samples.objective import Objective
 from presence_ds.data.streaming.stream import LaneSample, RankSamples, has_lane
 from presence_ds.errors import PresenceError
@@ -35,17 +34,14 @@ class StreamedBatches(Iterator[dict[str, Any]]):
         self._samples = samples
         self._objective = objective
         self._micro_batch_size = micro_batch_size
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*set_vital")  # torchdata calls what newer torch deprecates
-            self._loader = StatefulDataLoader(
-                samples,
-                batch_size=None,
-                num_workers=num_workers,
-                prefetch_factor=max(2, -(-2 * micro_batch_size // num_workers)) if num_workers else None,
-                collate_fn=_unchanged,
-                snapshot_every_n_steps=2**31,  # the state of the lanes comes with the samples
-                generator=torch.Generator(),  # otherwise the seeds of the workers are drawn from the global generator
-            )
+        self._loader = DataLoader(
+            samples,
+            batch_size=None,
+            num_workers=num_workers,
+            prefetch_factor=max(2, -(-2 * micro_batch_size // num_workers)) if num_workers else None,
+            collate_fn=_unchanged,
+            generator=torch.Generator(),  # otherwise the seeds of the workers are drawn from the global generator
+        )
         self._identity = samples.stream.identity()
         self._iterator: Iterator[LaneSample | PresenceError] | None = None
         self._ahead: deque[LaneSample] = deque()

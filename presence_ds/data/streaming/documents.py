@@ -3,25 +3,19 @@
 import heapq
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from presence_ds.data.corpus.hashing import text_hash
+from presence_ds.data.config import DataConfig
+from presence_ds.data.hashing import text_hash
 from presence_ds.data.order.permutation import Permutation
-from presence_ds.data.readers import START, Part, Place
-from presence_ds.data.rows import BadRow, Document
-from presence_ds.data.sources.sources import (
-    EARLY_STOP_ROWS,
-    MAX_EXAMPLES,
-    OnBadFile,
-    Skipped,
-    SourceConfig,
-    SourceFile,
-    raise_too_many,
-    read_part,
-)
+from presence_ds.data.readers.documents import BadRow, Document
+from presence_ds.data.readers.part import START, Part, Place
+from presence_ds.data.sources.finding import SourceFile
+from presence_ds.data.sources.reading import read_part
+from presence_ds.data.sources.tally import EARLY_STOP_ROWS, Skipped, Tally
 from presence_ds.errors import DataError
 
 WHOLE_FILES = 4  # from so many files for every lane on, a file belongs to one lane
@@ -82,46 +76,6 @@ def size_of(file: SourceFile) -> int:
         raise DataError(f"{file.path} cannot be read ({error.strerror})") from None
 
 
-@dataclass
-class Tally:
-    """Rows of one source that this process has read, on all its lanes, and those of them that could not be used."""
-
-    source: SourceConfig
-    files: list[SourceFile]
-    max_bad_share: float
-    rows: int = 0
-    skipped: Skipped = field(default_factory=Skipped)
-
-    def count(self, row: Document | BadRow) -> None:
-        """Count a row, and say so if it is one of the first that cannot be used.
-
-        Raises:
-            DataError: of the first rows none can be used, or of many too many.
-        """
-        self.rows += 1
-        if isinstance(row, BadRow):
-            self.skipped.rows += 1
-            if len(self.skipped.examples) < MAX_EXAMPLES:
-                self.skipped.examples.append(f"{row.location}: {row.reason}")
-                _say(f"skipped {self.skipped.examples[-1]}")
-            if self.rows > EARLY_STOP_ROWS:
-                self.check()
-            elif self.skipped.rows == EARLY_STOP_ROWS:
-                raise_too_many(self.source, self.files, self.rows, self.max_bad_share, self.skipped)
-
-    def check(self) -> None:
-        """Raise `DataError` if too many of the rows so far cannot be used."""
-        if self.rows and (self.skipped.rows == self.rows or self.skipped.rows > self.max_bad_share * self.rows):
-            raise_too_many(self.source, self.files, self.rows, self.max_bad_share, self.skipped)
-
-    def leave_out(self, found: Skipped) -> None:
-        """Note files left out, and say so where it is new."""
-        for file in found.files:
-            if file not in self.skipped.files:
-                self.skipped.files.append(file)
-                _say(f"left out {file}")
-
-
 def _say(text: str) -> None:
     print(f"presence: warning: {text}", file=sys.stderr, flush=True)
 
@@ -131,30 +85,24 @@ class LaneDocuments:
 
     Args:
         shares: what the lane reads.
-        tally: where rows are counted.
-        on_bad_file: as in `DataConfig`.
-        max_bytes: of a document.
+        tally: where the rows are counted that this process reads on all its lanes.
+        config: how they are read.
         left_out: hashes of the texts that are not to be trained on.
-        seed: with ``key``, of the order of the files.
+        lane: number of the lane.
     """
 
     def __init__(
-        self,
-        shares: list[Share],
-        tally: Tally,
-        on_bad_file: OnBadFile,
-        max_bytes: int,
-        left_out: frozenset[bytes],
-        seed: int,
-        key: str,
+        self, shares: list[Share], tally: Tally, config: DataConfig, left_out: frozenset[bytes], lane: int
     ) -> None:
         self.shares = shares
         self._tally = tally
-        self._on_bad_file = on_bad_file
-        self._max_bytes = max_bytes
+        self._limits = (config.on_bad_file, round(config.max_document_megabytes * 1e6))
         self._left_out = left_out
-        self._seed = seed
-        self._key = key
+        self._seed, self._key = config.seed, f"{tally.source.name}\0{lane}"
+
+    def permutation(self, size: int, purpose: str, number: int) -> Permutation:
+        """Of so many things of this source on this lane, the ``number``-th time that they are shuffled."""
+        return Permutation(size, self._seed, purpose, f"{self._key}\0{number}")
 
     def read(self, cursor: Cursor) -> Iterator[tuple[Cursor, Document, Cursor]]:
         """From ``cursor`` on every document between the places before and after it, without end.
@@ -166,14 +114,15 @@ class LaneDocuments:
         epoch, first, place = cursor
         is_empty = (first, place) == (0, START)
         while True:
-            order = Permutation(len(self.shares), self._seed, "streaming", f"{self._key}\0{epoch}")
+            order = self.permutation(len(self.shares), "streaming", epoch)
             for number in range(first, len(self.shares)):
                 share = self.shares[int(order(np.array([number]))[0])]
                 for before, document, after in self._read(share, place):
                     is_empty = False
                     yield Cursor(epoch, number, before), document, Cursor(epoch, number, after)
                 place = START
-            self._tally.check()
+            if self._tally.rows:
+                self._tally.check()
             if is_empty:
                 self._raise_empty()
             epoch, first, is_empty = epoch + 1, 0, True
@@ -181,23 +130,36 @@ class LaneDocuments:
     def _read(self, share: Share, place: Place) -> Iterator[tuple[Place, Document, Place]]:
         part = Part(share.index, share.count, place)
         left_out = Skipped()
-        rows = read_part(self._tally.source, share.file, part, left_out, self._on_bad_file, self._max_bytes)
         before = place
-        for row in rows:
-            self._tally.count(row)
+        for row in read_part(self._tally.source, share.file, part, left_out, *self._limits):
+            self._count(row)
             if isinstance(row, Document) and not (self._left_out and text_hash(row.text) in self._left_out):
                 yield before, row, part.place
             before = part.place
-        self._tally.leave_out(left_out)
+        known = self._tally.skipped.files
+        for file in left_out.files:
+            if file not in known:
+                known.append(file)
+                _say(f"left out {file}")
+
+    def _count(self, row: Document | BadRow) -> None:
+        """Count a row, and say so if it is one of the first that cannot be used.
+
+        Raises:
+            DataError: of the first rows none can be used, or of many too many.
+        """
+        examples = self._tally.skipped.examples
+        known = len(examples)
+        self._tally.count(row)
+        for example in examples[known:]:
+            _say(f"skipped {example}")
+        if isinstance(row, BadRow) and self._tally.rows > EARLY_STOP_ROWS:
+            self._tally.check()
 
     def _raise_empty(self) -> None:
-        source, skipped = self._tally.source, self._tally.skipped
-        if skipped.files:
-            raise DataError(
-                f'source "{source.name}": a lane has no file that can be read; the first that cannot is '
-                f"{skipped.files[0]}"
-            )
+        source, files = f'source "{self._tally.source.name}"', self._tally.skipped.files
+        if files:
+            raise DataError(f"{source}: a lane has no file that can be read; the first that cannot is {files[0]}")
         raise DataError(
-            f'source "{source.name}" has no document on one of the lanes: give it more text, or lower '
-            f"data.streaming.lanes"
+            f"{source} has no document on one of the lanes: give it more text, or lower data.streaming.lanes"
         )

@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from presence_ds.data.corpus.prepare import PACKINGS
+from presence_ds.data.config import DataConfig
 from presence_ds.data.order.mixture import Mixture
-from presence_ds.data.order.permutation import Permutation
-from presence_ds.data.readers import Place
-from presence_ds.data.rows import Document
-from presence_ds.data.samples.packing import PackedSample, Tokens
+from presence_ds.data.readers.documents import Document
+from presence_ds.data.readers.part import Place
+from presence_ds.data.samples import PACKINGS
+from presence_ds.data.samples.packed import PackedSample, Tokens
 from presence_ds.data.streaming.documents import Cursor, LaneDocuments
-from presence_ds.data.tokenizer.tokenizer import encode
+from presence_ds.data.tokenizer.encoding import encode
 from presence_ds.errors import DataError
 
 TOKENIZED_DOCUMENTS = 64  # at a time, or
@@ -54,31 +54,20 @@ class SourceLane:
     Args:
         documents: its text.
         tokenizer: what that is tokenized with.
-        packing: as in `DataConfig`.
-        row_length: tokens of a sample.
-        buffer_samples: of a block.
-        first_block: as many for the first one, so that blocks do not end on all lanes at once.
-        seed: with ``key``, of the shuffling.
+        config: how samples are made.
+        first_block: samples of the first block, so that blocks do not end on all lanes at once.
     """
 
     def __init__(
-        self,
-        documents: LaneDocuments,
-        tokenizer: PreTrainedTokenizerBase,
-        packing: str,
-        row_length: int,
-        buffer_samples: int,
-        first_block: int,
-        seed: int,
-        key: str,
+        self, documents: LaneDocuments, tokenizer: PreTrainedTokenizerBase, config: DataConfig, first_block: int
     ) -> None:
+        assert config.streaming is not None
+        assert config.packing is not None
         self._documents = documents
         self._tokenizer = tokenizer
-        self._packing = packing
-        self._row_length = row_length
-        self._sizes = (first_block, buffer_samples)
-        self._seed = seed
-        self._key = key
+        self._packing = config.packing
+        self._row_length = config.lengths.row
+        self._sizes = (first_block, config.streaming.buffer_samples)
         self._texts: Iterator[Text] | None = None
         self._left: list[Text] = []  # begin the next block
         self._start = self._next = Start()
@@ -131,7 +120,7 @@ class SourceLane:
             if self._left:
                 cursor, skipped = self._left[0].before, self._left[0].skipped
         self._next = Start(cursor, skipped, self._start.block + 1)
-        order = Permutation(len(samples), self._seed, "streaming buffer", f"{self._key}\0{self._start.block}")
+        order = self._documents.permutation(len(samples), "streaming buffer", self._start.block)
         self._samples = [samples[index] for index in order(np.arange(len(samples))).tolist()]
 
     def _tokenized(self, start: Start) -> Iterator[Text]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -13,14 +13,17 @@ from transformers import PreTrainedTokenizerBase
 
 from presence_ds.data.config import DataConfig
 from presence_ds.data.order.mixture import Mixture, mixture_weights
-from presence_ds.data.readers import HubFile
-from presence_ds.data.samples.packing import PackedSample
-from presence_ds.data.sources.sources import SourceFile
+from presence_ds.data.readers.hub_file import HubFile
+from presence_ds.data.samples.packed import PackedSample
+from presence_ds.data.sources.finding import SourceFile
+from presence_ds.data.sources.tally import Tally
 from presence_ds.data.streaming.config import StreamingConfig
-from presence_ds.data.streaming.documents import LaneDocuments, Share, Tally, deal, size_of
+from presence_ds.data.streaming.documents import LaneDocuments, deal, size_of
 from presence_ds.data.streaming.lane import Lane, SourceLane
-from presence_ds.data.tokenizer.tokenizer import document_start
+from presence_ds.data.tokenizer.encoding import document_start
 from presence_ds.errors import PresenceError
+
+DECISIVE = ("name", "documents", "text_field", "id_field")  # of a source, for which documents its files give
 
 
 class LaneSample(NamedTuple):
@@ -60,30 +63,18 @@ class Stream:
 
     def lane(self, number: int) -> Lane:
         """A lane at its beginning."""
-        return Lane(
-            [self._source_lane(index, shares[number], number) for index, shares in enumerate(self.shares)],
-            Mixture(self.weights, self.config.seed, f"lane {number}\0"),
-        )
-
-    def _source_lane(self, source: int, shares: list[Share], lane: int) -> SourceLane:
-        assert self.config.packing is not None
-        key = f"{self.config.sources[source].name}\0{lane}"
-        max_bytes = round(self.config.max_document_megabytes * 1e6)
-        seed, held, left_out = self.config.seed, self.streaming.buffer_samples, self.validation_texts
-        return SourceLane(
-            LaneDocuments(shares, self.tallies[source], self.config.on_bad_file, max_bytes, left_out, seed, key),
-            self.tokenizer,
-            self.config.packing,
-            self.config.lengths.row,
-            held,
-            -(-held * (lane + 1) // self.streaming.lanes),
-            seed,
-            key,
-        )
+        held = self.streaming.buffer_samples
+        first_block = -(-held * (number + 1) // self.streaming.lanes)
+        sources = []
+        for shares, tally in zip(self.shares, self.tallies, strict=True):
+            documents = LaneDocuments(shares[number], tally, self.config, self.validation_texts, number)
+            sources.append(SourceLane(documents, self.tokenizer, self.config, first_block))
+        return Lane(sources, Mixture(self.weights, self.config.seed, f"lane {number}\0"))
 
     def identity(self) -> dict[str, Any]:
         """What the order of the samples depends on, as plain values."""
         files = [[(file.name, file.format, size_of(file)) for file in group] for group in self.files]
+        reading = [{name: getattr(source, name) for name in DECISIVE} for source in self.config.sources]
         commits = {
             source.name: group[0].path.commit
             for source, group in zip(self.config.sources, self.files, strict=True)
@@ -96,7 +87,7 @@ class Stream:
             "streaming": {"lanes": self.streaming.lanes, "buffer_samples": self.streaming.buffer_samples},
             "packing": self.config.packing,
             **({"tokens before a document": start} if (start := document_start(self.tokenizer)) else {}),
-            "digest of the files": _digest([files, [_reading(asdict(source)) for source in self.config.sources]]),
+            "digest of the files": _digest([files, reading]),
             "digest of the tokenizer": _digest(sorted(self.tokenizer.get_vocab().items())),
             "digest of the validation texts": _digest(sorted(text.hex() for text in self.validation_texts)),
         }
@@ -111,11 +102,6 @@ class Stream:
                 read.append(epoch + shares / len(self.shares[index][lane]))
             epochs[source.name] = min(read[1:] or read)
         return epochs
-
-
-def _reading(source: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a source that decide which documents its files give."""
-    return {name: source[name] for name in ("name", "documents", "text_field", "id_field")}
 
 
 def _digest(values: Any) -> str:
@@ -149,17 +135,18 @@ class RankSamples(IterableDataset[LaneSample | PresenceError]):
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         lanes: dict[int, Lane] = {}
-        try:
-            for position in count(self.position + self.rank + self.world_size * worker, self.world_size * workers):
-                index, number = divmod(position, self.stream.streaming.lanes)
-                if number not in lanes:
-                    lanes[number] = self.stream.lane(number)
-                    if number in self.states:
-                        lanes[number].load_state(self.states[number])
+        for position in count(self.position + self.rank + self.world_size * worker, self.world_size * workers):
+            index, number = divmod(position, self.stream.streaming.lanes)
+            if number not in lanes:
+                lanes[number] = self.stream.lane(number)
+                if number in self.states:
+                    lanes[number].load_state(self.states[number])
+            try:
                 source_id, sample = lanes[number].sample(index)
-                yield LaneSample(number, source_id, sample, lanes[number].state())
-        except PresenceError as error:
-            yield error
+            except PresenceError as error:
+                yield error
+                return
+            yield LaneSample(number, source_id, sample, lanes[number].state())
 
 
 def has_lane(number: int, lanes: int, rank: int, world_size: int) -> bool:

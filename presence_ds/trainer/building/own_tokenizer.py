@@ -5,7 +5,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from presence_ds.data import DataConfig, TokenizerConfig, load_tokenizer
-from presence_ds.data.corpus.corpus import load_corpus_tokenizer
+from presence_ds.data.corpus.opening import load_corpus_tokenizer
 from presence_ds.data.corpus.prepared import prepared_folder
 from presence_ds.errors import ConfigError, DataError
 from presence_ds.trainer.building.model_config import ModelConfig

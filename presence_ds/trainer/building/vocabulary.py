@@ -7,7 +7,8 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from presence_ds.data import DataConfig
-from presence_ds.data.tokenizer.tokenizer import needed_rows, special_tokens
+from presence_ds.data.tokenizer.config import special_tokens
+from presence_ds.data.tokenizer.encoding import needed_rows
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.building.architecture import DECODER_START, set_token_id, text_config
 from presence_ds.trainer.building.model_config import ModelConfig

@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers import GenerationConfig, PreTrainedModel
 
-from presence_ds.data.corpus.corpus import TOKENIZER_FOLDER
+from presence_ds.data.corpus.manifest import TOKENIZER_FOLDER
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.building.device import DTYPES
 from presence_ds.trainer.checkpoint.manifest import (

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from presence_ds.data import DataConfig
+from presence_ds.data.sources.finding import is_remote
 from presence_ds.data.sources.hub import resolve
-from presence_ds.data.sources.sources import is_remote
 from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.run_directory.layout import write_json
 

@@ -12,11 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from presence_ds.data import DataConfig, SourceConfig
-from presence_ds.data.readers import check_unchanged
-from presence_ds.data.rows import Document, UnreadableFile
-from presence_ds.data.sources.sources import Skipped, find_files, read_documents
+from presence_ds.data.readers.checksums import check_unchanged
+from presence_ds.data.readers.documents import Document, UnreadableFile
+from presence_ds.data.sources.finding import find_files
+from presence_ds.data.sources.reading import read_documents
+from presence_ds.data.sources.tally import Skipped
 from presence_ds.errors import ConfigError
-from tests.data.sources.test_sources import COMPRESS, error_of, read, table_bytes
+from tests.data.sources.files import COMPRESS, error_of, read, table_bytes
 
 if sys.version_info >= (3, 14):
     from compression import zstd

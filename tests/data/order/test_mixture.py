@@ -11,7 +11,7 @@ import pytest
 
 from presence_ds.data import DataConfig, SourceConfig, open_corpus, prepare_corpus
 from presence_ds.data.sources.noise import NoiseConfig
-from presence_ds.data.tokenizer.tokenizer import TokenizerConfig
+from presence_ds.data.tokenizer.config import TokenizerConfig
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.batches import training_batches
 from presence_ds.trainer.recipe.recipe import Recipe, TrainingConfig

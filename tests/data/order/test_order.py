@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from presence_ds.data import BatchStream, PackedDataset, build_loader
 from presence_ds.data.order.mixture import MixedOrder
-from presence_ds.data.order.order import ShuffledOrder
+from presence_ds.data.order.shuffled import ShuffledOrder
 from presence_ds.errors import DataError
 from tests.data.samples.samples import documents, packed
 
@@ -244,18 +243,3 @@ def test_the_state_of_an_earlier_version_is_refused() -> None:
 def test_a_weighted_source_without_samples_is_refused() -> None:
     with pytest.raises(DataError, match='source "code" has a weight and gave no sample of the train part'):
         streams(packed([10, 10]), 1, 2, dict.fromkeys(NAMES, 1.0))
-
-
-def test_the_loaders_own_state_resumes_it_too() -> None:
-    """For a loop that saves `StatefulDataLoader.state_dict`, on the same ranks and workers."""
-    for num_workers in (0, 2):
-        options = {"micro_batch_size": 4, "rank": 0, "world_size": 2, "num_workers": num_workers}
-        loader = build_loader(packed([30]), **options)
-        batches = iter(loader)
-        for _ in range(5):
-            next(batches)
-        state = loader.state_dict()
-        expected = [documents(batch) for batch in islice(batches, 6)]
-        resumed = build_loader(packed([30]), **options)
-        resumed.load_state_dict(state)
-        assert [documents(batch) for batch in islice(resumed, 6)] == expected

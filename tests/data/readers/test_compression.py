@@ -19,7 +19,9 @@ else:
 
 from presence_ds.data import SourceConfig
 from presence_ds.data.readers.checksums import check_unchanged
-from presence_ds.data.sources.sources import OnBadFile, Skipped, find_files, read_documents
+from presence_ds.data.sources.finding import find_files
+from presence_ds.data.sources.reading import OnBadFile, read_documents
+from presence_ds.data.sources.tally import Skipped
 from presence_ds.errors import DataError
 
 LINES = b"".join(b'{"text": "document %d"}\n' % number for number in range(50))

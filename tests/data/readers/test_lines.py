@@ -7,9 +7,12 @@ from typing import Any, Literal
 import pytest
 
 from presence_ds.data import SourceConfig
-from presence_ds.data.readers import Part, read_text
-from presence_ds.data.rows import Document
-from presence_ds.data.sources.sources import Skipped, find_files, read_documents
+from presence_ds.data.readers.documents import Document, Fields
+from presence_ds.data.readers.part import Part
+from presence_ds.data.readers.text import read_text
+from presence_ds.data.sources.finding import find_files
+from presence_ds.data.sources.reading import read_documents
+from presence_ds.data.sources.tally import Skipped
 from presence_ds.errors import DataError
 
 ENDS = {"\n", "\r", "\r\n"}
@@ -68,7 +71,9 @@ def test_parts_of_a_file_have_every_line_once(tmp_path: Path, end: str) -> None:
     lines = [f"line {number} {'x' * (number % 7)}" for number in range(30)]
     path.write_bytes(end.join(lines).encode())
     for count in (2, 3, 7, 60):
-        found = [row for index in range(count) for row in read_text(path, "a", "line", part=Part(index, count))]
+        found = [
+            row for index in range(count) for row in read_text(path, "a", "line", Fields.max_bytes, Part(index, count))
+        ]
         assert [row.text.strip("\n") for row in found if isinstance(row, Document)] == lines
         assert len({row.id for row in found if isinstance(row, Document)}) == len(lines)
 

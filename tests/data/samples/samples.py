@@ -5,7 +5,7 @@ from typing import Any
 import datasets
 
 from presence_ds.data import PackedDataset
-from presence_ds.data.corpus.corpus import sample_features
+from presence_ds.data.corpus.dataset import sample_features
 from presence_ds.data.samples.objective import Causal
 
 

@@ -21,8 +21,8 @@ from presence_ds.data import (
     prepare_corpus,
 )
 from presence_ds.data.samples.objective import make_objective
-from presence_ds.data.sources.sources import find_files
-from presence_ds.data.tokenizer.tokenizer import train_tokenizer
+from presence_ds.data.sources.finding import find_files
+from presence_ds.data.tokenizer.training import train_tokenizer
 from presence_ds.errors import ConfigError, DataError
 from tests.data.conftest import make_text
 

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from presence_ds.data.corpus.prepare import PACKINGS
+from presence_ds.data.samples import PACKINGS
 from presence_ds.data.samples.best_fit import BUFFER_ROWS, best_fit
+from presence_ds.data.samples.concat import concat
 from presence_ds.data.samples.one_document import one_document_per_sample
-from presence_ds.data.samples.packing import PackedSample, pack
+from presence_ds.data.samples.packed import PackedSample
 
 EOS = 999
 Documents = list[list[int]]
@@ -37,7 +38,7 @@ def placed(samples: list[PackedSample]) -> dict[tuple[int, int], int]:
 @given(documents=documents_strategy, length=st.integers(1, 16))
 def test_samples_concatenate_to_documents_with_eos(documents: Documents, length: int) -> None:
     stream = [token for document in documents for token in [*document, EOS]]
-    samples = list(pack(named(documents), length, EOS))
+    samples = list(concat(named(documents), length, EOS))
     assert len(samples) == len(stream) // length  # only a tail shorter than a sample is dropped
     packed = [int(token) for sample in samples for token in sample.input_ids]
     assert packed == stream[: len(samples) * length]
@@ -46,7 +47,7 @@ def test_samples_concatenate_to_documents_with_eos(documents: Documents, length:
 @given(documents=documents_strategy, length=st.integers(1, 16))
 def test_document_and_offset_point_at_the_first_token(documents: Documents, length: int) -> None:
     starts = np.cumsum([0, *(len(document) + 1 for document in documents)])
-    for number, sample in enumerate(pack(named(documents), length, EOS)):
+    for number, sample in enumerate(concat(named(documents), length, EOS)):
         assert starts[int(sample.document_id)] + sample.offset == number * length
         assert sample.offset <= len(documents[int(sample.document_id)])  # at most its EOS
 
@@ -114,6 +115,6 @@ def test_one_document_per_sample_goes_on_in_the_next() -> None:
 
 
 def test_samples_do_not_share_memory() -> None:
-    first, second = pack([("a", [1, 2, 3])], 2, EOS)
+    first, second = concat([("a", [1, 2, 3])], 2, EOS)
     assert first.input_ids.tolist() == [1, 2]
     assert second.input_ids.tolist() == [3, EOS]

@@ -30,8 +30,9 @@ from presence_ds.data import (
 from presence_ds.data.samples.objective_config import Lengths
 from presence_ds.data.samples.span_corruption import SpanCorruption
 from presence_ds.data.samples.spans import Spans, fit_spans
-from presence_ds.data.tokenizer.tokenizer import encode, sentinel_ids, train_tokenizer
-from presence_ds.data.tokenizer.tokenizer_config import MIN_SENTINELS
+from presence_ds.data.tokenizer.config import MIN_SENTINELS
+from presence_ds.data.tokenizer.encoding import encode, sentinel_ids
+from presence_ds.data.tokenizer.training import train_tokenizer
 from presence_ds.errors import ConfigError, DataError
 from tests.data.conftest import make_text
 

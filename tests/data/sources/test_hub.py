@@ -8,10 +8,10 @@ import pytest
 
 from presence_ds.data import DataConfig, SourceConfig, TokenizerConfig, open_corpus, prepare_corpus
 from presence_ds.data.corpus.manifest import read_manifest
-from presence_ds.data.rows import Document
+from presence_ds.data.readers.documents import Document
 from presence_ds.errors import ConfigError, DataError
 from tests.data.conftest import make_text
-from tests.data.sources.test_sources import error_of, read
+from tests.data.sources.files import error_of, read
 from tests.data.streaming.test_streaming_documents import epoch_of, lanes_of
 
 

@@ -20,16 +20,16 @@ import pytest
 
 from presence_ds.data import DataConfig, SourceConfig, StreamingConfig, TokenizerConfig, open_corpus, prepare_corpus
 from presence_ds.data.readers import hub_file
-from presence_ds.data.rows import Document
-from presence_ds.data.sources.sources import find_files
+from presence_ds.data.readers.documents import Document
+from presence_ds.data.sources.finding import find_files
 from presence_ds.data.streaming.documents import Cursor
-from presence_ds.data.tokenizer.tokenizer import train_tokenizer
+from presence_ds.data.tokenizer.training import train_tokenizer
 from presence_ds.errors import DataError
 from presence_ds.trainer.run_directory.hub_commits import pin_commits
 from tests.data.conftest import make_text
+from tests.data.sources.files import COMPRESS
 from tests.data.sources.hub_server import TOKEN, Dataset, HubServer
-from tests.data.sources.test_sources import COMPRESS
-from tests.data.streaming.test_streaming import States, group_of, take, the_state
+from tests.data.streaming.streams import States, group_of, take, the_state
 from tests.data.streaming.test_streaming_documents import arrow_bytes, epoch_of, lanes_of, lines
 
 TEXTS = [f"text {number} " + "ä" * (number * 7 % 40) for number in range(240)]
@@ -44,6 +44,11 @@ def server() -> Iterator[HubServer]:
     server.server_close()
 
 
+def fork_workers() -> None:
+    """As in a run. (`set_start_method` itself would be pickled with a copy of the context that it sets.)"""
+    multiprocessing.set_start_method("fork", force=True)
+
+
 @pytest.fixture(scope="module")
 def client(server: HubServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessPoolExecutor]:
     """A process whose hub is the server."""
@@ -56,12 +61,7 @@ def client(server: HubServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
     }
     with (
         pytest.MonkeyPatch.context() as patch,
-        ProcessPoolExecutor(
-            1,
-            multiprocessing.get_context("spawn"),
-            multiprocessing.set_start_method,  # of the workers of loaders there, as in a run
-            ("fork", True),
-        ) as pool,
+        ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), fork_workers) as pool,
     ):
         for name, value in environment.items():
             patch.setenv(name, value)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from presence_ds.data import DataConfig, SourceConfig, open_corpus, prepare_corpus
+from presence_ds.data.sources.finding import find_files
 from presence_ds.data.sources.python_packages import find_modules
-from presence_ds.data.sources.sources import Skipped, find_files
+from presence_ds.data.sources.tally import Skipped
 from presence_ds.errors import DataError
 
 LINE = '{"text": "one"}\n'

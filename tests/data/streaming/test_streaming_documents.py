@@ -12,12 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from presence_ds.data import SourceConfig
-from presence_ds.data.rows import Document
-from presence_ds.data.sources.sources import Skipped, find_files, read_documents
-from presence_ds.data.streaming.documents import Cursor, LaneDocuments, Tally, deal
+from presence_ds.data import DataConfig, SourceConfig
+from presence_ds.data.readers.documents import Document
+from presence_ds.data.sources.finding import find_files
+from presence_ds.data.sources.reading import read_documents
+from presence_ds.data.sources.tally import Skipped, Tally
+from presence_ds.data.streaming.documents import Cursor, LaneDocuments, deal
 from presence_ds.errors import DataError
-from tests.data.sources.test_sources import COMPRESS
+from tests.data.sources.files import COMPRESS
 
 TEXTS = [f"text {number} " + "ä" * (number * 7 % 40) for number in range(120)]
 
@@ -54,10 +56,8 @@ FORMATS = {  # by ending, and how documents stand in a text file
 def lanes_of(source: SourceConfig, lanes: int, on_bad_file: str = "stop") -> list[LaneDocuments]:
     files = find_files(source, streamed=True)
     tally = Tally(source, files, 1.0)
-    return [
-        LaneDocuments(shares, tally, on_bad_file, 10_000, frozenset(), 0, f"{lane}")  # type: ignore[arg-type]
-        for lane, shares in enumerate(deal(files, lanes))
-    ]
+    config = DataConfig(on_bad_file=on_bad_file, max_document_megabytes=0.01)  # type: ignore[arg-type]
+    return [LaneDocuments(shares, tally, config, frozenset(), lane) for lane, shares in enumerate(deal(files, lanes))]
 
 
 def epoch_of(lane: LaneDocuments, epoch: int = 0) -> list[tuple[Cursor, Document, Cursor]]:

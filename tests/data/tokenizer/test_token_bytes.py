@@ -9,9 +9,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from presence_ds.data import TokenizerConfig
+from presence_ds.data.tokenizer.encoding import encode
 from presence_ds.data.tokenizer.token_bytes import TEXTS as BATTERY
 from presence_ds.data.tokenizer.token_bytes import token_bytes
-from presence_ds.data.tokenizer.tokenizer import encode, train_tokenizer
+from presence_ds.data.tokenizer.training import train_tokenizer
 from presence_ds.errors import DataError
 
 TEXTS = [

@@ -8,7 +8,9 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from presence_ds.data import TokenizerConfig, load_tokenizer
-from presence_ds.data.tokenizer.tokenizer import BOS, document_start, encode, train_tokenizer
+from presence_ds.data.tokenizer.config import BOS
+from presence_ds.data.tokenizer.encoding import document_start, encode
+from presence_ds.data.tokenizer.training import train_tokenizer
 from presence_ds.errors import DataError
 
 TEXTS = ["the cat sat on the mat", "the dog sat on the log"] * 20

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
 
 from presence_ds.data import TokenizerConfig
-from presence_ds.data.tokenizer.tokenizer import train_tokenizer
+from presence_ds.data.tokenizer.training import train_tokenizer
 from presence_ds.engine.scorer import Scorer
 from presence_ds.errors import ConfigError
 from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters

@@ -15,7 +15,7 @@ from presence_ds import cli
 from presence_ds.commands.recipe_arguments import read_recipe
 from presence_ds.commands.train import make_parser
 from presence_ds.data import TokenizerConfig, open_corpus
-from presence_ds.data.tokenizer.tokenizer import train_tokenizer
+from presence_ds.data.tokenizer.training import train_tokenizer
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.recipe.plan import Plan, make_plan
 from presence_ds.trainer.recipe.recipe import Recipe

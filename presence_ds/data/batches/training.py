@@ -1,18 +1,16 @@
 """Batches of packed samples on every rank, resumable at any batch and on any number of ranks."""
 
 import hashlib
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
-from torchdata.stateful_dataloader import StatefulDataLoader
+from torch.utils.data import DataLoader, Sampler
 
-from presence_ds.data.corpus.corpus import PackedDataset, Sample
+from presence_ds.data.corpus.dataset import PackedDataset, Sample
 from presence_ds.data.order.mixture import MixedOrder
-from presence_ds.data.order.order import Order, ShuffledOrder
+from presence_ds.data.order.shuffled import Order, ShuffledOrder
 from presence_ds.errors import DataError
 
 LOOK_AHEAD = 256  # samples of this rank whose rows are computed at once
@@ -48,14 +46,6 @@ class RankSampler(Sampler[list[int]]):
                 self.position += self.step
                 yield batch
 
-    def state_dict(self) -> dict[str, int]:
-        """The position, which goes up with every batch drawn."""
-        return {"position": self.position}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Draw from ``state`` on."""
-        self.position = state["position"]
-
 
 def build_loader(
     dataset: PackedDataset,
@@ -67,9 +57,8 @@ def build_loader(
     weights: dict[str, float] | None = None,
     source_names: list[str] | None = None,
     num_workers: int = 0,
-    pin_memory: bool = False,
-) -> StatefulDataLoader:
-    """Build this rank's endless loader of full micro-batches.
+) -> DataLoader[Sample]:
+    """Build this rank's endless loader of full micro-batches, which leaves the global random numbers alone.
 
     Over the ranks each sample comes once per epoch; epochs follow each other without a gap, also inside a batch.
     Batches are dicts of ``input_ids`` and ``labels`` (int64 [micro_batch_size, positions]), ``attention_mask`` as the
@@ -96,38 +85,24 @@ def build_loader(
         assert source_names is not None
         order = MixedOrder(dataset, source_names, weights, seed)
     sampler = RankSampler(order, micro_batch_size, rank, world_size)
-    return stateful_loader(dataset, sampler, num_workers=num_workers, pin_memory=pin_memory)
-
-
-def stateful_loader(
-    dataset: Dataset[Sample], batch_sampler: Sampler[list[int]], *, num_workers: int, pin_memory: bool
-) -> StatefulDataLoader:
-    """A loader of the batches that ``batch_sampler`` draws."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*set_vital")  # torchdata calls what newer torch deprecates
-        return StatefulDataLoader(
-            dataset,
-            batch_sampler=batch_sampler,
-            num_workers=num_workers,
-            pin_memory=pin_memory,
-            generator=torch.Generator(),  # otherwise the seeds of the workers are drawn from the global generator
-        )
+    return DataLoader(dataset, batch_sampler=sampler, num_workers=num_workers, generator=torch.Generator())
 
 
 class BatchStream(Iterator[dict[str, Any]]):
     """Batches without end, with a state that resumes at the next batch.
 
     The state is the number of samples taken over all ranks, which holds for any number of ranks and workers and any
-    micro-batch size. It is not the loader's own state, which holds for neither, nor the sampler's, which is ahead by
-    what the workers prefetch.
+    micro-batch size. The sampler's position is ahead of it by what the workers prefetch.
 
     Args:
         loader: What `build_loader` returned.
     """
 
-    def __init__(self, loader: StatefulDataLoader) -> None:
+    def __init__(self, loader: DataLoader[Sample]) -> None:
         self._loader = loader
-        self._sampler: RankSampler = loader.batch_sampler
+        assert isinstance(loader.batch_sampler, RankSampler)
+        assert isinstance(loader.dataset, PackedDataset)
+        self._sampler = loader.batch_sampler
         self._identity = {**self._sampler.order.identity(), "digest of the samples": digest(loader.dataset)}
         self._batches: Iterator[dict[str, Any]] | None = None
         self.position = 0
@@ -144,7 +119,7 @@ class BatchStream(Iterator[dict[str, Any]]):
 
     def __next__(self) -> dict[str, Any]:
         if self._batches is None:
-            self._sampler.load_state_dict({"position": self.position})
+            self._sampler.position = self.position
             self._batches = iter(self._loader)
         batch = next(self._batches)
         self.position += self._sampler.step
