@@ -20,6 +20,20 @@ CANDIDATES = 6  # tried for each combination of the array; the one that covers m
 RANDOM_TRIES = 300  # completions of a pair before it is taken for refused
 
 
+def covered(factors: Factors, accepts: Callable[[dict[str, Any]], bool] = lambda _: True) -> list[dict[str, Any]]:
+    """Values by name that have every pair that ``accepts``, which is asked with values, allows: cases of a test."""
+
+    def chosen(combination: Combination) -> dict[str, Any]:
+        return {name: factors[name][index] for name, index in combination.items()}
+
+    return [chosen(combination) for combination in covering_array(factors, lambda one: accepts(chosen(one)))[0]]
+
+
+def named(case: dict[str, Any]) -> str:
+    """What pytest calls such a case."""
+    return "-".join(map(str, case.values()))
+
+
 def every_pair(factors: Factors) -> list[Pair]:
     return [
         ((one, i), (other, j))
