@@ -3,7 +3,7 @@ from pathlib import Path
 from benchmarks.communication import ScaleSetting, step_traffic
 from benchmarks.communication.simulation import simulate, weigh_alone
 from benchmarks.communication.traffic import latency_steps, sent_bytes
-from benchmarks.scale import Machine, report_predictions
+from benchmarks.scale import COUNTED, MODEL, Machine, report_predictions
 
 
 def test_many_ranks_gather_the_same_rows_in_both_ways() -> None:
@@ -29,8 +29,32 @@ def test_predictions_for_a_machine() -> None:
     assert "| 1.0 kB | 7.00 ms (" in line
 
 
-def test_the_document_has_the_tables() -> None:
+def section(name: str) -> str:
     text = (Path(__file__).parents[2] / "docs" / "scale.md").read_text()
-    for name in ("counted", "predicted", "simulated"):
-        assert text.count(f"<!-- {name} -->") == text.count(f"<!-- /{name} -->") == 1, name
-        assert "|" in text.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0], name
+    return text.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0].strip()
+
+
+def test_the_document_has_the_predictions_of_the_model() -> None:
+    assert section("predicted") == report_predictions(Machine()).strip()
+
+
+def test_what_the_document_has_counted_is_beside_what_the_model_says() -> None:
+    """Cells are "counted / model"; ZeRO-1 reduces every float32 gradient once, so that it tells the parameters."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section("counted").splitlines()[2:]]
+    parameters = int(rows[0][3].split(" / ")[1].replace(",", "")) // 4
+    assert {row[2] for row in rows} == set(COUNTED)
+    for stage, ranks, variant, *cells, _ in rows:
+        model = step_traffic(
+            ScaleSetting(
+                parameters,
+                int(ranks),
+                int(stage),
+                COUNTED[variant],
+                micro_batch_size=MODEL.batch_size,
+                bytes_per_number=4,
+                keeps_gathered=True,
+            )
+        )
+        for kind, cell in zip(("all-reduce", "all-gather", "reduce-scatter"), cells, strict=True):
+            expected = model[kind].payload if kind in model else 0
+            assert cell.endswith(f" / {expected:,}") or (cell, expected) == ("–", 0), (stage, variant, kind)
