@@ -24,6 +24,7 @@ def test_the_loop(pools: Pools, tmp_path: Path) -> None:
         assert found == [refusal(LOOP, combination)] * pool.size, describe(LOOP, combination)
 
 
+@pytest.mark.long
 def test_the_hugging_face_trainer(pools: Pools, tmp_path: Path) -> None:
     for index, combination in enumerate(every_combination(HUGGING_FACE)):
         options = [value(HUGGING_FACE, combination, name) for name in ("stage", "accumulation")]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.combinations.covering import taking_turns
 from tests.hf import training
 from tests.ranks import Ranks
 
@@ -14,8 +15,7 @@ def same(ours: list[Any], theirs: list[Any]) -> bool:
     return all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
-@pytest.mark.parametrize("strategy", ["one_pass", "two_pass"])
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize(("strategy", "stage"), taking_turns(["one_pass", "two_pass"], (2, 3)))
 def test_the_same_to_the_bit_as_a_loop_written_by_hand(
     two_ranks: Ranks, tmp_path: Path, stage: int, strategy: str
 ) -> None:

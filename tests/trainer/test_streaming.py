@@ -42,6 +42,7 @@ def streaming_recipe(tiny_recipe: Path, tmp_path: Path) -> Path:
     return tiny_recipe
 
 
+@pytest.mark.long
 def test_a_run_is_the_same_with_workers_and_resumed(
     two_ranks: Ranks, one_rank: Ranks, streaming_recipe: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -81,6 +82,7 @@ def touch_after_the_first_line(metrics: Path, stop: Path) -> None:
     stop.touch()
 
 
+@pytest.mark.long
 def test_a_dataset_of_the_hub_is_read_at_its_commit(
     streaming_recipe: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:

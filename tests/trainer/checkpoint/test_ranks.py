@@ -18,8 +18,17 @@ def samples(run_dir: Path) -> list[tuple[object, ...]]:
     return sorted((row["step"], row["document_id"], row["source"]) for row in read_scores(run_dir))
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+@pytest.mark.parametrize(
+    ("stage", "before", "after"),
+    [
+        (3, 2, 1),  # what DeepSpeed's loader gets wrong is set right for ZeRO-3
+        (3, 1, 2),
+        (2, 2, 1),
+        (1, 1, 2),
+        pytest.param(2, 1, 2, marks=pytest.mark.long),
+        pytest.param(1, 2, 1, marks=pytest.mark.long),
+    ],
+)
 def test_a_run_goes_on_where_it_was(
     pools: Pools, train: Train, tiny_recipe: Path, tmp_path: Path, stage: int, before: int, after: int
 ) -> None:
@@ -44,10 +53,7 @@ def test_a_run_goes_on_where_it_was(
     for line, theirs in zip(read_metrics(run_dir), read_metrics(whole), strict=True):
         assert line["step"] == theirs["step"]
         assert line["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
-    samples = [
-        sorted((row["step"], row["document_id"], row["source"]) for row in read_scores(run)) for run in (run_dir, whole)
-    ]
-    assert samples[0] == samples[1]
+    assert samples(run_dir) == samples(whole)
 
 
 def test_an_optimizer_that_cannot_be_converted_is_refused(train: Train, tmp_path: Path) -> None:

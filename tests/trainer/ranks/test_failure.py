@@ -142,6 +142,7 @@ def test_in_the_middle_of_training(
     assert [path.name for path in (run_dir / "checkpoints").glob("step_*")] == ["step_00000002"]
 
 
+@pytest.mark.long
 def test_a_rank_killed_under_the_launcher(tiny_recipe: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     """As by a kernel without memory."""
     run_dir = tmp_path / "run"
