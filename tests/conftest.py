@@ -23,7 +23,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """--durations are those of all runs of pytest that share the file TEST_DURATIONS, where CI tests in parts."""
     path = os.environ.get("TEST_DURATIONS")
-    if path is None:
+    if path is None or "PYTEST_XDIST_WORKER" in os.environ:
         return
     reports = [one for group in terminalreporter.stats.values() for one in group if hasattr(one, "duration")]
     with open(path, "a+") as file:

@@ -1,6 +1,7 @@
 """A pool of gloo ranks that tests share: starting DeepSpeed takes seconds, so one process group serves a session."""
 
 import os
+import socket
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -9,9 +10,14 @@ from typing import Any
 
 import torch.multiprocessing as multiprocessing
 
-from presence_ds.launch.launcher import free_port
-
 TIMEOUT_S = 600  # on a machine that has other work
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def forked(target: Callable[..., None], *args: Any, daemon: bool = False) -> BaseProcess:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
-from presence_ds.launch.launcher import free_port
+from tests.ranks import free_port
 
 ROOT = Path(__file__).parents[2]
 

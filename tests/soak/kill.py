@@ -29,8 +29,7 @@ from pathlib import Path
 
 import psutil
 
-from presence_ds.launch.launcher import free_port
-from tests.ranks import forked
+from tests.ranks import forked, free_port
 from tests.trainer.checkpoint.runs import left_by
 from tests.trainer.conftest import ROOT, WORDS, write_recipe
 

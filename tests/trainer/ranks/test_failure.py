@@ -12,12 +12,11 @@ import psutil
 import pytest
 
 from presence_ds.errors import DataError
-from presence_ds.launch.launcher import free_port
 from presence_ds.trainer import run
 from presence_ds.trainer.ranks.distributed import Ranks
 from presence_ds.trainer.ranks.failure import LOST_PEER, ORDERLY, SAME_ERROR, Failures
 from presence_ds.trainer.ranks.rank_log import RankLog
-from tests.ranks import forked
+from tests.ranks import forked, free_port
 from tests.soak.kill import RANKS, rank_main
 from tests.trainer.conftest import read_metrics
 from tests.trainer.pool_runs import Incident

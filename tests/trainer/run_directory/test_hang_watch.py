@@ -13,11 +13,10 @@ import psutil
 import pytest
 
 from presence_ds.errors import ConfigError
-from presence_ds.launch.launcher import free_port
 from presence_ds.trainer import run
 from presence_ds.trainer.ranks.stop_config import StopConfig
 from presence_ds.trainer.run_directory.hang_watch import GRACE, LONG, Report, describe
-from tests.ranks import forked
+from tests.ranks import forked, free_port
 from tests.soak.kill import RANKS, rank_main
 from tests.trainer.conftest import read_metrics
 from tests.trainer.pool_runs import Incident
