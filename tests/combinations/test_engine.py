@@ -15,6 +15,7 @@ def every_combination(factors: dict[str, list[object]]) -> list[Combination]:
     return [*accepted, *refused.values()]
 
 
+@pytest.mark.long
 def test_the_loop(pools: Pools, tmp_path: Path) -> None:
     for index, combination in enumerate(every_combination(LOOP)):
         options = [value(LOOP, combination, name) for name in ("stage", "accumulation", "precision")]

@@ -34,7 +34,7 @@ def test_the_same_to_the_bit_as_a_loop_written_by_hand(
         assert {"presence/si_mean", "presence/tau", "presence/source/2/mean_weight"} <= set(trainer.logs[0])
 
 
-@pytest.mark.parametrize("stage", [0, 2])
+@pytest.mark.parametrize("stage", [pytest.param(0, marks=pytest.mark.long), 2])
 def test_uniform_weights_train_as_the_plain_trainer_does(two_ranks: Ranks, tmp_path: Path, stage: int) -> None:
     """The learning rate, the clipping and the division by micro-batches and ranks are the Trainer's."""
     for found in two_ranks.run(training.beside_plain, str(tmp_path), stage):
@@ -46,7 +46,7 @@ def test_uniform_weights_train_as_the_plain_trainer_does(two_ranks: Ranks, tmp_p
                 assert ours[name] == pytest.approx(theirs[name], rel=1e-4), name
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [pytest.param(2, marks=pytest.mark.long), 3])
 def test_resuming_evaluating_and_saving_are_the_trainers(two_ranks: Ranks, tmp_path: Path, stage: int) -> None:
     for found in two_ranks.run(training.resume, str(tmp_path), stage):
         whole, resumed = found["whole"], found["resumed"]

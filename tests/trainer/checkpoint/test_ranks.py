@@ -18,17 +18,8 @@ def samples(run_dir: Path) -> list[tuple[object, ...]]:
     return sorted((row["step"], row["document_id"], row["source"]) for row in read_scores(run_dir))
 
 
-@pytest.mark.parametrize(
-    ("stage", "before", "after"),
-    [
-        (3, 2, 1),  # what DeepSpeed's loader gets wrong is set right for ZeRO-3
-        (3, 1, 2),
-        (2, 2, 1),
-        (1, 1, 2),
-        pytest.param(2, 1, 2, marks=pytest.mark.long),
-        pytest.param(1, 2, 1, marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.parametrize("stage", [pytest.param(stage, marks=pytest.mark.long) for stage in (1, 2)] + [3])
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_a_run_goes_on_where_it_was(
     pools: Pools, train: Train, tiny_recipe: Path, tmp_path: Path, stage: int, before: int, after: int
 ) -> None:
