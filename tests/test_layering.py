@@ -21,7 +21,7 @@ ALLOWED = {
     "trainer": METHOD | {"data", "launch", "trainer"},
     "commands": METHOD | {"data", "launch", "trainer", "commands"},
 }
-SHARED = {"errors", "lazy", "resources", "versions"}
+SHARED = {"errors", "lazy", "resources", "sections", "versions"}
 # Inside presence_ds/trainer, from the bottom up. Settings (*config.py) stand beside what they set and import none of
 # it.
 FLOORS = (

@@ -8,11 +8,12 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
+from presence_ds.commands.recipe_file import check_recipe_file
 from presence_ds.commands.recipe_help import ALL, RecipeHelp
-from presence_ds.commands.shape import check_recipe_file, check_values
 from presence_ds.data import fill_from_prepared
 from presence_ds.data.sources.sources import SourceConfig, find_files, is_remote
 from presence_ds.errors import ConfigError
+from presence_ds.sections import check_shape
 from presence_ds.trainer.recipe.deepspeed import read_deepspeed_json
 from presence_ds.trainer.recipe.recipe import Recipe, find_beside_recipe
 from presence_ds.trainer.run_directory.directory import RunDirectory
@@ -68,7 +69,7 @@ def read_recipe(parser: ArgumentParser, parsed: Namespace) -> tuple[Recipe, Path
         ConfigError: a value is missing or null, of the wrong type, no section where there has to be one, or out of any
             range.
     """
-    check_values(Namespace(**{name: value for name, value in vars(parsed).items() if name in SECTIONS}), Recipe)
+    check_shape(Namespace(**{name: value for name, value in vars(parsed).items() if name in SECTIONS}), Recipe)
     try:
         values = vars(parser.instantiate(parsed))
     except ArgumentError as error:

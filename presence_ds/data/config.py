@@ -10,6 +10,7 @@ from presence_ds.data.sources.sources import SourceConfig
 from presence_ds.data.streaming.config import StreamingConfig
 from presence_ds.data.tokenizer.tokenizer_config import TokenizerConfig
 from presence_ds.errors import ConfigError
+from presence_ds.sections import check_ranges, limited
 
 DEFAULT_LENGTH = 1024
 
@@ -56,18 +57,18 @@ class DataConfig:
     sources: list[SourceConfig] = field(default_factory=list)
     prepared: str | None = None
     validation_sources: list[SourceConfig] | None = None
-    validation_fraction: float = 0.01
+    validation_fraction: float = limited(0.01, least=0, below=1)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    sequence_length: int | None = None
+    sequence_length: int | None = limited(None, least=2)
     packing: Literal["concat", "best_fit", "document"] | None = None
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     streaming: StreamingConfig | None = None
     noise: NoiseConfig | None = None
-    max_bad_share: float = 0.01
+    max_bad_share: float = limited(0.01, least=0, most=1)
     on_bad_file: Literal["stop", "skip"] = "stop"
-    max_document_megabytes: float = 64.0
+    max_document_megabytes: float = limited(64.0, least=1e-6)
     seed: int = 0
-    num_workers: int = 0
+    num_workers: int = limited(0, least=0)
 
     @property
     def lengths(self) -> Lengths:
@@ -81,6 +82,7 @@ class DataConfig:
         Raises:
             ConfigError: naming the first field whose value cannot be used.
         """
+        check_ranges(self, field)
         if self.sequence_length is None:
             self.sequence_length = DEFAULT_LENGTH
         if self.packing is None:
@@ -103,20 +105,6 @@ class DataConfig:
                     f"{field}.validation_sources[{index}].weight is {source.weight}: it must be null, as every "
                     f"validation sample is evaluated once"
                 )
-        if not 0.0 <= self.validation_fraction < 1.0:
-            raise ConfigError(
-                f"{field}.validation_fraction is {self.validation_fraction}: it must be at least 0 and below 1"
-            )
-        if self.sequence_length < 2:
-            raise ConfigError(f"{field}.sequence_length is {self.sequence_length}: it must be at least 2 tokens")
-        if not 0.0 <= self.max_bad_share <= 1.0:
-            raise ConfigError(f"{field}.max_bad_share is {self.max_bad_share}: it must be between 0 and 1")
-        if not 1e-6 <= self.max_document_megabytes < float("inf"):
-            raise ConfigError(
-                f"{field}.max_document_megabytes is {self.max_document_megabytes}: it must be above 0 and finite"
-            )
-        if self.num_workers < 0:
-            raise ConfigError(f"{field}.num_workers is {self.num_workers}: it must be 0 or more")
         self.objective.validate(f"{field}.objective", self.sequence_length)
         if self.packing != "concat" and not self.objective.is_causal:
             raise ConfigError(
@@ -125,7 +113,6 @@ class DataConfig:
             )
         self.tokenizer.validate(f"{field}.tokenizer", self.objective.num_sentinels(self.sequence_length))
         if self.streaming is not None:
-            self.streaming.validate(f"{field}.streaming")
             self._check_streaming(field)
         if self.noise is not None:
             self.noise.validate(f"{field}.noise")

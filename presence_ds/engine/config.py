@@ -1,25 +1,21 @@
 """The ``presence`` section: what is scored, how, and what the weights do with it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from math import inf
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from jsonargparse import ArgumentError, ArgumentParser
 
 from presence_ds.errors import ConfigError
-from presence_ds.reweighting import ReweightingConfig, ScheduleConfig, WeightingConfig, check_running
+from presence_ds.reweighting import ReweightingConfig, check_running
+from presence_ds.sections import check_shape, limited
 
 
 @dataclass
-class PresenceConfig:
+class PresenceConfig(ReweightingConfig):
     """Self-influence guided reweighting.
 
     Args:
-        preset: What samples are weighed by where the fields below do not say it: clip is weighting.kind clip at the
-            median of the step's self-influences; paper is the published setting, weighting.kind softmax of the zscore
-            with the two-stage schedule. Fields that are stated override it. null: clip, or paper where a schedule, a
-            normalizer, min_effective_share or a signal is stated that clipping has no use for.
         layers: Parameters that enter the self-influence: "all"; "first", the first block of every stack of blocks
             (what the paper scores); or a list of shell-style patterns on parameter names, such as
             ["model.layers.0.*", "*.norm.weight"]. Every parameter is trained whatever is chosen here.
@@ -32,15 +28,6 @@ class PresenceConfig:
             (scores then do not depend on how many it has); sum, nothing; or a number, the same for every sample, so
             that scores grow with the number of targets (229, the targets of a full sample, is the paper's constant:
             with the mean over its batch of 1024 samples it makes 234496).
-        signal: What a sample is weighted by: self_influence; leverage, self-influence under the curvature of the step's
-            own gradients; alignment with the gradient of a trusted stream (engine.observe_reference); loss, which costs
-            nothing; or uniform, which scores by self-influence but weighs every sample alike (the baseline).
-        normalizer: How scores are made comparable before the weight function: zscore is the paper's (equation 7);
-            log_zscore takes logarithms first; rank keeps nothing but their order.
-        weighting: The weight function.
-        schedule: The temperature of the weight function over training.
-        min_effective_share: Least effective sample size 1/sum(w^2) as a share of the samples, between 0 and 1; |tau| is
-            lowered to keep it. null: no limit.
         statistics: Where the normalizer's figures come from: batch, the samples of this optimizer step; running,
             earlier steps. Default: batch with one accumulation step or strategy two_pass, running otherwise.
         strategy: one_pass scores and trains in a single backward pass; two_pass scores in a pass of its own, which
@@ -49,29 +36,18 @@ class PresenceConfig:
         granularity: What a score belongs to: sample, one row of the batch; microbatch, the micro-batch of one rank (the
             squared norm of its mean gradient); global_microbatch, one accumulation step over all ranks (the paper's
             Algorithm 2).
-        damping: Ridge of signal leverage, in units of the mean eigenvalue of the step's gradient covariance.
         reference_decay: Decay of the running reference gradient of signal alignment, per reference batch.
-        near_duplicates: Cosine of two samples' gradients from which they count as near-duplicates, between 0 and 1; the
-            share of such samples in a step is logged. null: not computed.
         seed: Seed of the projection matrices, combined with each parameter's name.
     """
 
-    preset: Literal["clip", "paper"] | None = None
     layers: str | list[str] = "all"
     estimator: Literal["exact", "projected"] = "projected"
-    projection_dim: int = 32
-    loss_normalizer: Literal["token_mean", "sum"] | float = "token_mean"
-    signal: Literal["self_influence", "leverage", "alignment", "loss", "uniform"] = "self_influence"
-    normalizer: Literal["zscore", "log_zscore", "rank"] = "zscore"
-    weighting: WeightingConfig = field(default_factory=WeightingConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    min_effective_share: float | None = None
+    projection_dim: int = limited(32, least=1)
+    loss_normalizer: Literal["token_mean", "sum"] | float = limited("token_mean", above=0)
     statistics: Literal["batch", "running"] | None = None
     strategy: Literal["one_pass", "two_pass"] = "one_pass"
     granularity: Literal["sample", "microbatch", "global_microbatch"] = "sample"
-    damping: float = 1.0
-    reference_decay: float = 0.9
-    near_duplicates: float | None = None
+    reference_decay: float = limited(0.9, least=0, below=1)
     seed: int = 0
 
     @classmethod
@@ -81,10 +57,7 @@ class PresenceConfig:
         Raises:
             ConfigError: an unknown field or a value of the wrong type, in one line.
         """
-        for name, example in (("schedule", "switch_step"), ("weighting", "kind")):
-            value = section.get(name, {})
-            if not isinstance(value, Mapping):  # jsonargparse would let it pass
-                raise ConfigError(f"presence.{name} is {value!r}: it must be an object with fields such as {example}")
+        check_shape(section, cls, "presence")
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument("--presence", type=cls)
         try:
@@ -97,18 +70,13 @@ class PresenceConfig:
 
     def validate(self, field: str = "presence") -> None:
         """Raise `ConfigError` naming the first field whose value cannot be used."""
+        super().validate(field)
         if isinstance(self.layers, str) and self.layers not in ("all", "first"):
             raise ConfigError(
                 f'{field}.layers is "{self.layers}": it must be "all", "first" or a list of parameter-name patterns'
             )
         if not self.layers:
             raise ConfigError(f"{field}.layers is empty: give at least one parameter-name pattern")
-        if self.projection_dim < 1:
-            raise ConfigError(f"{field}.projection_dim is {self.projection_dim}: it must be at least 1")
-        if not isinstance(self.loss_normalizer, str) and not 0.0 < self.loss_normalizer < inf:
-            raise ConfigError(f"{field}.loss_normalizer is {self.loss_normalizer}: a number must be above 0")
-        if not 0.0 <= self.reference_decay < 1.0:
-            raise ConfigError(f"{field}.reference_decay is {self.reference_decay}: it must be from 0 to below 1")
         if self.reference_decay != type(self).reference_decay and self.signal not in ("alignment", "uniform"):
             raise ConfigError(
                 f"{field}.reference_decay is {self.reference_decay} with signal {self.signal}: it is for alignment "
@@ -123,7 +91,6 @@ class PresenceConfig:
                 f"{field}.statistics is running with strategy two_pass, which has the step's own: use batch or leave "
                 f"it unset"
             )
-        self.reweighting().validate(field)
 
     def _validate_comparing(self, field: str) -> None:
         what = "near_duplicates is set" if self.near_duplicates is not None else f"signal is {self.signal}"
@@ -159,23 +126,10 @@ class PresenceConfig:
             )
         running = self.statistics == "running" or not alone
         if running:
-            check_running(self.reweighting(), field)
+            check_running(self, field)
         return running
 
     def fill_training_steps(self, steps: int) -> None:
         """Tell a schedule that does not state it how many optimizer steps the whole training has."""
-        if self.schedule.training_steps is None and self.reweighting().has_temperature:
+        if self.schedule.training_steps is None and self.has_temperature:
             self.schedule.training_steps = steps
-
-    def reweighting(self) -> ReweightingConfig:
-        """What turns scores into weights."""
-        return ReweightingConfig(
-            preset=self.preset,
-            signal=self.signal,
-            normalizer=self.normalizer,
-            weighting=self.weighting,
-            schedule=self.schedule,
-            min_effective_share=self.min_effective_share,
-            damping=self.damping,
-            near_duplicates=self.near_duplicates,
-        )

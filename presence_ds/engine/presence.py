@@ -73,7 +73,7 @@ class Presence:
         """
         running = config.uses_running_statistics(accumulation_steps)
         samples = dist.get_world_size(group) * accumulation_steps * micro_batch_size
-        check_comparable(config.reweighting(), samples, config.projection_dim**2, "presence")
+        check_comparable(config, samples, config.projection_dim**2, "presence")
         self.config = config
         self.deferred = config.strategy == "two_pass"
         self.scores: Tensor | None = None
@@ -109,7 +109,7 @@ class Presence:
                 strategy=config.strategy,
                 group=group,
             )
-        self._reweighting = Reweighting(config.reweighting(), running=running, group=group, bounded=fp16)
+        self._reweighting = Reweighting(config, running=running, group=group, bounded=fp16)
         self._group = group
         self._micro_batch_size = micro_batch_size
         self._accumulation_steps = accumulation_steps

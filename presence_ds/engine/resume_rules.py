@@ -135,7 +135,7 @@ def plain_values(config: PresenceConfig, *, running: bool) -> dict[str, Any]:
     ``weighting.kind`` is what it comes to, too.
     """
     values: dict[str, Any] = json.loads(json.dumps(asdict(config)))
-    values["weighting"]["kind"] = config.reweighting().weighting_kind
+    values["weighting"]["kind"] = config.weighting_kind
     return values | {"statistics": "running" if running else "batch"}
 
 

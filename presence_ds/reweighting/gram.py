@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from presence_ds.reweighting.gather import gather_rows
+from presence_ds.reweighting.samples import gather_rows
 
 ROUNDING = 1e-6  # of a cosine of float32 vectors
 MAX_ELEMENTS = 1 << 24  # of a float64 temporary: 128 MiB

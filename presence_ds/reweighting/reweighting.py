@@ -9,14 +9,13 @@ from torch import Tensor
 
 from presence_ds.errors import NonFiniteError
 from presence_ds.reweighting.config import ReweightingConfig
-from presence_ds.reweighting.effective_size import tau_with_floor
-from presence_ds.reweighting.gather import gather_rows
 from presence_ds.reweighting.gram import Gradients
-from presence_ds.reweighting.samples import MicroBatch, Samples
+from presence_ds.reweighting.normalizers import Running
+from presence_ds.reweighting.samples import MicroBatch, Samples, gather_rows
 from presence_ds.reweighting.schedule import TemperatureSchedule
 from presence_ds.reweighting.signal import signal_values
 from presence_ds.reweighting.statistics import count, describe
-from presence_ds.reweighting.weighting import Running, build_weighting
+from presence_ds.reweighting.weight_functions import build_weight_function, tau_with_floor
 
 LARGEST_TERM = 256.0  # of u in fp16: at most 8 halvings of the loss scale
 
@@ -62,10 +61,10 @@ class Reweighting:
         step before would have, and limited to `LARGEST_TERM`, since gradients in fp16 are to hold it.
         """
         self._config = config
-        self._weighting = build_weighting(config)
+        self._function = build_weight_function(config)
         self._schedule = TemperatureSchedule(config.schedule) if config.has_temperature else None
         self._complete = not running
-        self._running: Running | None = self._weighting.running() if running else None
+        self._running: Running | None = self._function.running() if running else None
         self._group = group
         self._bounded = bounded and running
         self._range: Tensor | None = None  # [2] least and greatest value of the last finished step, if bounded
@@ -99,7 +98,7 @@ class Reweighting:
                 seen = self._gather().only_counted()
                 if len(seen):
                     values = self._values(seen, None)
-                    self._figures, self._extremes = self._weighting.fit(values), _range(values)
+                    self._figures, self._extremes = self._function.fit(values), _range(values)
         batch = self._samples(self._rows[-1].cpu())
         terms = torch.zeros(len(batch), dtype=torch.float64)
         if batch.counted.any():
@@ -123,7 +122,7 @@ class Reweighting:
         if self._features:
             gradients = Gradients(torch.cat(self._features), samples.counted, self._group)
         values = self._values(kept, gradients)
-        fitted = self._weighting.fit(values)
+        fitted = self._function.fit(values)
         if self._figures is None and self._running is not None:
             self._figures, self._extremes = self._running.current, self._range
         figures = fitted if self._figures is None else self._figures
@@ -133,7 +132,7 @@ class Reweighting:
         if self._config.min_effective_share is not None:
             statistics["tau_scheduled"] = tau
             floor = self._config.min_effective_share * len(kept)
-            tau = tau_with_floor(lambda t: self._weighting.terms(values, figures, t, complete=True), tau, floor)
+            tau = tau_with_floor(lambda t: self._function.terms(values, figures, t, complete=True), tau, floor)
         terms = torch.zeros(len(samples), dtype=torch.float64)
         terms[samples.counted] = self._terms(values, figures, tau)
         total = terms.sum()
@@ -142,7 +141,7 @@ class Reweighting:
             statistics |= {"tau": tau, "stage": self._schedule.stage(step)}
         else:
             statistics["stage"] = "constant"
-        statistics |= describe(samples, terms / total) | self._weighting.describe(figures)
+        statistics |= describe(samples, terms / total) | self._function.describe(figures)
         if self._config.near_duplicates is not None and gradients is not None:
             statistics["near_duplicate_share"] = gradients.near_duplicate_share(self._config.near_duplicates)
         if self._schedule is not None:
@@ -195,7 +194,7 @@ class Reweighting:
             self._schedule.load_state_dict(state.get("schedule", {}))
         if self._running is not None:
             figures = state.get("running", {}).get(self._running_key)
-            self._running = self._weighting.running()
+            self._running = self._function.running()
             if self._running is not None and figures is not None:
                 self._running.load_state_dict(figures)
             bounds = state.get("range", {}).get(self._running_key) if self._bounded else None
@@ -211,11 +210,11 @@ class Reweighting:
         self._figures = self._extremes = None
 
     def _terms(self, values: Tensor, figures: Any, tau: float) -> Tensor:
-        terms = self._weighting.terms(values, figures, tau, complete=self._complete)
+        terms = self._function.terms(values, figures, tau, complete=self._complete)
         if not self._bounded:
             return terms
         extremes = _range(values) if self._extremes is None else self._extremes
-        expected = self._weighting.terms(extremes, figures, tau, complete=False).max()  # u is monotone in the value
+        expected = self._function.terms(extremes, figures, tau, complete=False).max()  # u is monotone in the value
         return (terms / expected).clamp(max=LARGEST_TERM)
 
     def _scheduled(self, step: int) -> float:

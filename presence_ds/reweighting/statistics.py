@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from presence_ds.reweighting.effective_size import effective_sample_size
-from presence_ds.reweighting.moments import Moments
+from presence_ds.reweighting.normalizers import Moments
 from presence_ds.reweighting.samples import Samples
+from presence_ds.reweighting.weight_functions import effective_sample_size
 
 
 class SourceFigures(Mapping[int, dict[str, Any]]):

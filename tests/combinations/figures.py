@@ -15,11 +15,10 @@ NOT_ALWAYS = {"clip_level", "switch_step"}  # no sample has a gradient; schedule
 
 def expected_names(config: PresenceConfig) -> set[str]:
     """Names of a step's statistics, but for `NOT_ALWAYS` and those of sources."""
-    weights = config.reweighting()
     names = set(ALWAYS)
     if config.signal != "loss":
         names |= OF_SCORES
-    if weights.has_temperature:
+    if config.has_temperature:
         names.add("tau")
         if config.signal != "uniform" and config.normalizer != "rank":
             names |= {"normalizer_mean", "normalizer_std"}
@@ -32,10 +31,10 @@ def expected_names(config: PresenceConfig) -> set[str]:
 
 def may_occur(config: PresenceConfig) -> set[str]:
     """Those of `NOT_ALWAYS` that belong to the configuration."""
-    weights, names = config.reweighting(), set()
-    if not weights.has_temperature and config.signal != "uniform":
+    names = set()
+    if not config.has_temperature and config.signal != "uniform":
         names.add("clip_level")
-    if weights.has_temperature and config.schedule.kind == "auto":
+    if config.has_temperature and config.schedule.kind == "auto":
         names.add("switch_step")
     return names
 

@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import pytest
@@ -21,13 +22,16 @@ def clip(**fields: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"damping": 0.0}, r"p\.damping is 0\.0: it must be a finite number, 1e-06 or more"),
-        ({"damping": float("nan")}, r"p\.damping is nan"),
-        ({"near_duplicates": 0.0}, r"p\.near_duplicates is 0\.0: it must be above 0 and at most 1"),
+        ({"damping": 0.0}, r"p\.damping is 0\.0: it must be at least 1e-06"),
+        ({"damping": float("nan")}, r"p\.damping is nan: it must be at least 1e-06 and finite"),
+        ({"near_duplicates": 0.0}, r"p\.near_duplicates is 0\.0: it must be above 0 and at most 1, or null"),
         ({"near_duplicates": 1.1}, r"p\.near_duplicates is 1\.1"),
-        ({"min_effective_share": 1.0}, r"p\.min_effective_share is 1\.0: it must be between 0 and 1, both excluded"),
+        ({"min_effective_share": 1.0}, r"p\.min_effective_share is 1\.0: it must be above 0 and below 1, or null"),
         ({"min_effective_share": 0.0}, r"p\.min_effective_share is 0\.0"),
-        ({"weighting": WeightingConfig(threshold=-0.1)}, r"p\.weighting\.threshold is -0\.1: .* 0 or more"),
+        (
+            {"weighting": WeightingConfig(threshold=-0.1)},
+            r"p\.weighting\.threshold is -0\.1: it must be at least 0",
+        ),
         ({"weighting": WeightingConfig(kind="clip", quantile=0.0)}, r"p\.weighting\.quantile is 0\.0: .* above 0"),
         ({"weighting": WeightingConfig(quantile=1.5)}, r"p\.weighting\.quantile is 1\.5"),
         ({"weighting": CLIP, "signal": "loss"}, r"p\.signal is loss with weighting kind clip.* or signal self_inf"),
@@ -35,6 +39,14 @@ def clip(**fields: Any) -> dict[str, Any]:
         ({"weighting": CLIP, "min_effective_share": 0.5}, r"p\.min_effective_share is 0\.5 with weighting kind clip"),
         ({"normalizer": "log_zscore", "signal": "alignment"}, r"p\.normalizer is log_zscore .*: use zscore or rank"),
         ({"damping": 0.5}, r"p\.damping is 0\.5 with signal self_influence: it is for leverage alone"),
+        (
+            {"schedule": ScheduleConfig(tau_direct=math.nan)},
+            r"p\.schedule\.tau_direct is nan: it must be at least -100",
+        ),
+        (
+            {"schedule": ScheduleConfig(switch_step=-1)},
+            r"p\.schedule\.switch_step is -1: it must be at least 0, or null",
+        ),
         ({"schedule": NO_SWITCH}, r"p\.schedule\.training_steps is not set"),
         (
             {"weighting": WeightingConfig(quantile=0.9)},

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presence_ds.reweighting.clip import RunningLevel
-from presence_ds.reweighting.moments import Moments, RunningMoments
+from presence_ds.reweighting.normalizers import Moments, RunningMoments
+from presence_ds.reweighting.weight_functions import RunningLevel
 
 
 def test_running_moments_follow_a_level_that_falls_by_orders_of_magnitude() -> None:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from presence_ds.errors import ConfigError
-from presence_ds.reweighting import ScheduleConfig, TemperatureSchedule
-from presence_ds.reweighting.slowdown import Slowdown
+from presence_ds.reweighting import ReweightingConfig, ScheduleConfig, TemperatureSchedule
+from presence_ds.reweighting.schedule import Slowdown
 
 
 @given(switch=st.integers(0, 50), step=st.integers(1, 60))
@@ -35,41 +35,66 @@ def test_constant_never_switches() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"switch_step": 11, "training_steps": 10}, r"s\.switch_step is 11, beyond the end of training: .* at most 10"),
-        ({"switch_step": -1}, r"s\.switch_step is -1: it must be 0 or more"),
-        ({"switch_step": 1, "switch_fraction": 0.1}, r"s\.switch_step and s\.switch_fraction are both set"),
-        ({"switch_fraction": 1.5, "training_steps": 10}, r"s\.switch_fraction is 1\.5: it must be between 0 and 1"),
-        ({"switch_fraction": 0.5}, r"s\.training_steps is not set"),
-        ({}, r"s\.training_steps is not set"),
-        ({"kind": "constant", "tau_direct": float("nan")}, r"s\.tau_direct is nan: it must be a finite number"),
-        ({"switch_step": 1, "tau_inverse": -1000.0}, r"s\.tau_inverse is -1000\.0"),
-        ({"kind": "constant", "training_steps": 0}, r"s\.training_steps is 0: it must be at least 1"),
+        (
+            {"switch_step": 11, "training_steps": 10},
+            r"p\.schedule\.switch_step is 11, beyond the end of training: .* at most 10",
+        ),
+        ({"switch_step": -1}, r"p\.schedule\.switch_step is -1: it must be at least 0"),
+        (
+            {"switch_step": 1, "switch_fraction": 0.1},
+            r"p\.schedule\.switch_step and p\.schedule\.switch_fraction are both set",
+        ),
+        (
+            {"switch_fraction": 1.5, "training_steps": 10},
+            r"p\.schedule\.switch_fraction is 1\.5: it must be at least 0 and at most 1",
+        ),
+        ({"switch_fraction": 0.5}, r"p\.schedule\.training_steps is not set"),
+        ({}, r"p\.schedule\.training_steps is not set"),
+        (
+            {"kind": "constant", "tau_direct": float("nan")},
+            r"p\.schedule\.tau_direct is nan: it must be at least -100\.0 and at most 100\.0",
+        ),
+        ({"switch_step": 1, "tau_inverse": -1000.0}, r"p\.schedule\.tau_inverse is -1000\.0"),
+        ({"kind": "constant", "training_steps": 0}, r"p\.schedule\.training_steps is 0: it must be at least 1"),
         (
             {"kind": "constant", "tau_inverse": -2.0},
-            r"s\.tau_inverse is -2\.0 with kind constant, which has no use for",
+            r"p\.schedule\.tau_inverse is -2\.0 with kind constant, which has no use for",
         ),
-        ({"kind": "constant", "switch_step": 3}, r"s\.switch_step is 3 with kind constant.*use kind two_stage or auto"),
-        ({"kind": "linear", "switch_fraction": 0.5}, r"s\.switch_fraction is 0\.5 with kind linear"),
-        ({"switch_step": 3, "earliest_step": 2}, r"s\.earliest_step is 2 with kind two_stage.*, or use kind auto"),
-        ({"kind": "linear"}, r"s\.training_steps is not set: kind linear needs the number"),
-        ({"kind": "cosine"}, r"s\.training_steps is not set: kind cosine"),
-        ({"kind": "auto", "switch_step": 5}, r"s\.training_steps is not set: kind auto"),
-        ({"kind": "auto", "training_steps": 9, "switch_step": 10}, r"s\.switch_step is 10, beyond the end"),
+        (
+            {"kind": "constant", "switch_step": 3},
+            r"p\.schedule\.switch_step is 3 with kind constant.*use kind two_stage or auto",
+        ),
+        ({"kind": "linear", "switch_fraction": 0.5}, r"p\.schedule\.switch_fraction is 0\.5 with kind linear"),
+        (
+            {"switch_step": 3, "earliest_step": 2},
+            r"p\.schedule\.earliest_step is 2 with kind two_stage.*, or use kind auto",
+        ),
+        ({"kind": "linear"}, r"p\.schedule\.training_steps is not set: kind linear needs the number"),
+        ({"kind": "cosine"}, r"p\.schedule\.training_steps is not set: kind cosine"),
+        ({"kind": "auto", "switch_step": 5}, r"p\.schedule\.training_steps is not set: kind auto"),
+        ({"kind": "auto", "training_steps": 9, "switch_step": 10}, r"p\.schedule\.switch_step is 10, beyond the end"),
         (
             {"kind": "auto", "training_steps": 9, "slowdown_share": 1.0},
-            r"s\.slowdown_share is 1\.0: it must be between",
+            r"p\.schedule\.slowdown_share is 1\.0: it must be above 0 and below 1",
         ),
-        ({"kind": "auto", "training_steps": 9, "slowdown_window": 9}, r"s\.slowdown_window is 9: .* at least 10 steps"),
-        ({"kind": "auto", "training_steps": 9, "earliest_step": 0}, r"s\.earliest_step is 0: it must be at least 1"),
+        (
+            {"kind": "auto", "training_steps": 9, "slowdown_window": 9},
+            r"p\.schedule\.slowdown_window is 9: .* at least 10",
+        ),
+        (
+            {"kind": "auto", "training_steps": 9, "earliest_step": 0},
+            r"p\.schedule\.earliest_step is 0: it must be at least 1",
+        ),
         (
             {"kind": "auto", "training_steps": 100, "earliest_step": 51},
-            r"s\.earliest_step is 51: .* not after the latest switch step, 50",
+            r"p\.schedule\.earliest_step is 51: it must not be after the latest switch step, 50",
         ),
     ],
 )
 def test_values_that_cannot_be_used_are_named(fields: dict[str, float], message: str) -> None:
+    config = ReweightingConfig("paper", schedule=ScheduleConfig(**fields))
     with pytest.raises(ConfigError, match=f"^{message}"):
-        ScheduleConfig(**fields).validate("s")
+        config.validate("p")
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine"])

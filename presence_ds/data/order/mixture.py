@@ -35,8 +35,6 @@ def check_weights(sources: Sequence[SourceConfig], field: str) -> None:
             raise ConfigError(
                 f"{field}[{index}].weight is not set, and other sources have one: it must be set for all or for none"
             )
-        if not 0.0 < weight < math.inf:
-            raise ConfigError(f"{field}[{index}].weight is {weight}: it must be above 0 and finite")
     total = sum(Fraction(weight) for weight in weights if weight is not None)
     for index, weight in enumerate(weights):
         if weight is not None and Fraction(weight) * MAX_BLOCK < total:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from presence_ds.data.samples.spans import Spans, fit_spans
 from presence_ds.errors import ConfigError
+from presence_ds.sections import limited
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class ObjectiveConfig:
     """
 
     kind: Literal["causal", "span_corruption"] = "causal"
-    noise_density: float = 0.15
-    mean_span_length: float = 3.0
+    noise_density: float = limited(0.15, above=0, below=1)
+    mean_span_length: float = limited(3.0, least=1)
 
     @property
     def is_causal(self) -> bool:
@@ -58,11 +59,7 @@ class ObjectiveConfig:
         return 0 if self.is_causal else self.spans(sequence_length).count
 
     def validate(self, field: str, sequence_length: int) -> None:
-        """Raise `ConfigError` naming the field under ``field`` that cannot be used."""
-        if not 0.0 < self.noise_density < 1.0:
-            raise ConfigError(f"{field}.noise_density is {self.noise_density}: it must be above 0 and below 1")
-        if not 1.0 <= self.mean_span_length < float("inf"):
-            raise ConfigError(f"{field}.mean_span_length is {self.mean_span_length}: it must be at least 1")
+        """Raise `ConfigError` if the fields under ``field`` leave no text between spans."""
         if self.is_causal:
             return
         spans = self.spans(sequence_length)

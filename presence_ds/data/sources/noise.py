@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from presence_ds.data.corpus.hashing import stable_hash, unit_hash
 from presence_ds.errors import ConfigError
+from presence_ds.sections import limited
 
 MAX_SHARE = 0.5  # every document has one copy then
 
@@ -20,13 +21,11 @@ class NoiseConfig:
         name: Name of the source the copies form. A copy keeps the id of its original.
     """
 
-    share: float = 0.2
+    share: float = limited(0.2, above=0, most=MAX_SHARE)
     name: str = "shuffled"
 
     def validate(self, field: str) -> None:
         """Raise `ConfigError` naming the field under ``field`` that cannot be used."""
-        if not 0.0 < self.share <= MAX_SHARE:
-            raise ConfigError(f"{field}.share is {self.share}: it must be above 0 and at most {MAX_SHARE}")
         if not self.name:
             raise ConfigError(f"{field}.name is empty: give the shuffled copies a source name")
 

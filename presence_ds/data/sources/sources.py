@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -21,6 +22,7 @@ from presence_ds.data.readers import (
 from presence_ds.data.rows import BadRow, Document, UnreadableFile
 from presence_ds.data.sources import hub, local_files, python_packages
 from presence_ds.errors import ConfigError, DataError
+from presence_ds.sections import limited
 
 ENDINGS = {
     "text": (".txt", ".text", ".md"),
@@ -79,9 +81,9 @@ class SourceConfig:
     text_field: str = "text"
     id_field: str | None = None
     content: Literal["docstrings", "code"] = "docstrings"
-    max_megabytes: float | None = None
-    min_megabytes: float | None = None
-    weight: float | None = None
+    max_megabytes: float | None = limited(None, above=0, most=inf)  # all of it
+    min_megabytes: float | None = limited(None, above=0)
+    weight: float | None = limited(None, above=0)
 
     def validate(self, field: str) -> None:
         """Raise `ConfigError` naming the field under ``field`` that cannot be used."""
@@ -92,14 +94,6 @@ class SourceConfig:
         if self.format != "python_packages" and not self.path:
             raise ConfigError(f"{field}.path is not set: give a file, a folder, a glob or a list of them")
         self._validate_hub(field)
-        if self.max_megabytes is not None and not self.max_megabytes > 0:
-            raise ConfigError(
-                f"{field}.max_megabytes is {self.max_megabytes}: it must be above 0, or null for no limit"
-            )
-        if self.min_megabytes is not None and not 0 < self.min_megabytes < float("inf"):
-            raise ConfigError(
-                f"{field}.min_megabytes is {self.min_megabytes}: it must be above 0 and finite, or null for no minimum"
-            )
         if self.min_megabytes is not None and self.min_megabytes > (self.max_megabytes or float("inf")):
             raise ConfigError(
                 f"{field}.min_megabytes is {self.min_megabytes:g}, above max_megabytes {self.max_megabytes:g}, where "

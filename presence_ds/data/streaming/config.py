@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from presence_ds.errors import ConfigError
+from presence_ds.sections import limited
 
 
 @dataclass
@@ -19,19 +20,9 @@ class StreamingConfig:
             trained on where tokenizer.path is null.
     """
 
-    lanes: int = 16
-    buffer_samples: int = 64
-    tokenizer_megabytes: float = 100.0
-
-    def validate(self, field: str) -> None:
-        """Raise `ConfigError` naming the field under ``field`` that cannot be used."""
-        for name in ("lanes", "buffer_samples"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{field}.{name} is {getattr(self, name)}: it must be at least 1")
-        if not 0 < self.tokenizer_megabytes < float("inf"):
-            raise ConfigError(
-                f"{field}.tokenizer_megabytes is {self.tokenizer_megabytes}: it must be above 0 and finite"
-            )
+    lanes: int = limited(16, least=1)
+    buffer_samples: int = limited(64, least=1)
+    tokenizer_megabytes: float = limited(100.0, above=0)
 
     def check_ranks(self, world_size: int, field: str = "data.streaming") -> None:
         """Raise `ConfigError` if there is not a lane for every rank."""

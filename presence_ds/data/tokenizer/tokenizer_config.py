@@ -9,7 +9,6 @@ NUM_BYTES = 256
 DEFAULT_VOCABULARY = 8192
 PADDING = "<pad>"
 SENTINEL = "<extra_id_{}>"
-BOS = "<|startoftext|>"  # of a trained tokenizer
 MIN_SENTINELS = 100  # as many as T5 and mT5 have
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from presence_ds.errors import ConfigError
+from presence_ds.sections import limited
 
 
 @dataclass
@@ -22,22 +23,20 @@ class LearningRateConfig:
     """
 
     kind: Literal["cosine", "linear", "inverse_sqrt", "wsd", "constant"] = "cosine"
-    warmup_steps: int = 100
-    min_ratio: float = 0.1
-    decay_steps: int | None = None
+    warmup_steps: int = limited(100, least=0)
+    min_ratio: float = limited(0.1, least=0, most=1)
+    decay_steps: int | None = limited(None, least=1)
     decay_shape: Literal["linear", "cosine", "sqrt"] = "linear"
 
     def validate(self, field: str, training_steps: int) -> None:
         """Raise `ConfigError` naming the first field whose value cannot be used."""
-        if not 0 <= self.warmup_steps <= training_steps:
+        if self.warmup_steps > training_steps:
             raise ConfigError(
-                f"{field}.warmup_steps is {self.warmup_steps}: it must be between 0 and {training_steps}, "
-                f"the number of training steps"
+                f"{field}.warmup_steps is {self.warmup_steps}: it must be at most {training_steps}, the number of "
+                f"training steps"
             )
         if self.kind == "inverse_sqrt" and self.warmup_steps < 1:
             raise ConfigError(f"{field}.warmup_steps is {self.warmup_steps}: inverse_sqrt needs at least 1")
-        if not 0.0 <= self.min_ratio <= 1.0:
-            raise ConfigError(f"{field}.min_ratio is {self.min_ratio}: it must be between 0 and 1")
         if self.kind != "wsd":
             if self.decay_steps is not None:
                 raise ConfigError(
@@ -46,10 +45,10 @@ class LearningRateConfig:
             return
         decay_steps = self.wsd_decay_steps(training_steps)
         default = " by default" if self.decay_steps is None else ""
-        if decay_steps < 1 or decay_steps + self.warmup_steps > training_steps:
+        if decay_steps + self.warmup_steps > training_steps:
             raise ConfigError(
-                f"{field}.decay_steps is {decay_steps}{default}: it must be at least 1, and with "
-                f"{field}.warmup_steps {self.warmup_steps} at most the {training_steps} training steps"
+                f"{field}.decay_steps is {decay_steps}{default}: it must be, with {field}.warmup_steps "
+                f"{self.warmup_steps}, at most the {training_steps} training steps"
             )
 
     def wsd_decay_steps(self, training_steps: int) -> int:

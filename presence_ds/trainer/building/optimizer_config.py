@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from presence_ds.errors import ConfigError
+from presence_ds.sections import limited
 
 
 @dataclass
@@ -27,11 +28,11 @@ class OptimizerConfig:
     """
 
     kind: str = "adamw"
-    lr: float = 3e-4
+    lr: float = limited(3e-4, above=0)
     betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    momentum: float = 0.0
-    weight_decay: float = 0.1
+    eps: float = limited(1e-8, above=0)
+    momentum: float = limited(0.0, least=0, below=1)
+    weight_decay: float = limited(0.1, least=0)
     no_decay: list[str] = field(default_factory=list)
     implementation: Literal["auto", "fused", "foreach", "for_loop"] = "auto"
 
@@ -44,18 +45,10 @@ class OptimizerConfig:
             )
         if self.kind not in KINDS:
             raise ConfigError(f'{field}.kind is "{self.kind}": it must be one of {", ".join(KINDS)}')
-        if not 0.0 < self.lr < float("inf"):
-            raise ConfigError(f"{field}.lr is {self.lr}: it must be above 0")
         if not all(0.0 <= beta < 1.0 for beta in self.betas):
             raise ConfigError(f"{field}.betas is {list(self.betas)}: both must be at least 0 and below 1")
-        if not 0.0 < self.eps < float("inf"):
-            raise ConfigError(f"{field}.eps is {self.eps}: it must be above 0")
-        if not 0.0 <= self.momentum < 1.0:
-            raise ConfigError(f"{field}.momentum is {self.momentum}: it must be at least 0 and below 1")
         if self.momentum > 0.0 and self.kind != "sgd":
             raise ConfigError(f"{field}.momentum is {self.momentum} with kind {self.kind}: it must be 0, or kind sgd")
-        if not 0.0 <= self.weight_decay < float("inf"):
-            raise ConfigError(f"{field}.weight_decay is {self.weight_decay}: it must be 0 or more")
         if self.implementation == "fused" and not KINDS[self.kind].fused:
             raise ConfigError(f"{field}.implementation is fused, which {self.kind} does not have: use auto")
 

@@ -1,9 +1,9 @@
 """The ``anomalies`` section of a recipe."""
 
-import math
 from dataclasses import dataclass, field
 
 from presence_ds.errors import ConfigError
+from presence_ds.sections import limited
 
 
 @dataclass
@@ -15,18 +15,8 @@ class Limit:
         in_window: Steps with it among the last anomalies.window_steps that end the run. null: no limit.
     """
 
-    consecutive: int | None = 25
-    in_window: int | None = 100
-
-    def validate(self, field: str, window_steps: int) -> None:
-        """Raise `ConfigError` naming the first field whose value cannot be used."""
-        if self.consecutive is not None and self.consecutive < 1:
-            raise ConfigError(f"{field}.consecutive is {self.consecutive}: it must be at least 1, or null")
-        if self.in_window is not None and not 1 <= self.in_window <= window_steps:
-            raise ConfigError(
-                f"{field}.in_window is {self.in_window}: it must be from 1 to anomalies.window_steps "
-                f"({window_steps}), or null"
-            )
+    consecutive: int | None = limited(25, least=1)
+    in_window: int | None = limited(100, least=1)
 
 
 def _count_only() -> Limit:
@@ -50,22 +40,20 @@ class AnomaliesConfig:
         gradient_spikes: The gradient norm rose.
     """
 
-    window_steps: int = 1000
-    spike_deviations: float = 6.0
-    averaging_steps: int = 100
-    warmup_steps: int = 100
+    window_steps: int = limited(1000, least=1)
+    spike_deviations: float = limited(6.0, above=0)
+    averaging_steps: int = limited(100, least=2)
+    warmup_steps: int = limited(100, least=2)
     nonfinite_steps: Limit = field(default_factory=Limit)
     skipped_steps: Limit = field(default_factory=Limit)
     loss_spikes: Limit = field(default_factory=Limit)
     gradient_spikes: Limit = field(default_factory=_count_only)
 
     def validate(self, field: str) -> None:
-        """Raise `ConfigError` naming the first field whose value cannot be used."""
-        for name, least in {"window_steps": 1, "averaging_steps": 2, "warmup_steps": 2}.items():
-            if getattr(self, name) < least:
-                raise ConfigError(f"{field}.{name} is {getattr(self, name)}: it must be at least {least}")
-        if not 0.0 < self.spike_deviations < math.inf:
-            raise ConfigError(f"{field}.spike_deviations is {self.spike_deviations}: it must be above 0")
+        """Raise `ConfigError` naming the first limit that the window has no room for."""
         for name, limit in vars(self).items():
-            if isinstance(limit, Limit):
-                limit.validate(f"{field}.{name}", self.window_steps)
+            if isinstance(limit, Limit) and (limit.in_window or 0) > self.window_steps:
+                raise ConfigError(
+                    f"{field}.{name}.in_window is {limit.in_window}: it must be at most {field}.window_steps "
+                    f"({self.window_steps}), or null"
+                )

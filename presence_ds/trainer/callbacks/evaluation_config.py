@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from presence_ds.errors import ConfigError
+from presence_ds.sections import limited
 
 
 @dataclass
@@ -15,12 +15,5 @@ class EvaluationConfig:
             null: all of the split.
     """
 
-    every_steps: int | None = 500
-    max_batches: int | None = None
-
-    def validate(self, field: str) -> None:
-        """Raise `ConfigError` naming the first field whose value cannot be used."""
-        for name in ("every_steps", "max_batches"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{field}.{name} is {value}: it must be at least 1, or null")
+    every_steps: int | None = limited(500, least=1)
+    max_batches: int | None = limited(None, least=1)

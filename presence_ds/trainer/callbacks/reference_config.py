@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from presence_ds.errors import ConfigError
+from presence_ds.sections import limited
 
 
 @dataclass
@@ -16,12 +17,10 @@ class ReferenceConfig:
     """
 
     sources: list[str] | None = None
-    every_steps: int = 4
+    every_steps: int = limited(4, least=1)
 
     def validate(self, field: str, signal: str, known_sources: list[str]) -> None:
         """Raise `ConfigError` naming the first field whose value cannot be used."""
-        if self.every_steps < 1:
-            raise ConfigError(f"{field}.every_steps is {self.every_steps}: it must be at least 1")
         if (signal == "alignment") != bool(self.sources):
             state = "not set" if not self.sources else "set"
             raise ConfigError(

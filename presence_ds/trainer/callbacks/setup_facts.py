@@ -6,7 +6,7 @@ import torch
 from deepspeed.accelerator import get_accelerator
 
 from presence_ds.engine import PresenceConfig
-from presence_ds.reweighting.schedule import ScheduleConfig, TemperatureSchedule
+from presence_ds.reweighting import ScheduleConfig, TemperatureSchedule
 from presence_ds.trainer.recipe.plan import Plan
 from presence_ds.trainer.recipe.recipe import Recipe
 from presence_ds.trainer.run_directory.directory import RunDirectory
@@ -41,7 +41,7 @@ def describe_weights(config: PresenceConfig) -> str:
     """The weight function and its τ over the run, in one line."""
     if config.signal == "uniform":
         return "uniform"
-    kind = config.reweighting().weighting_kind
+    kind = config.weighting_kind
     if kind == "clip":
         return f"clip at quantile {config.weighting.quantile:g} of the self-influences"
     return f"{kind} of the {config.normalizer}, {describe_temperature(config.schedule)}"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from presence_ds.errors import ConfigError
+from presence_ds.sections import limited
 
 
 @dataclass
@@ -22,16 +22,9 @@ class CheckpointConfig:
             from. If that lies in run_dir, what run_dir holds of later steps is dropped.
     """
 
-    every_steps: int | None = 1000
+    every_steps: int | None = limited(1000, least=1)
     at_end: bool = True
     asynchronous: bool = False
-    keep: int | None = 2
-    keep_every: int | None = None
+    keep: int | None = limited(2, least=1)
+    keep_every: int | None = limited(None, least=1)
     resume: str = "auto"
-
-    def validate(self, field: str) -> None:
-        """Raise `ConfigError` naming the first field whose value cannot be used."""
-        for name in ("every_steps", "keep", "keep_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{field}.{name} is {value}: it must be at least 1, or null")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from presence_ds.errors import ConfigError
+from presence_ds.sections import limited
 
 
 @dataclass
@@ -21,13 +21,6 @@ class HealthConfig:
     """
 
     enabled: bool = True
-    seconds: float = 120.0
-    slow_factor: float = 3.0
+    seconds: float = limited(120.0, least=1)
+    slow_factor: float = limited(3.0, above=1)
     on_slow: Literal["warn", "stop"] = "warn"
-
-    def validate(self, field: str) -> None:
-        """Raise `ConfigError` naming the first field whose value cannot be used."""
-        if not 1.0 <= self.seconds < float("inf"):
-            raise ConfigError(f"{field}.seconds is {self.seconds}: it must be at least 1")
-        if not 1.0 < self.slow_factor < float("inf"):
-            raise ConfigError(f"{field}.slow_factor is {self.slow_factor}: it must be above 1")

@@ -5,6 +5,7 @@ import signal
 from dataclasses import dataclass, field
 
 from presence_ds.errors import ConfigError
+from presence_ds.sections import limited
 
 NO_STOP = {"SIGKILL", "SIGSTOP", "SIGALRM", "SIGCHLD", "SIGCONT"}  # cannot be caught, or have another use here
 
@@ -26,7 +27,7 @@ class StopConfig:
     signals: list[str] = field(default_factory=lambda: ["SIGTERM", "SIGUSR1", "SIGUSR2"])
     stop_file: str | None = "stop"
     wall_clock: float | str | None = None
-    hang_seconds: float | None = 600.0
+    hang_seconds: float | None = limited(600.0, least=1)
 
     def validate(self, field: str) -> None:
         """Raise `ConfigError` naming the first field whose value cannot be used."""
@@ -38,9 +39,6 @@ class StopConfig:
             raise ConfigError(
                 f'{field}.wall_clock is {self.wall_clock}: it must be seconds, "HH:MM:SS" or "DAYS-HH:MM:SS", above 0'
             )
-
-        if self.hang_seconds is not None and not 1.0 <= self.hang_seconds < float("inf"):
-            raise ConfigError(f"{field}.hang_seconds is {self.hang_seconds}: it must be at least 1, or null")
 
     @property
     def signal_numbers(self) -> list[int]:

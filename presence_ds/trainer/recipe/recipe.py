@@ -11,6 +11,7 @@ from presence_ds.data import DataConfig
 from presence_ds.engine.config import PresenceConfig
 from presence_ds.errors import ConfigError
 from presence_ds.resources import resource
+from presence_ds.sections import check_ranges, limited
 from presence_ds.trainer.building.learning_rate_config import LearningRateConfig
 from presence_ds.trainer.building.model_config import ModelConfig
 from presence_ds.trainer.building.optimizer_config import OptimizerConfig
@@ -40,29 +41,19 @@ class TrainingConfig:
         seed: Seed of the model's weights and of dropout.
     """
 
-    steps: int = 1000
-    micro_batch_size: int = 8
-    gradient_accumulation_steps: int | None = None
-    global_batch_size: int | None = None
-    gradient_clipping: float | None = 1.0
+    steps: int = limited(1000, least=1)
+    micro_batch_size: int = limited(8, least=1)
+    gradient_accumulation_steps: int | None = limited(None, least=1)
+    global_batch_size: int | None = limited(None, least=1)
+    gradient_clipping: float | None = limited(1.0, above=0)
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    seed: int = 0
+    seed: int = limited(0, least=0, most=2**32 - 1)
 
     def validate(self, field: str) -> None:
-        """Raise `ConfigError` naming the first field whose value cannot be used."""
-        for name in ("steps", "micro_batch_size", "gradient_accumulation_steps", "global_batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{field}.{name} is {value}: it must be at least 1")
-        if not 0 <= self.seed < 2**32:
-            raise ConfigError(f"{field}.seed is {self.seed}: it must be from 0 to {2**32 - 1}")
+        """Raise `ConfigError` if the batch is stated twice."""
         if self.gradient_accumulation_steps is not None and self.global_batch_size is not None:
             raise ConfigError(
                 f"{field}.gradient_accumulation_steps and {field}.global_batch_size are both set: give one of them"
-            )
-        if self.gradient_clipping is not None and not 0.0 < self.gradient_clipping < float("inf"):
-            raise ConfigError(
-                f"{field}.gradient_clipping is {self.gradient_clipping}: it must be above 0, or null for none"
             )
 
     def accumulation_steps(self, world_size: int, field: str = "training") -> int:
@@ -94,16 +85,9 @@ class LoggingConfig:
             others.
     """
 
-    every_steps: int = 10
+    every_steps: int = limited(10, least=1)
     score_records: bool = True
-    peak_tflops: float | None = None
-
-    def validate(self, field: str) -> None:
-        """Raise `ConfigError` naming the first field whose value cannot be used."""
-        if self.every_steps < 1:
-            raise ConfigError(f"{field}.every_steps is {self.every_steps}: it must be at least 1")
-        if self.peak_tflops is not None and not 0.0 < self.peak_tflops < float("inf"):
-            raise ConfigError(f"{field}.peak_tflops is {self.peak_tflops}: it must be above 0, or null")
+    peak_tflops: float | None = limited(None, above=0)
 
 
 @dataclass
@@ -156,6 +140,7 @@ class Recipe:
         Raises:
             ConfigError: the first value that cannot be used, in one line naming its field.
         """
+        check_ranges(self)
         if self.run_dir == "":
             raise ConfigError("run_dir is empty: it must be the path of a directory, or null")
         self.training.validate("training")
@@ -184,12 +169,8 @@ class Recipe:
             )
         self.optimizer.validate("optimizer")
         self.lr_schedule.validate("lr_schedule", self.training.steps)
-        self.evaluation.validate("evaluation")
-        self.checkpoint.validate("checkpoint")
-        self.health.validate("health")
         self.stop.validate("stop")
         self.anomalies.validate("anomalies")
-        self.logging.validate("logging")
 
     def use_tokenizer_of_model(self) -> None:
         """Have pretrained weights train with the tokenizer beside them, unless another is named.

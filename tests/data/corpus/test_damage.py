@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from presence_ds.data import SourceConfig
+from presence_ds.data import DataConfig, SourceConfig
 from presence_ds.data.readers import check_unchanged
 from presence_ds.data.rows import Document, UnreadableFile
 from presence_ds.data.sources.sources import Skipped, find_files, read_documents
@@ -220,12 +220,13 @@ def test_source_below_its_minimum_stops(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("least", "most", "message"),
     [
-        (0.0, None, "x.min_megabytes is 0.0: it must be above 0 and finite, or null"),
-        (float("nan"), None, "x.min_megabytes is nan: it must be above 0"),
-        (float("inf"), None, "x.min_megabytes is inf: it must be above 0 and finite"),
-        (3.0, 2.0, "x.min_megabytes is 3, above max_megabytes 2, where reading stops"),
+        (0.0, None, "min_megabytes is 0.0: it must be above 0, or null"),
+        (float("nan"), None, "min_megabytes is nan: it must be above 0"),
+        (float("inf"), None, "min_megabytes is inf: it must be above 0 and finite"),
+        (3.0, 2.0, "min_megabytes is 3, above max_megabytes 2, where reading stops"),
     ],
 )
 def test_minimum_that_cannot_be_used_is_refused(least: float, most: float | None, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        SourceConfig("s", "a.txt", min_megabytes=least, max_megabytes=most).validate("x")
+    config = DataConfig([SourceConfig("s", "a.txt", min_megabytes=least, max_megabytes=most)])
+    with pytest.raises(ConfigError, match=rf"data\.sources\[0\]\.{message}"):
+        config.validate()

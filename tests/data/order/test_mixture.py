@@ -25,10 +25,10 @@ def sources(*weights: float | None, path: str = "a.jsonl") -> list[SourceConfig]
     ("weights", "message"),
     [
         ((1.0, None), r"data.sources\[1\].weight is not set, and other sources have one"),
-        ((0.0, 1.0), r"data.sources\[0\].weight is 0.0: it must be above 0 and finite"),
+        ((0.0, 1.0), r"data.sources\[0\].weight is 0.0: it must be above 0, or null"),
         ((1.0, -2.0), r"data.sources\[1\].weight is -2.0"),
         ((float("nan"), 1.0), r"data.sources\[0\].weight is nan"),
-        ((1.0, float("inf")), r"data.sources\[1\].weight is inf"),
+        ((1.0, float("inf")), r"data.sources\[1\].weight is inf: it must be above 0 and finite, or null"),
         ((1.0, 1e-9), r"data.sources\[1\].weight is 1e-09: it must be at least 1e-06 of the sum"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from presence_ds.errors import ConfigError, HealthError
+from presence_ds.sections import check_ranges
 from presence_ds.trainer.ranks import health
 from presence_ds.trainer.ranks.distributed import Ranks as TrainerRanks
 from presence_ds.trainer.ranks.health import check_health, partners
@@ -170,4 +171,4 @@ def test_the_node_whose_links_are_all_slow_or_silent_is_named(units: int) -> Non
 )
 def test_values_that_cannot_be_used(config: HealthConfig, text: str) -> None:
     with pytest.raises(ConfigError, match=text):
-        config.validate("health")
+        check_ranges(config, "health")

@@ -37,11 +37,14 @@ CASES = {
         "training.global_batch_size is 12, which does not divide: it must be a multiple of 8",
     ),
     "batch stated twice": (["--training.global_batch_size", "16"], "training.gradient_accumulation_steps"),
-    "empty micro-batch": (["--training.micro_batch_size", "0"], "training.micro_batch_size is 0"),
+    "empty micro-batch": (
+        ["--training.micro_batch_size", "0"],
+        "training.micro_batch_size is 0: it must be at least 1",
+    ),
     "negative clipping": (["--training.gradient_clipping", "-1"], "training.gradient_clipping is -1"),
     "negative learning rate": (["--optimizer.lr", "-1"], "optimizer.lr is -1"),
     "no learning rate": (["--optimizer.lr", "0"], "optimizer.lr is 0"),
-    "infinite learning rate": (["--optimizer.lr", ".inf"], "optimizer.lr is inf"),
+    "infinite learning rate": (["--optimizer.lr", ".inf"], "optimizer.lr is inf: it must be above 0 and finite"),
     "one beta": (["--optimizer.betas", "[0.9]"], "optimizer.betas"),
     "beta of 1": (["--optimizer.betas", "[0.9, 1.0]"], "optimizer.betas is [0.9, 1.0]"),
     "factored moments": (["--optimizer.kind", "adafactor"], "sums over rows and columns of a matrix: ZeRO flattens"),
@@ -58,15 +61,16 @@ CASES = {
     ),
     "decay longer than the run": (
         ["--lr_schedule.kind", "wsd", "--lr_schedule.decay_steps", "59"],
-        "lr_schedule.decay_steps is 59: it must be at least 1, and with lr_schedule.warmup_steps 2 at most the 60",
+        "lr_schedule.decay_steps is 59: it must be, with lr_schedule.warmup_steps 2, at most the 60",
     ),
     "inverse square root without warm-up": (
         ["--lr_schedule.kind", "inverse_sqrt", "--lr_schedule.warmup_steps", "0"],
         "lr_schedule.warmup_steps is 0",
     ),
+    "decay of no step": (["--lr_schedule.decay_steps", "0"], "lr_schedule.decay_steps is 0: it must be at least 1"),
     "ratio above 1": (["--lr_schedule.min_ratio", "1.1"], "lr_schedule.min_ratio is 1.1"),
     "peak of 0": (["--logging.peak_tflops", "0"], "logging.peak_tflops is 0"),
-    "negative seed": (["--training.seed", "-1"], "training.seed is -1"),
+    "negative seed": (["--training.seed", "-1"], "training.seed is -1: it must be at least 0 and at most 4294967295"),
     "no run directory": (["--run_dir", ""], "run_dir is empty"),
     "no model": (["--model.config", "null"], "model.config and model.path: neither is set"),
     "model without a type": (["--model.config", "{}"], 'model.config.model_type is "None"'),
@@ -79,7 +83,10 @@ CASES = {
     ),
     "everything held out": (["--data.validation_fraction", "1"], "data.validation_fraction is 1"),
     "warm-up beyond the end": (["--lr_schedule.warmup_steps", "61"], "lr_schedule.warmup_steps is 61"),
-    "evaluation every 0 steps": (["--evaluation.every_steps", "0"], "evaluation.every_steps is 0"),
+    "evaluation every 0 steps": (
+        ["--evaluation.every_steps", "0"],
+        "evaluation.every_steps is 0: it must be at least 1, or null",
+    ),
     "keep no checkpoint": (["--checkpoint.keep", "0"], "checkpoint.keep is 0"),
     "reference for another signal": (
         ["--reference.sources", "[lines]"],
@@ -126,11 +133,6 @@ CASES = {
     "two models": (["--model.path", "somewhere"], "model.config and model.path"),
     "missing model": (["--model.config", "null", "--model.path", "./nowhere"], "model.path is ./nowhere"),
 }
-
-
-LAUGHS = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "\n".join(
-    f"a{level + 1}: &a{level + 1} [" + ", ".join([f"*a{level}"] * 10) + "]" for level in range(9)
-)
 
 
 def fails_with_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -181,18 +183,17 @@ def test_the_recipe_these_cases_start_from_is_good(
         ("", "bad.yaml holds no sections"),
         ("training: {steps: 3}\ntraining: {steps: 4}", "training stands twice in a section (line 1)"),
         ("training: {steps: 3, seed: 1, steps: 4}", "steps stands twice in a section (line 1)"),
-        ("data: &d\n  noise: *d", "bad.yaml is nested more than 50 deep"),
-        ("a: &a [&b [&c [*c]]]", "bad.yaml is nested more than 50 deep"),
         ("a: *nothing", "bad.yaml is not YAML: found undefined alias 'nothing'"),
-        (LAUGHS, "or holds more than 100000 values"),
-        ("[" * 2_000, "bad.yaml is not YAML: "),
         (
             "training: !!python/object/apply:os.system ['true']",
             "bad.yaml is not YAML: could not determine a constructor",
         ),
         ("training: {steps: 3}\n---\ndata: {}", "bad.yaml is not YAML: but found another document"),
+        ("training: {on: 2}", "training has a field True: names of fields are text"),
+        ("training: {steps: }", "training.steps is null: give it a value, or leave it out"),
+        ("training: 5", "training is 5: it must be a section with fields such as steps"),
         ("{1: 2}", "the recipe has a field 1: names of fields are text"),
-        ("\0", "bad.yaml is not YAML: unacceptable character #x0000"),
+        ("\0", "bad.yaml cannot be read as YAML: unacceptable character #x0000"),
         ("training: {steps: 3}", "model.config and model.path"),
     ],
 )
@@ -205,8 +206,11 @@ def test_bad_yaml(content: str, expected: str, tmp_path: Path, capsys: pytest.Ca
 def test_recipe_that_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "binary.yaml"
     path.write_bytes(bytes(range(128, 256)))
-    assert "binary.yaml is not UTF-8 text (byte 0)" in fails_with_one_line([str(path)], capsys)
-    assert "cannot be read: Is a directory" in fails_with_one_line([str(tmp_path)], capsys)
+    assert (
+        "binary.yaml cannot be read as YAML: 'utf-8' codec can't decode byte 0x80 in position 0"
+        in fails_with_one_line([str(path)], capsys)
+    )
+    assert "cannot be read as YAML: [Errno 21] Is a directory" in fails_with_one_line([str(tmp_path)], capsys)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
@@ -215,7 +219,7 @@ def test_files_without_permission(tiny_recipe: Path, tmp_path: Path, capsys: pyt
     closed.write_text("{}")
     closed.chmod(0)
     assert "closed.json" in fails_with_one_line([str(tiny_recipe), "--deepspeed", str(closed)], capsys)
-    assert "closed.json cannot be read" in fails_with_one_line([str(closed)], capsys)
+    assert "closed.json cannot be read as YAML: [Errno 13]" in fails_with_one_line([str(closed)], capsys)
 
 
 def test_missing_recipe(capsys: pytest.CaptureFixture[str]) -> None:

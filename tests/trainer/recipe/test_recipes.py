@@ -114,6 +114,6 @@ def test_the_weight_function_of_a_resolved_recipe_reads_back(
         tiny_recipe.write_text(yaml.safe_dump(resolved | {"presence": presence}))
         again, _ = read(tiny_recipe)
         again.validate()
-        assert again.presence.reweighting().weighting_kind == kind
+        assert again.presence.weighting_kind == kind
         assert again.presence.schedule.kind == recipe.presence.schedule.kind
         assert again.presence.weighting.quantile == recipe.presence.weighting.quantile

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from presence_ds.errors import ConfigError
+from presence_ds.sections import check_ranges
 from presence_ds.trainer import run
 from presence_ds.trainer.ranks.stop_config import StopConfig
 from presence_ds.trainer.run_directory.hang_watch import GRACE, LONG, Report, describe
@@ -132,4 +133,4 @@ def test_which_rank_is_named() -> None:
 def test_too_short_a_time_is_refused() -> None:
     assert LONG > 1
     with pytest.raises(ConfigError, match=r"stop.hang_seconds is 0.5: it must be at least 1, or null"):
-        StopConfig(hang_seconds=0.5).validate("stop")
+        check_ranges(StopConfig(hang_seconds=0.5), "stop")

@@ -1,0 +1,205 @@
+"""Weight functions: from the values of a signal to unnormalised weights u; w_i = u_i / Σ_j u_j over the optimizer step.
+
+Some take z-scores (`Tempered`), which a normaliser makes, and a temperature τ; some the raw values.
+"""
+
+from collections.abc import Callable
+from math import exp, inf, isfinite, log
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from presence_ds.reweighting.config import ReweightingConfig
+from presence_ds.reweighting.normalizers import NORMALIZERS, Moments, Normalizer, Running
+
+MAX_EXPONENT = 20.0
+LEVEL_DECAY = 0.5  # of a running c, per optimizer step
+BISECTIONS = 50
+
+
+class WeightFunction:
+    """Weighs samples by figures that are fitted to a step or expected of it; the base has none."""
+
+    def fit(self, values: Tensor) -> Any:
+        """Figures of ``values`` ([n], finite, n ≥ 1); None where the kind has none."""
+        return None
+
+    def running(self) -> Running | None:
+        """An empty store of earlier steps' figures; None where the kind has none."""
+        return None
+
+    def terms(self, values: Tensor, figures: Any, tau: float, *, complete: bool) -> Tensor:
+        """Unnormalised weights u of ``values`` ([n], finite, n ≥ 1), [n] float64, not negative.
+
+        ``complete``: whether ``values`` are all finite samples of the step, and ``figures`` their own.
+        """
+        raise NotImplementedError
+
+    def describe(self, figures: Any) -> dict[str, float]:
+        """The figures by the names they have in the statistics."""
+        return {}
+
+
+class Uniform(WeightFunction):
+    """Every sample alike, whatever its score: the baseline."""
+
+    def terms(self, values: Tensor, figures: Any, tau: float, *, complete: bool) -> Tensor:
+        return torch.ones_like(values, dtype=torch.float64)
+
+
+class Tempered(WeightFunction):
+    """u_i = f(z_i, τ) with z the normalised values.
+
+    With τ > 0 a high score gains weight, with τ < 0 it loses weight, whatever the signal: for self-influence, leverage
+    and loss τ < 0 is caution, for alignment, where a high score is a useful sample, τ > 0 is.
+    """
+
+    def __init__(self, normalizer: Normalizer) -> None:
+        self._normalizer = normalizer
+
+    def of_z_scores(self, z: Tensor, tau: float, *, complete: bool) -> Tensor:
+        """As `terms`, of normalised scores ``z`` ([n] float64) at the signed temperature ``tau``."""
+        raise NotImplementedError
+
+    def fit(self, values: Tensor) -> Moments | None:
+        return self._normalizer.fit(values)
+
+    def running(self) -> Running | None:
+        return self._normalizer.running()
+
+    def terms(self, values: Tensor, figures: Moments | None, tau: float, *, complete: bool) -> Tensor:
+        if not complete and figures is not None and not figures.is_spread:  # earlier scores tell no spread
+            return torch.ones_like(values, dtype=torch.float64)
+        return self.of_z_scores(self._normalizer.apply(values, figures), tau, complete=complete)
+
+    def describe(self, figures: Moments | None) -> dict[str, float]:
+        return {} if figures is None else {"normalizer_mean": figures.mean, "normalizer_std": figures.std}
+
+
+class Softmax(Tempered):
+    """The paper's (equation 8): u_i = exp(τ z_i).
+
+    Of a complete step u is divided by the largest, which the weights do not see. With the figures of earlier steps that
+    one is not known when the first samples are weighed. The exponent is limited to ±20 there: a factor of e²⁰ already
+    leaves one sample nearly all the weight, while an unlimited one would overflow the accumulated gradient or its norm.
+    """
+
+    def of_z_scores(self, z: Tensor, tau: float, *, complete: bool) -> Tensor:
+        exponent = tau * z
+        if complete:
+            return (exponent - exponent.max()).exp()
+        return exponent.clamp(-MAX_EXPONENT, MAX_EXPONENT).exp()
+
+
+class Saturating(Tempered):
+    """Only one tail loses weight: u_i = 2 σ(−|τ| e_i), σ the logistic function and e_i how far z_i lies in the tail.
+
+    With τ < 0 the tail is above the threshold, e_i = max(0, z_i − threshold); with τ > 0 it is below the negative
+    threshold, e_i = max(0, −z_i − threshold). So the sign of τ means what it means to the softmax. Outside the tail
+    u is exactly 1: those samples keep equal weights, and the effective sample size stays near the number of samples.
+    Far in the tail u falls off as 2 exp(−|τ| e). τ = 0 leaves every weight alike; a large |τ| cuts the tail off.
+    The exponent is limited to 20, so that a step of nothing but tail, as figures of earlier steps can make it appear,
+    keeps a positive sum.
+    """
+
+    def __init__(self, normalizer: Normalizer, threshold: float) -> None:
+        """``threshold``: where the tail begins, in standard deviations from the mean, 0 or more."""
+        super().__init__(normalizer)
+        self._threshold = threshold
+
+    def of_z_scores(self, z: Tensor, tau: float, *, complete: bool) -> Tensor:
+        excess = ((z if tau < 0 else -z) - self._threshold).clamp(min=0.0)
+        return 2.0 * (-abs(tau) * excess).clamp(min=-MAX_EXPONENT).sigmoid()
+
+
+class Clip(WeightFunction):
+    """u_i = min(1, √(c / s_i)), so that u_i² s_i ≤ c: no sample's self-influence counts for more than c.
+
+    That is gradient clipping per sample, at the norm √c, with no second pass. c is a quantile of the self-influences
+    above 0 (a sample without a gradient tells nothing of their scale), of the step or of the steps before it; infinite
+    if all are 0, so that every u is 1. Values are raw self-influences; normaliser and temperature play no part.
+    """
+
+    def __init__(self, quantile: float) -> None:
+        """``quantile`` is above 0 and at most 1."""
+        self._quantile = quantile
+
+    def fit(self, values: Tensor) -> float:
+        positive = values[values > 0].double()
+        return positive.quantile(self._quantile).item() if len(positive) else inf
+
+    def running(self) -> "RunningLevel":
+        return RunningLevel()
+
+    def terms(self, values: Tensor, figures: float | None, tau: float, *, complete: bool) -> Tensor:
+        assert figures is not None
+        return (figures / values.double()).sqrt().clamp(max=1.0)
+
+    def describe(self, figures: float | None) -> dict[str, float]:
+        return {} if figures is None or not isfinite(figures) else {"clip_level": figures}
+
+
+class RunningLevel(Running):
+    """c expected of the next optimizer step: exp of a decaying average of log c over earlier ones.
+
+    Self-influence falls by orders of magnitude early in training, and an error in c, unlike one in the softmax's μ,
+    does not cancel: too large a c clips nothing. So the memory is short: the average lags one step behind the last one
+    and still takes two thirds of the quantile's sampling variance away.
+    """
+
+    STATE = ("log", "weight")
+
+    def __init__(self) -> None:
+        self.log = self.weight = 0.0
+
+    @property
+    def current(self) -> float | None:
+        """None until the first update."""
+        return exp(self.log / self.weight) if self.weight else None
+
+    def update(self, figures: float) -> None:
+        """Take in c of one optimizer step; an infinite one tells nothing."""
+        if isfinite(figures):
+            self.log = LEVEL_DECAY * self.log + (1 - LEVEL_DECAY) * log(figures)
+            self.weight = LEVEL_DECAY * self.weight + (1 - LEVEL_DECAY)
+
+
+def build_weight_function(config: ReweightingConfig) -> WeightFunction:
+    """What the validated ``config`` asks for."""
+    if config.signal == "uniform":
+        return Uniform()
+    if config.weighting_kind == "clip":
+        return Clip(config.weighting.quantile)
+    normalizer = NORMALIZERS[config.normalizer]()
+    if config.weighting_kind == "softmax":
+        return Softmax(normalizer)
+    return Saturating(normalizer, config.weighting.threshold)
+
+
+def effective_sample_size(terms: Tensor) -> float:
+    """1 / Σ w² of the weights w = u / Σ u, from unnormalised weights u ([n] float64, some positive)."""
+    return (terms.sum().square() / terms.square().sum()).item()
+
+
+def tau_with_floor(terms: Callable[[float], Tensor], tau: float, floor: float) -> float:
+    """``tau``, or the largest temperature of the same sign that keeps the effective sample size at ``floor``.
+
+    The effective sample size falls steadily as |τ| grows (softmax and saturating weights alike), from the number of
+    samples at τ = 0, so bisection finds it: always with the same number of halvings, and on every rank alike.
+
+    Args:
+        terms: unnormalised weights at a temperature.
+        tau: the scheduled temperature.
+        floor: below the number of samples.
+    """
+    if effective_sample_size(terms(tau)) >= floor:
+        return tau
+    kept, broken = 0.0, tau
+    for _ in range(BISECTIONS):
+        middle = (kept + broken) / 2
+        if effective_sample_size(terms(middle)) >= floor:
+            kept = middle
+        else:
+            broken = middle
+    return kept
