@@ -2,8 +2,8 @@
 
     python -m benchmarks.scale [--document docs/scale.md]
 
-Three tables: bytes counted in real steps beside those of the model (`benchmarks/communication/model.py`), what the
-model says of 8 to 4,096 GPUs, and the exchange of scores timed on many small ranks on this machine.
+Two tables: bytes counted in real steps beside those of the model (`benchmarks/communication/model.py`), and what the
+model says of 8 to 4,096 GPUs.
 """
 
 from dataclasses import dataclass, replace
@@ -14,7 +14,6 @@ from typing import Any, Literal
 from jsonargparse import auto_cli
 
 from benchmarks.communication.model import ScaleSetting, exchange_bytes, step_traffic
-from benchmarks.communication.simulation import simulate, weigh_alone
 from benchmarks.communication.traffic import Kind, latency_steps, sent_bytes
 from benchmarks.document import table, write_section
 from benchmarks.ranks import run_module
@@ -54,23 +53,15 @@ class Machine:
     node: int = 8
 
 
-def scale(
-    machine: Machine = Machine(),
-    simulated: list[int] = [2, 4, 8, 16, 32],  # noqa: B006
-    rounds: int = 30,
-    document: Path | None = None,
-) -> None:
-    """Make the three tables.
+def scale(machine: Machine = Machine(), document: Path | None = None) -> None:
+    """Make the two tables.
 
     Args:
         machine: What the second one is for.
-        simulated: Numbers of ranks of the third.
-        rounds: Repetitions of every timing.
         document: Markdown file to put them into. null: print them.
     """
     write_section(document, "counted", report_counts([2, 4]))
     write_section(document, "predicted", report_predictions(machine))
-    write_section(document, "simulated", report_simulation(simulated, rounds))
 
 
 def report_counts(ranks: list[int], stages: tuple[Literal[1, 2, 3], ...] = STAGES) -> str:
@@ -143,18 +134,6 @@ def report_predictions(machine: Machine) -> str:
 def _ring(ranks: int, machine: Machine) -> float:
     """Seconds of latency: a step of a ring is as slow as its slowest link."""
     return latency_steps("all-gather", ranks) * (machine.message if ranks > machine.node else machine.local_message)
-
-
-def report_simulation(simulated: list[int], rounds: int, node: int = 8) -> str:
-    """The exchange timed on many ranks of this machine, and weighing alone for many samples."""
-    lines = []
-    for ranks in simulated:
-        found = simulate(ScaleSetting(0, ranks=ranks, stage=0), node, rounds)
-        lines.append([str(ranks), *(f"{found[name]:.2f}" for name in ("flat", "hierarchical", "weigh"))])
-    exchange = table(["ranks", "flat gather, ms", f"in nodes of {node}, ms", "exchange and weigh, ms"], lines)
-    samples = (1_024, 16_384, 131_072)
-    alone = table(["samples of a step", "weigh, ms"], [[f"{n:,}", f"{weigh_alone(n, rounds):.2f}"] for n in samples])
-    return f"{exchange}\n\n{alone}"
 
 
 if __name__ == "__main__":

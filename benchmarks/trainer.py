@@ -22,7 +22,7 @@ from benchmarks.document import table, write_section
 from benchmarks.trainers import BASELINE, TRAINERS, TrainerSetting
 from benchmarks.trainers.processes import Processes
 from presence_ds.data import prepare_corpus
-from presence_ds.trainer.building.precision import hardware_has_bf16
+from presence_ds.trainer.building.device import hardware_has_bf16
 
 
 def measure(setting: TrainerSetting, trainers: list[str] = list(TRAINERS)) -> dict[str, Any]:  # noqa: B006

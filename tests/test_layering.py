@@ -29,11 +29,11 @@ FLOORS = (
     "run_directory",
     "building",
     "recipe",
+    "estimate",
     "trainer",
     "batches",
     "checkpoint",
     "callbacks",
-    "estimate",
     "run",
 )
 

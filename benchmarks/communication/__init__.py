@@ -1,4 +1,4 @@
-"""What ranks send each other in one optimizer step: as a model, as counted in real steps, and timed on many ranks."""
+"""What ranks send each other in one optimizer step: as a model, and as counted in real steps."""
 
 from benchmarks.communication.counting import CountCollectives
 from benchmarks.communication.model import ScaleSetting, step_traffic

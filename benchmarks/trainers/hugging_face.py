@@ -14,7 +14,7 @@ from presence_ds.data import open_corpus
 from presence_ds.data.corpus.corpus import PackedDataset
 from presence_ds.data.loader import RankSampler, build_loader
 from presence_ds.hf import PresenceTrainer
-from presence_ds.trainer.building.build import build_model
+from presence_ds.trainer.building.construction import build_model
 from presence_ds.trainer.building.vocabulary import Vocabulary, fit_vocabulary
 from presence_ds.trainer.recipe.plan import make_plan
 

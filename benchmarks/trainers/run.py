@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.trainers.setting import TrainerSetting
-from presence_ds.trainer.ranks.distributed import Ranks
+from presence_ds.trainer.ranks.process_group import Ranks
 
 
 @dataclass

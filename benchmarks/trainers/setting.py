@@ -12,7 +12,7 @@ from benchmarks.setting import Setting
 from presence_ds.commands.recipe_arguments import read_recipe, resolved_recipe
 from presence_ds.commands.train import make_parser
 from presence_ds.trainer.recipe.recipe import Recipe
-from presence_ds.trainer.run_directory.directory import RunDirectory
+from presence_ds.trainer.run_directory.layout import RunDirectory
 
 
 @dataclass(frozen=True)

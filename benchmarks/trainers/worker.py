@@ -11,7 +11,7 @@ import torch
 from jsonargparse import auto_cli
 
 from benchmarks.trainers import TRAINERS, Run, TrainerSetting
-from presence_ds.trainer.ranks.distributed import Ranks
+from presence_ds.trainer.ranks.process_group import Ranks
 
 
 def work(setting: TrainerSetting, trainer: str, folder: Path, pipe: int) -> None:

@@ -37,6 +37,6 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
 
     from presence_ds.commands.estimate_report import print_estimate
     from presence_ds.launch.launcher import local_processes
-    from presence_ds.trainer.estimate import estimate
+    from presence_ds.trainer.estimate.estimate import estimate
 
     print_estimate(Console(), estimate(recipe, recipe_file, local_processes(parsed.ranks)))

@@ -16,7 +16,7 @@ from presence_ds.errors import ConfigError
 from presence_ds.sections import check_shape
 from presence_ds.trainer.recipe.deepspeed import read_deepspeed_json
 from presence_ds.trainer.recipe.recipe import Recipe, find_beside_recipe
-from presence_ds.trainer.run_directory.directory import RunDirectory
+from presence_ds.trainer.run_directory.layout import RunDirectory
 
 SECTIONS = {section.name for section in fields(Recipe)}
 

@@ -22,7 +22,7 @@ from presence_ds.commands.slurm_job import (
 )
 from presence_ds.errors import ConfigError
 from presence_ds.launch.environment import CPU_RANKS
-from presence_ds.trainer.run_directory.directory import RunDirectory, default_run_directory
+from presence_ds.trainer.run_directory.layout import RunDirectory, run_directory_path
 
 HELP = "Submit a recipe to SLURM, with a run directory that says what was submitted."
 
@@ -75,13 +75,13 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
     site = read_site(parsed.site)
     per_node = site.gpus_per_node or CPU_RANKS
 
-    from presence_ds.trainer.checkpoint import submitted_changes
+    from presence_ds.trainer.checkpoint.changed_recipe import submitted_changes
     from presence_ds.trainer.recipe.plan import make_plan
 
     plan = make_plan(recipe, recipe_file, world_size=parsed.nodes * per_node, bf16_hardware=True, runs_here=False)
     check_datasets(recipe)
 
-    path = Path(recipe.run_dir or default_run_directory(recipe_file)).expanduser().absolute()
+    path = run_directory_path(recipe.run_dir, recipe_file)
     directory = RunDirectory(path)
     resolved = resolved_recipe(parser, parsed, recipe, recipe_file) | {"run_dir": str(path)}
     changed = submitted_changes(recipe, plan, resolved["deepspeed"], directory)

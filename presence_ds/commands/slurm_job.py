@@ -24,7 +24,7 @@ import yaml
 import presence_ds
 from presence_ds.errors import ConfigError
 from presence_ds.resources import resource
-from presence_ds.trainer.run_directory.directory import RunDirectory, write_atomically, write_json
+from presence_ds.trainer.run_directory.layout import RunDirectory, write_atomically, write_json
 
 SHOWN_VARIABLES = (
     "NCCL_",
@@ -91,13 +91,8 @@ def read_site(given: Path | None = None) -> Site:
             + (f"; nor is there {' or '.join(others)}" if others else "")
         )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SBATCH_")}
-    read = subprocess.run(
-        ["bash", "-euc", '. "$1" >&2; env -0', "site", str(site)],
-        env=environment | {"PRESENCE_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        errors="surrogateescape",
+    read = _run(
+        ["bash", "-euc", '. "$1" >&2; env -0', "site", str(site)], env=environment | {"PRESENCE_HOME": str(home)}
     )
     if read.returncode != 0:
         raise ConfigError(f"{site} ends with status {read.returncode}: {' '.join(read.stderr.split())}")
@@ -142,9 +137,8 @@ def submit(script: Path, variables: dict[str, str]) -> str:
     Raises:
         ConfigError: sbatch refuses the job.
     """
-    return _sbatch(["--parsable"], script.read_text(encoding="utf-8", errors="surrogateescape"), variables).split(";")[
-        0
-    ]
+    text = script.read_text(encoding="utf-8", errors="surrogateescape")
+    return _sbatch(["--parsable"], text, variables).split(";")[0]
 
 
 def write_run_directory(directory: RunDirectory, script: str, recipe: dict[str, Any]) -> Path:
@@ -172,21 +166,20 @@ def _sbatch(options: list[str], script: str, variables: dict[str, str]) -> str:
     if shutil.which("sbatch") is None:
         raise ConfigError("sbatch is not installed here: submit from a login node of the cluster")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("SBATCH_", "SLURM_JOB"))}
-    done = subprocess.run(
-        ["sbatch", *options],
-        input=script,
-        env=environment | variables,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        errors="surrogateescape",
-    )
+    done = _run(["sbatch", *options], input=script, env=environment | variables)
     said = " ".join((done.stdout + done.stderr).split())
     if done.returncode != 0:
         raise ConfigError(
             f"sbatch refuses the job: {said}; correct the options, or account and partition in the site file"
         )
     return said
+
+
+def _run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program, whose output may be anything that is mostly UTF-8."""
+    return subprocess.run(
+        command, capture_output=True, text=True, encoding="utf-8", errors="surrogateescape", check=False, **options
+    )
 
 
 def _write_code_version(folder: Path) -> None:
@@ -196,13 +189,7 @@ def _write_code_version(folder: Path) -> None:
         if not (home / ".git").exists():  # installed, be it in a folder of somebody's repository
             return None
         try:
-            done = subprocess.run(
-                ["git", "-C", str(home), *arguments],
-                capture_output=True,
-                text=True,
-                encoding="utf-8",
-                errors="backslashreplace",
-            )
+            done = _run(["git", "-C", str(home), *arguments])
         except FileNotFoundError:
             return None
         return done.stdout if done.returncode == 0 else None

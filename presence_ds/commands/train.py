@@ -66,8 +66,8 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
         check_recipe(recipe, recipe_file)
 
         from presence_ds.launch.launcher import launch, local_processes
-        from presence_ds.trainer.building.precision import hardware_has_bf16
-        from presence_ds.trainer.ranks.extensions import operator_folder
+        from presence_ds.trainer.building.device import hardware_has_bf16
+        from presence_ds.trainer.ranks.leftovers import operator_folder
         from presence_ds.trainer.recipe.plan import make_plan
 
         processes = local_processes(parsed.num_processes)

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from types import FrameType
 
 import psutil
@@ -94,17 +95,15 @@ def _end(processes: list[psutil.Process]) -> None:
 
 
 def _is_alive(process: psutil.Process) -> bool:
-    try:
+    with suppress(psutil.NoSuchProcess):
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+    return False
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:
-    try:
+    with suppress(psutil.NoSuchProcess):
         return list(process.children())
-    except psutil.NoSuchProcess:
-        return []
+    return []
 
 
 def _grandchildren(process: psutil.Process) -> list[psutil.Process]:
@@ -112,10 +111,8 @@ def _grandchildren(process: psutil.Process) -> list[psutil.Process]:
 
 
 def _send(process: psutil.Process, number: int) -> None:
-    try:
+    with suppress(psutil.NoSuchProcess):
         process.send_signal(number)  # not to another process that has got its number since
-    except psutil.NoSuchProcess:
-        return
 
 
 GRACE = 300.0  # seconds for a last checkpoint

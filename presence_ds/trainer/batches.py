@@ -1,27 +1,42 @@
-"""Where the micro-batches of a rank come from: a corpus, or text that is streamed."""
+"""Where the micro-batches of a rank come from: a corpus, read or prepared, or text that is streamed."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
-
-from torchdata.stateful_dataloader import StatefulDataLoader
 
 from presence_ds.data import (
     BatchStream,
     Corpus,
-    PackedDataset,
+    DataConfig,
     RankSamples,
     Stream,
     StreamedBatches,
-    build_evaluation_loader,
     build_loader,
     mixture_weights,
+    open_corpus,
+    prepare_corpus,
 )
+from presence_ds.data.corpus.corpus import TOKENIZER_FOLDER
+from presence_ds.data.corpus.prepared import prepared_folder
 from presence_ds.data.samples.objective import make_objective
 from presence_ds.data.sources.sources import find_files, is_remote
 from presence_ds.errors import PresenceError
-from presence_ds.trainer.ranks.distributed import Ranks
+from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.recipe.recipe import Recipe
+from presence_ds.trainer.run_directory.layout import RunDirectory
 from presence_ds.trainer.trainer import Batches
+
+
+def load_corpus(data: DataConfig, directory: RunDirectory, ranks: Ranks) -> Corpus:
+    """The corpus: ``data.prepared``, or one that is prepared on rank 0 unless that is done."""
+    folder = directory.corpus if data.prepared is None else prepared_folder(data)
+    if data.prepared is None:
+        ranks.on_main(partial(prepare_corpus, data, folder))
+    with ranks.agreement():
+        corpus = open_corpus(folder, trust_remote_code=data.tokenizer.trust_remote_code, seed=data.seed)
+        if ranks.is_main and data.prepared is not None:
+            directory.keep_tokenizer(folder / TOKENIZER_FOLDER)
+    return corpus
 
 
 def training_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks) -> Batches:
@@ -60,11 +75,6 @@ def streamed_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks) -> StreamedBa
         )
         samples = RankSamples(stream, ranks.rank, ranks.world_size)
         return StreamedBatches(samples, objective, recipe.training.micro_batch_size, data.num_workers)
-
-
-def evaluation_loader(part: PackedDataset, recipe: Recipe, ranks: Ranks) -> StatefulDataLoader:
-    """This rank's batches of a split, every sample of which is seen once."""
-    return build_evaluation_loader(part, **loader_options(recipe, ranks))
 
 
 def loader_options(recipe: Recipe, ranks: Ranks) -> dict[str, Any]:

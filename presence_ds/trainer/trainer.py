@@ -10,7 +10,7 @@ import torch
 from presence_ds.engine import PresenceEngine
 from presence_ds.errors import Stopped
 from presence_ds.trainer.callbacks.callback import Callback
-from presence_ds.trainer.ranks.distributed import Ranks
+from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.run_directory.hang_watch import HangWatch
 
 # input_ids, labels and, in a corpus with padding, attention_mask: int64 [B, T], labels of an encoder-decoder model of

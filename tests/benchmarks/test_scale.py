@@ -1,16 +1,8 @@
 from pathlib import Path
 
 from benchmarks.communication import ScaleSetting, step_traffic
-from benchmarks.communication.simulation import simulate, weigh_alone
 from benchmarks.communication.traffic import latency_steps, sent_bytes
 from benchmarks.scale import COUNTED, MODEL, Machine, report_predictions
-
-
-def test_many_ranks_gather_the_same_rows_in_both_ways() -> None:
-    """Five ranks in nodes of two, the last of which is smaller; each checks that the gathers agree."""
-    found = simulate(ScaleSetting(0, ranks=5, stage=0), node=2, rounds=2)
-    assert all(milliseconds > 0 for milliseconds in found.values())
-    assert weigh_alone(64, rounds=2) > 0
 
 
 def test_what_a_rank_sends() -> None:

@@ -17,7 +17,7 @@ from presence_ds.commands.slurm_job import (
     write_run_directory,
 )
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.run_directory.directory import RunDirectory
+from presence_ds.trainer.run_directory.layout import RunDirectory
 from tests.trainer.conftest import ROOT
 
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from presence_ds import cli
 from presence_ds.data import open_corpus
 from presence_ds.trainer.callbacks.throughput import TIMINGS
-from presence_ds.trainer.checkpoint import complete_checkpoints
+from presence_ds.trainer.checkpoint.manifest import complete_checkpoints
 from tests.ranks import free_port
 from tests.trainer.conftest import presence_train, read_metrics, read_scores, write_recipe
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from presence_ds.trainer.checkpoint import complete_checkpoints
+from presence_ds.trainer.checkpoint.manifest import complete_checkpoints
 from tests.trainer.conftest import ROOT, presence_train, read_metrics, read_scores
 
 Environment = dict[str, str]

@@ -12,8 +12,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from presence_ds import cli
 from presence_ds.data import ObjectiveConfig, TokenizerConfig, open_corpus
 from presence_ds.data.tokenizer.tokenizer import sentinel_ids, train_tokenizer
-from presence_ds.trainer.building.build import build_model
-from presence_ds.trainer.building.model import load_model_config
+from presence_ds.trainer.building.architecture import load_model_config
+from presence_ds.trainer.building.construction import build_model
 from presence_ds.trainer.building.model_config import ModelConfig
 from presence_ds.trainer.building.vocabulary import Vocabulary, fit_vocabulary
 from tests.ranks import Ranks

@@ -14,8 +14,8 @@ import torch
 
 from presence_ds.errors import ConfigError, Stopped
 from presence_ds.trainer.callbacks.throughput import TIMINGS
-from presence_ds.trainer.checkpoint import complete_checkpoints
-from presence_ds.trainer.ranks.distributed import Ranks as TrainerRanks
+from presence_ds.trainer.checkpoint.manifest import complete_checkpoints
+from presence_ds.trainer.ranks.process_group import Ranks as TrainerRanks
 from presence_ds.trainer.ranks.stop_config import StopConfig
 from presence_ds.trainer.ranks.stop_signals import StopSignals
 from tests.ranks import Ranks

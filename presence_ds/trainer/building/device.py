@@ -1,10 +1,13 @@
-"""What the accelerator could compute at best."""
+"""What a device computes in, and how much at best."""
 
 import re
+from pathlib import Path
 
 import torch
 from deepspeed.accelerator import get_accelerator
 
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86 and, as "bf16", 64-bit Arm
 PEAK_TFLOPS = {  # of one device in 10¹² FLOP/s: dense bf16 or fp16 products accumulated in fp32, from data sheets
     "GB200": 2500.0,
     "B200": 2250.0,
@@ -43,3 +46,14 @@ def device_name() -> str:
     """Name of this rank's device, such as "NVIDIA H100 80GB HBM3"; "cpu" without an accelerator."""
     name = get_accelerator().device_name()
     return torch.cuda.get_device_name() if name == "cuda" else str(name)
+
+
+def hardware_has_bf16() -> bool:
+    """True if the accelerator, or without one the CPU, has instructions for bfloat16 rather than an emulation."""
+    accelerator = get_accelerator()
+    if accelerator.device_name() == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if accelerator.device_name() != "cpu":
+        return bool(accelerator.is_bf16_supported())
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.is_file() and not CPU_FLAGS.isdisjoint(cpuinfo.read_text(encoding="utf-8").split())

@@ -13,7 +13,7 @@ from transformers import PretrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, is_accelerate_available
 
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.building.model import first_line, model_class
+from presence_ds.trainer.building.architecture import first_line, model_class
 from presence_ds.trainer.building.model_config import ModelConfig
 
 POINTER = b"version https://git-lfs"

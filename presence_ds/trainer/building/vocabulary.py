@@ -9,7 +9,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from presence_ds.data import DataConfig
 from presence_ds.data.tokenizer.tokenizer import needed_rows, special_tokens
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.building.model import DECODER_START, set_token_id, text_config
+from presence_ds.trainer.building.architecture import DECODER_START, set_token_id, text_config
 from presence_ds.trainer.building.model_config import ModelConfig
 
 MULTIPLE = 64  # matrix sides that accelerators like

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from presence_ds.errors import CheckpointError
 from presence_ds.trainer.callbacks.anomalies import Anomalies
 from presence_ds.trainer.callbacks.callback import Callback
-from presence_ds.trainer.checkpoint import CheckpointConfig, Saver
+from presence_ds.trainer.checkpoint.config import CheckpointConfig
+from presence_ds.trainer.checkpoint.saving import Saver
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Trainer

@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from presence_ds.data import Corpus, build_evaluation_loader
+from presence_ds.data.tokenizer.token_bytes import token_bytes
 from presence_ds.engine.batch import is_encoder_decoder, logits_of
+from presence_ds.errors import DataError
 from presence_ds.influence import SampleLoss
 from presence_ds.influence.loss import IGNORED
+from presence_ds.trainer.batches import loader_options
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.evaluation_config import EvaluationConfig
+from presence_ds.trainer.ranks.process_group import Ranks
+from presence_ds.trainer.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Batch, Metrics, Trainer
@@ -70,6 +76,18 @@ class Evaluation(Callback):
         for name, column in zip(names, total.T.tolist(), strict=True):
             found |= figures_of(f"validation/{name}", *column)
         return found
+
+
+def make_evaluation(recipe: Recipe, corpus: Corpus, ranks: Ranks) -> Evaluation:
+    """Of the validation split of ``corpus``, every sample of which one of the ranks sees once."""
+    sizes = None
+    if recipe.data.objective.is_causal:
+        try:
+            sizes = token_bytes(corpus.tokenizer)
+        except DataError as error:
+            ranks.warn(f"there are no bits per byte: {error}")
+    loader = build_evaluation_loader(corpus.validation, **loader_options(recipe, ranks))
+    return Evaluation(recipe.evaluation, loader, sizes)
 
 
 def figures_of(prefix: str, loss: float, targets: float, text_bytes: float) -> dict[str, float | None]:

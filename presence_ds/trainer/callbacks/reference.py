@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from presence_ds.data import BatchStream, Corpus, build_loader
+from presence_ds.trainer.batches import loader_options
 from presence_ds.trainer.callbacks.callback import Callback
+from presence_ds.trainer.ranks.process_group import Ranks
+from presence_ds.trainer.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
-    from presence_ds.data import BatchStream
     from presence_ds.trainer.trainer import Trainer
 
 
@@ -39,3 +42,10 @@ class ReferenceStream(Callback):
         trainer.engine.train()
         trainer.engine.observe_reference(**trainer.model_inputs(batch))
         self._observed = True
+
+
+def make_reference(recipe: Recipe, corpus: Corpus, ranks: Ranks) -> ReferenceStream:
+    """Of the trusted sources' samples."""
+    trusted = corpus.train.of_sources([corpus.source_names.index(name) for name in recipe.reference.sources or []])
+    stream = BatchStream(build_loader(trusted, **loader_options(recipe, ranks)))
+    return ReferenceStream(recipe.reference.every_steps, stream)

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import torch
 
 from presence_ds.trainer.callbacks.callback import Callback
-from presence_ds.trainer.ranks.distributed import Neighbours
+from presence_ds.trainer.ranks.process_group import Neighbours
 from presence_ds.trainer.ranks.rank_log import print_warning
-from presence_ds.trainer.run_directory.directory import score_file_name
+from presence_ds.trainer.run_directory.layout import score_file_name
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Batch, Metrics, Trainer

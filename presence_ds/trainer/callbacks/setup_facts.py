@@ -2,21 +2,21 @@
 
 from typing import Any
 
-import torch
 from deepspeed.accelerator import get_accelerator
 
+from presence_ds.capture import full_shape
 from presence_ds.engine import PresenceConfig
 from presence_ds.reweighting import ScheduleConfig, TemperatureSchedule
 from presence_ds.trainer.recipe.plan import Plan
 from presence_ds.trainer.recipe.recipe import Recipe
-from presence_ds.trainer.run_directory.directory import RunDirectory
+from presence_ds.trainer.run_directory.layout import RunDirectory
 from presence_ds.trainer.trainer import Trainer
 
 
 def setup_facts(recipe: Recipe, plan: Plan, trainer: Trainer, directory: RunDirectory) -> dict[str, Any]:
     """What is shown once before the first step."""
     engine, config = trainer.engine, plan.model_config
-    parameters = {name: whole_size(parameter) for name, parameter in engine.module.named_parameters()}
+    parameters = {name: full_shape(parameter).numel() for name, parameter in engine.module.named_parameters()}
     signal = recipe.presence.signal
     left_out = [name for name in parameters if name not in engine.presence.scored]
     return {
@@ -57,11 +57,6 @@ def describe_temperature(config: ScheduleConfig) -> str:
     if config.kind == "auto":
         return f"{ends[0]}, then {ends[1]} when the loss is slow to fall"
     return f"{ends[0]} to step {TemperatureSchedule(config).switch_step}, then {ends[1]}"
-
-
-def whole_size(parameter: torch.nn.Parameter) -> int:
-    """Number of elements of a parameter, also where ZeRO-3 has partitioned it."""
-    return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
 def summarize(names: list[str], total: int) -> str:

@@ -16,7 +16,7 @@ from presence_ds.trainer.callbacks.evaluation import Evaluation
 from presence_ds.trainer.callbacks.metrics_file import json_value
 from presence_ds.trainer.callbacks.throughput import Throughput
 from presence_ds.trainer.ranks.rank_log import print_warning
-from presence_ds.trainer.run_directory.directory import write_json
+from presence_ds.trainer.run_directory.layout import write_json
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Metrics, Trainer

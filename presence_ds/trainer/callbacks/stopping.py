@@ -16,7 +16,7 @@ from presence_ds.errors import Stopped
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.ranks.stop_config import StopConfig
 from presence_ds.trainer.ranks.stop_signals import StopSignals, describe, reason
-from presence_ds.trainer.run_directory.directory import RunDirectory, write_stopped
+from presence_ds.trainer.run_directory.layout import RunDirectory, write_stopped
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Trainer

@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from deepspeed.accelerator import get_accelerator
 
+from presence_ds.trainer.building.device import device_name, known_peak_tflops
 from presence_ds.trainer.callbacks.callback import Callback
+from presence_ds.trainer.estimate.flops import training_flops
 
 if TYPE_CHECKING:
+    from presence_ds.trainer.recipe.plan import Plan
+    from presence_ds.trainer.recipe.recipe import Recipe
     from presence_ds.trainer.trainer import Metrics, Trainer
 
 GIB = 2**30
@@ -90,6 +94,14 @@ class Throughput(Callback):
     def tokens_per_second(self) -> float | None:
         """Mean over every clocked step; None before the second step of a process."""
         return self.tokens / self.seconds if self.steps else None
+
+
+def make_throughput(recipe: Recipe, plan: Plan, ranks: int) -> Throughput:
+    """The clock, told what the model computes and what the devices of all ``ranks`` could."""
+    tflops = recipe.logging.peak_tflops or known_peak_tflops(device_name(), plan.precision)
+    if tflops is None:  # then the model's need not be counted
+        return Throughput()
+    return Throughput(training_flops(plan.model_config, recipe.model, plan.lengths), tflops * 1e12 * ranks)
 
 
 def peak_memory_gib() -> float:

@@ -6,7 +6,7 @@ returns. Hashing, writing and syncing let go of the interpreter and are left to 
 collective.
 """
 
-from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -22,8 +22,8 @@ class BackgroundWriter(CheckpointWriter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._memory: list[Snapshot] = []  # of the files of a checkpoint, which come in the same order every time
-        self._pending: list[tuple[Path, Snapshot]] = []
+        self._memory: list[BytesIO] = []  # of the files of a checkpoint, which come in the same order every time
+        self._pending: list[tuple[Path, BytesIO, int]] = []  # with the number of bytes
         self._thread: Thread | None = None
         self._abandoned = Event()
 
@@ -34,11 +34,11 @@ class BackgroundWriter(CheckpointWriter):
     def save(self, state_dict: Any, path: str | Path) -> None:
         """DeepSpeed's call for one file."""
         if len(self._memory) == len(self._pending):
-            self._memory.append(Snapshot())
-        snapshot = self._memory[len(self._pending)]
-        snapshot.clear()
-        torch.save(state_dict, snapshot)  # type: ignore[arg-type]  # it calls write and flush
-        self._pending.append((Path(path), snapshot))
+            self._memory.append(BytesIO())
+        memory = self._memory[len(self._pending)]
+        memory.seek(0)
+        torch.save(state_dict, memory)
+        self._pending.append((Path(path), memory, memory.tell()))
 
     def start(self) -> None:
         self._thread = Thread(target=self._write, name="checkpoint", daemon=True)
@@ -60,44 +60,15 @@ class BackgroundWriter(CheckpointWriter):
 
     def _write(self) -> None:
         try:
-            for path, snapshot in self._pending:
+            for path, memory, size in self._pending:
                 if self._written.error is not None:
                     return
                 file = HashingFile(path)
-                for chunk in snapshot.chunks():
-                    if self._abandoned.is_set():
-                        return
-                    file.write(chunk)
+                with memory.getbuffer() as data:
+                    for start in range(0, size, CHUNK):
+                        if self._abandoned.is_set():
+                            return
+                        file.write(data[start : min(start + CHUNK, size)])
                 self._close(file)
         except Exception as error:  # whatever it is, the other ranks have to hear of it
             self._written.error = f"{type(error).__name__}: {error}"
-
-
-class Snapshot:
-    """Bytes in host memory, written by torch.save."""
-
-    def __init__(self) -> None:
-        self._memory = bytearray()
-        self._size = 0
-
-    def clear(self) -> None:
-        """Forget the bytes and keep their memory."""
-        self._size = 0
-
-    def write(self, data: Any) -> int:
-        """Append bytes."""
-        known = min(len(self._memory) - self._size, len(data))
-        with memoryview(self._memory) as memory:  # not a slice of the bytearray, which would copy twice
-            memory[self._size : self._size + known] = data[:known]
-        self._memory += data[known:]
-        self._size += len(data)
-        return len(data)
-
-    def flush(self) -> None:
-        """Nothing to do."""
-
-    def chunks(self) -> Iterator[memoryview]:
-        """All bytes, in pieces."""
-        with memoryview(self._memory) as memory:
-            for start in range(0, self._size, CHUNK):
-                yield memory[start : min(start + CHUNK, self._size)]

@@ -13,7 +13,8 @@ import yaml
 from presence_ds.engine.resume_rules import Change, changes, plain_values, presence_changes, refuse
 from presence_ds.trainer.checkpoint.manifest import DamagedError, Manifest, checkpoint_folders, read_manifest
 from presence_ds.trainer.checkpoint.recipe_rules import RECIPE
-from presence_ds.trainer.run_directory.directory import RunDirectory
+from presence_ds.trainer.ranks.process_group import Ranks
+from presence_ds.trainer.run_directory.layout import RunDirectory
 
 if TYPE_CHECKING:
     from presence_ds.trainer.recipe.plan import Plan
@@ -62,6 +63,13 @@ def submitted_changes(recipe: Recipe, plan: Plan, deepspeed: str, directory: Run
             continue
         return [] if before is None else recipe_changes(checkpoint, before, now, print)
     return []
+
+
+def agreed_changes(checkpoint: Path, manifest: Manifest, now: dict[str, Any], ranks: Ranks) -> list[Change]:
+    """`recipe_changes` on every rank alike, of what rank 0 finds stored."""
+    before = ranks.on_main(lambda: stored_recipe(checkpoint, manifest))
+    with ranks.agreement():
+        return recipe_changes(checkpoint, before, now, ranks.warn)
 
 
 def stored_recipe(checkpoint: Path, manifest: Manifest) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from presence_ds.data.corpus.corpus import TOKENIZER_FOLDER
 from presence_ds.errors import ConfigError
+from presence_ds.trainer.building.device import DTYPES
 from presence_ds.trainer.checkpoint.manifest import (
     MANIFEST,
     DamagedError,
@@ -22,9 +23,7 @@ from presence_ds.trainer.checkpoint.manifest import (
     read_manifest,
 )
 from presence_ds.trainer.checkpoint.weights import MODEL_FILES, read_weights
-from presence_ds.trainer.run_directory.directory import RunDirectory
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from presence_ds.trainer.run_directory.layout import RunDirectory
 
 
 def export(
@@ -132,19 +131,12 @@ def build(
     config = kind.config_class.from_dict(json.loads(description["config"]))
     with torch.device("meta"):
         model = kind(config).to(dtype)
-    wanted = model.state_dict()
-    if differing := sorted(wanted.keys() ^ weights.keys()):
-        raise ConfigError(
-            f"checkpoint is {checkpoint}: {differing[0]} is not in both the checkpoint and {kind.__name__}"
-        )
-    for name, weight in weights.items():
-        if weight.shape != wanted[name].shape:
-            raise ConfigError(
-                f"checkpoint is {checkpoint}: {name} has shape {list(weight.shape)}, in {kind.__name__} it is "
-                f"{list(wanted[name].shape)}"
-            )
-    loaded = {name: weight.contiguous().to(wanted[name].dtype) for name, weight in weights.items()}
-    model.load_state_dict(loaded, assign=True)
+    whole = ((name, weight.contiguous()) for name, weight in weights.items())
+    loaded = {name: weight.to(dtype) if weight.is_floating_point() else weight for name, weight in whole}
+    try:
+        model.load_state_dict(loaded, assign=True)
+    except RuntimeError as error:
+        raise ConfigError(f"checkpoint is {checkpoint}: {' '.join(str(error).split())[:300]}") from None
     model.tie_weights()
     if "generation_config" in description:
         model.generation_config = GenerationConfig.from_dict(json.loads(description["generation_config"]))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.run_directory.directory import write_atomically
+from presence_ds.trainer.run_directory.layout import write_atomically
 
 MANIFEST = "manifest.json"
 FORMAT = 1

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,12 @@ from torch import nn
 from presence_ds.capture import full_shape
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.checkpoint.config import CheckpointConfig
+from presence_ds.trainer.checkpoint.loading import (
+    check_convertible,
+    convert,
+    load_universal,
+    settings_of_the_recipe,
+)
 from presence_ds.trainer.checkpoint.manifest import (
     DamagedError,
     Manifest,
@@ -25,10 +32,8 @@ from presence_ds.trainer.checkpoint.manifest import (
     read_manifest,
 )
 from presence_ds.trainer.checkpoint.random_state import load_random_state
-from presence_ds.trainer.checkpoint.settings import settings_of_the_recipe
-from presence_ds.trainer.checkpoint.universal import check_convertible, convert, load_universal
-from presence_ds.trainer.ranks.distributed import Ranks
-from presence_ds.trainer.run_directory.directory import DAMAGED, UNFINISHED
+from presence_ds.trainer.ranks.process_group import Ranks
+from presence_ds.trainer.run_directory.layout import DAMAGED, UNFINISHED
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Trainer
@@ -113,14 +118,14 @@ def find_resume(
 
 def _inspect(checkpoint: Path, ranks: Ranks) -> tuple[Manifest | None, list[str]]:
     """The manifest, and what is wrong with the checkpoint; the same on every rank."""
-    manifest, problems = None, []
-    with ranks.agreement():
-        if ranks.is_main:
-            try:
-                manifest = read_manifest(checkpoint)
-            except DamagedError as error:
-                problems = [str(error)]
-    manifest, problems = ranks.broadcast((manifest, problems))
+
+    def read() -> tuple[Manifest | None, list[str]]:
+        try:
+            return read_manifest(checkpoint), []
+        except DamagedError as error:
+            return None, [str(error)]
+
+    manifest, problems = ranks.on_main(read)
     if manifest is not None:
         found = ranks.gather(damage(checkpoint, manifest, ranks.rank, ranks.world_size))
         problems = [problem for part in found for problem in part]
@@ -208,15 +213,9 @@ def _divided_batches(trainer: Trainer, checkpoint: Path, before: int) -> dict[st
 
 def _load_resized(trainer: Trainer, checkpoint: Path) -> None:
     ranks = trainer.ranks
-    name = ""
-    with ranks.agreement():
-        if ranks.is_main:
-            name = tempfile.mkdtemp(prefix=UNFINISHED, dir=checkpoint.parent)
-    folder = Path(ranks.broadcast(name))
+    folder = Path(ranks.on_main(partial(tempfile.mkdtemp, prefix=UNFINISHED, dir=checkpoint.parent)))
     try:
-        with ranks.agreement():
-            if ranks.is_main:
-                convert(checkpoint, folder / checkpoint.name)
+        ranks.on_main(partial(convert, checkpoint, folder / checkpoint.name))
         load_universal(trainer.engine, folder / checkpoint.name)
         ranks.barrier()
     finally:

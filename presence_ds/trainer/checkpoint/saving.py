@@ -10,26 +10,33 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 import presence_ds
+from presence_ds.capture import full_shape
 from presence_ds.trainer.checkpoint.background import BackgroundWriter
 from presence_ds.trainer.checkpoint.config import CheckpointConfig
 from presence_ds.trainer.checkpoint.manifest import (
     FileRecord,
     Manifest,
     complete_checkpoints,
+    read_manifest,
     record_file,
     sync,
     write_manifest,
 )
 from presence_ds.trainer.checkpoint.random_state import random_state
 from presence_ds.trainer.checkpoint.resuming import describe_setup, parameter_shapes, trainer_file
-from presence_ds.trainer.checkpoint.space import lack_of_space
 from presence_ds.trainer.checkpoint.writer import CheckpointWriter, Written, attach_writer
-from presence_ds.trainer.ranks.distributed import Ranks
-from presence_ds.trainer.run_directory.directory import UNFINISHED, write_atomically
+from presence_ds.trainer.ranks.process_group import Ranks
+from presence_ds.trainer.run_directory.layout import UNFINISHED, write_atomically
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Trainer
+
+
+GIB = 2**30
+OPTIMIZER_BYTES = 12  # for each parameter: float32 weights and the two moments of Adam
 
 
 @dataclass(frozen=True)
@@ -188,3 +195,19 @@ def delete(checkpoint: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
     os.replace(checkpoint, doomed)
     shutil.rmtree(doomed, ignore_errors=True)
+
+
+def lack_of_space(folder: Path, model: nn.Module) -> str | None:
+    """None if the file system of ``folder`` has room for another checkpoint, otherwise how much is missing.
+
+    A checkpoint is taken to be as large as the newest one, or, before there is one, as weights and Adam's state.
+    """
+    existing = complete_checkpoints(folder)
+    if existing:
+        needed = read_manifest(existing[-1]).bytes
+    else:
+        needed = sum(full_shape(p).numel() * (p.element_size() + OPTIMIZER_BYTES) for p in model.parameters())
+    free = shutil.disk_usage(folder).free
+    if free >= needed:
+        return None
+    return f"{folder} has {free / GIB:.3g} GiB free and a checkpoint takes about {needed / GIB:.3g} GiB"

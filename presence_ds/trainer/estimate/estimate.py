@@ -4,16 +4,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from presence_ds.trainer.building.build import build_empty_model
+from presence_ds.trainer.building.construction import build_empty_model
+from presence_ds.trainer.building.device import DTYPES
 from presence_ds.trainer.estimate.activations import micro_step_peak
-from presence_ds.trainer.estimate.flops import added_flops, count_flops, scoring_flops
+from presence_ds.trainer.estimate.flops import empty_batch, step_flops, training_flops
 from presence_ds.trainer.estimate.states import ModelStates, model_states
 from presence_ds.trainer.recipe.plan import make_plan
 from presence_ds.trainer.recipe.recipe import Recipe
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class Estimate:
         presence: most that the recipe's micro-step has beyond that, and the projection matrices; below 0 where the
             recipe's strategy has less.
         model_flops: of plain training, per token; None if it is not counted.
-        added_flops: what PRESENCE adds to them; None, too, for encoder-decoder models.
+        added_flops: what PRESENCE adds to them.
     """
 
     ranks: int
@@ -66,21 +63,15 @@ def estimate(recipe: Recipe, recipe_file: Path | None, ranks: int) -> Estimate:
     model = build_empty_model(plan.model_config, recipe.model, dtype)
     training, lengths = recipe.training, plan.lengths
     sizes = [parameter.numel() for parameter in model.parameters()]
-    inputs, labels = (
-        torch.empty(training.micro_batch_size, length, dtype=torch.int64, device="meta")
-        for length in (lengths.inputs, lengths.targets)
-    )
+    batch = empty_batch(lengths, training.micro_batch_size)
     plain = presence = None
     with suppress(RuntimeError):  # of operations that the meta device cannot run
-        plain, _ = micro_step_peak(model, None, inputs, labels)
-        presence = sum(micro_step_peak(model, recipe.presence, inputs, labels)) - plain
-    flops = count_flops(model, plan.model_config, lengths)
-    added = None
-    if flops is not None and not plan.model_config.is_encoder_decoder:
-        samples = 1 if recipe.presence.granularity == "sample" else training.micro_batch_size
-        positions = lengths.inputs * samples
-        scoring = scoring_flops(model, recipe.presence, positions)
-        added = added_flops(flops, recipe.presence, scoring, checkpointing=recipe.model.activation_checkpointing)
+        plain, _ = micro_step_peak(model, None, *batch)
+        presence = sum(micro_step_peak(model, recipe.presence, *batch)) - plain
+    model_flops = without = training_flops(plan.model_config, recipe.model, lengths)
+    if recipe.model.activation_checkpointing:
+        without = step_flops(plan.model_config, recipe.model, None, lengths)
+    with_presence = step_flops(plan.model_config, recipe.model, recipe.presence, lengths, training.micro_batch_size)
     return Estimate(
         ranks=ranks,
         parameters=sum(sizes),
@@ -103,6 +94,6 @@ def estimate(recipe: Recipe, recipe_file: Path | None, ranks: int) -> Estimate:
         ],
         activations=plain,
         presence=presence,
-        model_flops=None if flops is None else flops.model,
-        added_flops=added,
+        model_flops=model_flops,
+        added_flops=None if with_presence is None or without is None else with_presence - without,
     )

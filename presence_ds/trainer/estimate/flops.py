@@ -1,135 +1,57 @@
-"""Floating-point operations of a model, from its layers' shapes: 2 per multiplication and addition of two matrices.
+"""Floating-point operations of a micro-step, as torch counts them in a run of the real code without any numbers in it.
 
-Only matrix products are counted, and attention as if it were not causal, as in appendix B of the PaLM paper
-(Chowdhery et al. 2022), whose 6N + 12·L·H·Q·T per token is `Flops.model`.
+Only matrix products are counted, 2 for a multiplication and an addition, and attention as if it were not causal: of a
+decoder's plain training that is the 6N + 12·L·H·Q·T per token of appendix B of the PaLM paper (Chowdhery et al. 2022).
 """
 
-import re
-from dataclasses import dataclass
+from dataclasses import replace
 
-from torch import nn
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import PretrainedConfig
-from transformers.pytorch_utils import Conv1D
 
 from presence_ds.data import Lengths
 from presence_ds.engine import PresenceConfig
-from presence_ds.influence import select_parameters
+from presence_ds.trainer.building.construction import build_empty_model
+from presence_ds.trainer.building.model_config import ModelConfig
+from presence_ds.trainer.estimate.activations import micro_step_peak
 
 
-@dataclass(frozen=True)
-class Flops:
-    """Per token of the text of a sample (`Lengths.row`).
-
-    Attributes:
-        weights: of all linear layers, the head included, in a forward pass: 2N.
-        attention: of all products of queries, keys and values in a forward pass: 4·L·H·Q·T.
-    """
-
-    weights: float
-    attention: float
-
-    @property
-    def forward(self) -> float:
-        """Of a forward pass."""
-        return self.weights + self.attention
-
-    @property
-    def input_gradients(self) -> float:
-        """Of the backward sweep that forms no gradient of a weight."""
-        return self.weights + 2 * self.attention
-
-    @property
-    def model(self) -> float:
-        """Of a forward and a backward pass, which is what training needs by itself."""
-        return self.forward + self.input_gradients + self.weights
+def training_flops(config: PretrainedConfig, model: ModelConfig, lengths: Lengths) -> float | None:
+    """Of a forward and a backward pass per token of text, which is what training needs by itself; as `step_flops`."""
+    return step_flops(config, replace(model, activation_checkpointing=False), None, lengths)
 
 
-def count_flops(model: nn.Module, config: PretrainedConfig, lengths: Lengths) -> Flops | None:
-    """What ``model``, whose parameters are whole or on the meta device, does per token of the samples' text.
+def step_flops(
+    config: PretrainedConfig,
+    model: ModelConfig,
+    presence: PresenceConfig | None,
+    lengths: Lengths,
+    samples: int = 1,
+) -> float | None:
+    """Of a micro-step of ``samples`` samples, per token of their text (`Lengths.row`).
 
-    None for models with other weights than those of linear layers and embeddings (experts, convolutions), and for
-    encoder-decoder models whose layers have other names than those of T5 and BART: not counted.
-    """
-    config = config.get_text_config()
-    heads = getattr(config, "num_attention_heads", None)
-    if heads is None or any(parameter.ndim > 2 for parameter in model.parameters()):
-        return None
-    if config.is_encoder_decoder:
-        return _count_encoder_decoder(model, lengths)
-    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
-    return Flops(
-        weights=2.0 * sum(module.weight.numel() for module in model.modules() if isinstance(module, LINEAR)),
-        attention=4.0 * config.num_hidden_layers * width * lengths.inputs,
-    )
-
-
-def _count_encoder_decoder(model: nn.Module, lengths: Lengths) -> Flops | None:
-    """The encoder's layers see the inputs, the decoder's the targets, but for keys and values of cross-attention."""
-    weights = attention = 0.0
-    layers = {"encoder": 0, "decoder": 0, "cross": 0}
-    for name, module in model.named_modules():
-        if not isinstance(module, LINEAR):
-            continue
-        in_encoder, cross = "encoder." in name, CROSS.search(name) is not None
-        sees_inputs = (in_encoder and not cross) or (KEYS_OR_VALUES.search(name) is not None and cross)
-        weights += 2.0 * module.weight.numel() * (lengths.inputs if sees_inputs else lengths.targets)
-        if KEYS.search(name):
-            kind = "cross" if cross else "encoder" if in_encoder else "decoder"
-            layers[kind] += 1
-            queries = lengths.inputs if kind == "encoder" else lengths.targets
-            keys = lengths.targets if kind == "decoder" else lengths.inputs
-            attention += 4.0 * module.weight.shape[0] * queries * keys
-    if 0 in layers.values() or layers["cross"] != layers["decoder"]:
-        return None
-    return Flops(weights=weights / lengths.row, attention=attention / lengths.row)
-
-
-def scoring_flops(model: nn.Module, config: PresenceConfig, sequence_length: int) -> float:
-    """What the self-influence costs per token, beside the passes that `added_flops` counts.
+    None for models with other weights than matrices and vectors (experts, convolutions), whose products depend on the
+    numbers or are not in that count, and for code that comes with a model and does not run without numbers.
 
     Args:
-        sequence_length: Positions whose gradients a score adds up: of a sample, or of a micro-batch under granularity
-            microbatch and global_microbatch.
+        config: what the model is built from.
+        presence: the method; None: plain training with the same loss.
     """
-    if config.signal == "loss":
-        return 0.0
-    selected = select_parameters(model, config.layers)
-    products = [m.weight for m in model.modules() if isinstance(m, LINEAR) and m.weight in selected]
-    lookups = [m.weight for m in model.modules() if isinstance(m, nn.Embedding) and m.weight in selected]
-    tied = [weight for weight in lookups if any(weight is other for other in products)]
-    if config.estimator == "exact":
-        total = 0.0
-        for weight in products:
-            rows, cols = weight.shape
-            total += 2.0 * min(rows * cols, sequence_length * (rows + cols))
-        return total + sum(2.0 * sequence_length * weight.shape[1] for weight in tied)
-    k = config.projection_dim
-    keeps_sketches = config.compares_gradients or config.granularity == "global_microbatch"
-    total = 0.0
-    for weight in products:
-        rows, cols = weight.shape
-        total += _projection(rows, k) + _projection(cols, k) + 2.0 * min(rows, k) * min(cols, k)
-    for weight in lookups if keeps_sketches else tied:
-        rows, cols = weight.shape
-        total += _projection(cols, k) + (2.0 * k * min(cols, k) if rows > k else 0.0)
-    return total
+    try:
+        empty = build_empty_model(config, replace(model, attention="eager"), torch.float32)  # whose products show
+        if any(parameter.ndim > 2 for parameter in empty.parameters()):
+            return None
+        with FlopCounterMode(display=False) as counter:
+            micro_step_peak(empty, presence, *empty_batch(lengths, samples))
+    except Exception:
+        return None
+    return counter.get_total_flops() / samples / lengths.row
 
 
-def added_flops(flops: Flops, config: PresenceConfig, scoring: float, *, checkpointing: bool) -> float:
-    """What PRESENCE adds to a step per token: the score pass of two_pass, if any, and ``scoring``."""
-    if config.strategy == "one_pass":
-        return scoring
-    if config.signal == "loss":
-        return flops.forward
-    again = flops.forward if checkpointing else 0.0
-    return flops.forward + flops.input_gradients + again + scoring
-
-
-def _projection(size: int, k: int) -> float:
-    return 2.0 * size * k if size > k else 0.0
-
-
-LINEAR = (nn.Linear, Conv1D)
-CROSS = re.compile(r"\.(EncDecAttention|encoder_attn)\.")  # of T5 and its kin, and of BART
-KEYS = re.compile(r"\.k(_proj)?$")
-KEYS_OR_VALUES = re.compile(r"\.[kv](_proj)?$")
+def empty_batch(lengths: Lengths, samples: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs and labels, int64 [``samples``, T] on the meta device."""
+    return (
+        torch.empty(samples, lengths.inputs, dtype=torch.int64, device="meta"),
+        torch.empty(samples, lengths.targets, dtype=torch.int64, device="meta"),
+    )

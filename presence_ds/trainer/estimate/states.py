@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from presence_ds.trainer.recipe.deepspeed import is_offloaded
+
 FP32 = 4  # bytes
 BUCKET = 500_000_000  # elements: DeepSpeed's default of reduce_bucket_size
 PERSISTENCE = 100_000  # elements: of stage3_param_persistence_threshold
@@ -72,17 +74,13 @@ def model_states(
     if stage >= 1:
         overlaps = section.get("overlap_comm", stage == 3) and stage < 3
         buffers = section.get("reduce_bucket_size", BUCKET) * width * (2 if overlaps else 1)
-    if stage >= 1 and _offloaded(section, "offload_optimizer"):
+    if stage >= 1 and is_offloaded(section, "optimizer"):
         host += optimizer + shard * FP32  # with the gradients that the optimizer on the host reads
         optimizer = 0.0
         if stage < 3:
             host += elements * width if accumulation_steps > 1 else 0
             gradients = 0.0
-    if stage == 3 and _offloaded(section, "offload_param"):
+    if stage == 3 and is_offloaded(section, "param"):
         host += shard * width
         parameters -= shard * width
     return ModelStates(parameters, gathered, gradients, optimizer, buffers, host)
-
-
-def _offloaded(section: dict[str, Any], name: str) -> bool:
-    return (section.get(name) or {}).get("device", "none") != "none"

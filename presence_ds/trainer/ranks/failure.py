@@ -12,8 +12,8 @@ from typing import NoReturn
 
 from presence_ds.errors import FAILED, HealthError, PresenceError, Stopped
 from presence_ds.launch.supervisor import SUPERVISED
-from presence_ds.trainer.ranks.distributed import Ranks, local_size
 from presence_ds.trainer.ranks.messages import Message, Messages
+from presence_ds.trainer.ranks.process_group import Ranks, local_size
 from presence_ds.trainer.ranks.rank_log import print_error, print_line, write_traceback
 
 INTERRUPTED = 128 + signal.SIGINT

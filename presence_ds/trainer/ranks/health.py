@@ -19,9 +19,9 @@ from deepspeed.accelerator import get_accelerator
 
 from presence_ds.errors import HealthError
 from presence_ds.launch.environment import local_size
-from presence_ds.trainer.ranks.distributed import Ranks
 from presence_ds.trainer.ranks.health_config import HealthConfig
 from presence_ds.trainer.ranks.health_report import NEVER, Report, judge, message
+from presence_ds.trainer.ranks.process_group import Ranks
 
 REPEATS = 3  # of which the fastest counts: a busy moment is no sickness
 

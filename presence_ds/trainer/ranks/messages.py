@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from presence_ds.trainer.ranks.distributed import Ranks
+from presence_ds.trainer.ranks.process_group import Ranks
 
 CONNECT = 20.0  # seconds to reach rank 0
 SEND = 5.0  # seconds for a few bytes

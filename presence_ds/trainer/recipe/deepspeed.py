@@ -17,12 +17,15 @@ def read_deepspeed_json(path: Path, field: str = "deepspeed") -> dict[str, Any]:
     Raises:
         ConfigError: no such file, no JSON object, or a setting this project does not work with.
     """
+    from deepspeed.runtime import constants
+
     section = read_settings(path, field)
+    known = OBJECTS | {value for value in vars(constants).values() if isinstance(value, str)}
     for name, value in section.items():
         if name in OBJECTS and not isinstance(value, dict):
             raise ConfigError(f"{field}: {path.name} {name} is {json.dumps(value)}: it must be an object")
-        meant = get_close_matches(name, KNOWN, n=1, cutoff=0.85)
-        if name not in KNOWN and meant:
+        meant = get_close_matches(name, known, n=1, cutoff=0.85)
+        if name not in known and meant:
             raise ConfigError(
                 f"{field}: {path.name} has {name}, which DeepSpeed would pass over: did you mean {meant[0]}?"
             )
@@ -105,10 +108,9 @@ def merge_deepspeed_config(
     return merged
 
 
-def offloads_optimizer(section: dict[str, Any]) -> bool:
-    """Whether ZeRO keeps the optimizer state on the CPU."""
-    offload = section["zero_optimization"].get("offload_optimizer") or {}
-    return offload.get("device", "none") != "none"
+def is_offloaded(zero: dict[str, Any], what: str) -> bool:
+    """Whether the section ``zero_optimization`` moves ``what``, optimizer or param, off the device."""
+    return (zero.get(f"offload_{what}") or {}).get("device", "none") != "none"
 
 
 OBJECTS = {  # sections of DeepSpeed's JSON that are objects
@@ -128,31 +130,6 @@ OBJECTS = {  # sections of DeepSpeed's JSON that are objects
     "csv_monitor",
     "comet",
 }
-KNOWN = OBJECTS | {  # names that a misspelling is looked up in
-    "optimizer",
-    "scheduler",
-    "presence",
-    "train_batch_size",
-    "train_micro_batch_size_per_gpu",
-    "gradient_accumulation_steps",
-    "gradient_clipping",
-    "communication_data_type",
-    "zero_allow_untested_optimizer",
-    "zero_force_ds_cpu_optimizer",
-    "sequence_parallel_size",
-    "managed_gradient_accumulation",
-    "steps_per_print",
-    "wall_clock_breakdown",
-    "memory_breakdown",
-    "prescale_gradients",
-    "gradient_predivide_factor",
-    "gradient_allreduce_op",
-    "sparse_gradients",
-    "dump_state",
-    "disable_allgather",
-    "seed",
-}
-
 REFUSED_SECTIONS = {
     "optimizer": "the optimizer is the recipe's (optimizer)",
     "scheduler": "the learning-rate schedule is the recipe's (lr_schedule)",

@@ -11,15 +11,14 @@ from presence_ds.data import Lengths, fill_from_prepared
 from presence_ds.engine.checks import check_compilable, check_settings
 from presence_ds.engine.settings import try_settings
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.building.attention import check_attention
-from presence_ds.trainer.building.build import try_to_build
-from presence_ds.trainer.building.model import check_objective, load_model_config
+from presence_ds.trainer.building.architecture import check_objective, load_model_config
+from presence_ds.trainer.building.construction import check_attention, try_to_build
 from presence_ds.trainer.building.optimizer_config import KINDS
 from presence_ds.trainer.building.own_tokenizer import known_tokenizer, other_tokens
 from presence_ds.trainer.building.positions import check_positions, check_sequence_length
 from presence_ds.trainer.building.pretrained import check_weights
 from presence_ds.trainer.building.vocabulary import Vocabulary, fit_vocabulary
-from presence_ds.trainer.recipe.deepspeed import merge_deepspeed_config, offloads_optimizer, read_deepspeed_json
+from presence_ds.trainer.recipe.deepspeed import is_offloaded, merge_deepspeed_config, read_deepspeed_json
 from presence_ds.trainer.recipe.recipe import Recipe, find_beside_recipe
 
 
@@ -110,7 +109,7 @@ def make_plan(
         raise ConfigError(f"deepspeed: {error}") from None
     plan = Plan(
         deepspeed=deepspeed,
-        offloaded_to_cpu=offloads_optimizer(section),
+        offloaded_to_cpu=is_offloaded(section["zero_optimization"], "optimizer"),
         model_config=model_config,
         samples_per_step=training.micro_batch_size * accumulation_steps * world_size,
         lengths=recipe.data.lengths,

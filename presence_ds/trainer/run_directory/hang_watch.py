@@ -24,16 +24,16 @@ from types import FrameType
 
 import psutil
 
-from presence_ds.trainer.ranks import distributed
-from presence_ds.trainer.ranks.distributed import Ranks
+from presence_ds.trainer.ranks import process_group
 from presence_ds.trainer.ranks.failure import Failures
+from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.ranks.rank_log import print_error
-from presence_ds.trainer.run_directory.directory import RunDirectory, write_atomically, write_stopped
+from presence_ds.trainer.run_directory.layout import RunDirectory, write_atomically, write_stopped
 
 STATUS = 77  # of a process that ends here, beside those in `presence_ds.errors`
 GRACE = 10.0  # seconds in which every rank has written where it is
 LONG = 6.0  # times as long may take what is done rarely: the first step, a checkpoint
-COLLECTIVES = (os.path.join("torch", "distributed", ""), os.path.join("deepspeed", "comm", ""), distributed.__file__)
+COLLECTIVES = (os.path.join("torch", "distributed", ""), os.path.join("deepspeed", "comm", ""), process_group.__file__)
 
 
 @dataclass(frozen=True)

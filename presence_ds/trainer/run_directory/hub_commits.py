@@ -7,8 +7,8 @@ from typing import Any
 from presence_ds.data import DataConfig
 from presence_ds.data.sources.hub import resolve
 from presence_ds.data.sources.sources import is_remote
-from presence_ds.trainer.ranks.distributed import Ranks
-from presence_ds.trainer.run_directory.directory import write_json
+from presence_ds.trainer.ranks.process_group import Ranks
+from presence_ds.trainer.run_directory.layout import write_json
 
 
 def pin_commits(data: DataConfig, resolved: dict[str, Any], file: Path, ranks: Ranks, *, resuming: bool) -> None:

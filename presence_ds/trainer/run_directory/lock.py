@@ -2,9 +2,10 @@
 
 Every rank holds a shared lock of the kernel (flock) on one file, which no crash can leave behind: the kernel lets go of
 it with the process. A new run must get that lock for itself alone first, so that it never writes beside a rank that has
-outlived its run. Some network file systems keep such locks to one machine, or have none; there the heartbeat decides
-that rank 0 writes into the file: a run of another host whose heart beats is alive, and one left by a crash is silent.
-No clocks are compared, only contents.
+outlived its run. Some network file systems keep such locks to one machine (BeeGFS unless configured otherwise, Lustre
+mounted with localflock), or have none; there the heartbeat decides that rank 0 writes into the file: a run of another
+host whose heart beats is alive, and one left by a crash is silent. No clocks are compared,
+only contents.
 """
 
 import errno
@@ -15,11 +16,12 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.ranks.distributed import Ranks
+from presence_ds.trainer.ranks.process_group import Ranks
 
 BEAT = 5.0  # seconds between two heartbeats
 SILENCE = 20.0  # seconds after which a heart that has not beaten is taken to have stopped
@@ -42,14 +44,12 @@ class RunLock:
         Raises:
             ConfigError: another run uses the directory of ``path``; the same on every rank.
         """
-        with ranks.agreement():
-            if ranks.is_main:
-                self.take(path, patience=patience, silence=silence)
+        ranks.on_main(partial(self.take, path, patience=patience, silence=silence))
         with ranks.agreement():
             if not ranks.is_main:
                 self._descriptor = os.open(path, os.O_RDWR)
                 if not self._flock(fcntl.LOCK_SH):
-                    raise _in_use(path, self._read())
+                    raise _in_use(path)
 
     def take(self, path: Path, *, patience: float = PATIENCE, silence: float = SILENCE) -> None:
         """Rank 0's part of `acquire`: get the lock alone, then share it with the ranks that follow."""
@@ -57,22 +57,21 @@ class RunLock:
         deadline = time.monotonic() + patience
         while not self._flock(fcntl.LOCK_EX):
             if time.monotonic() > deadline:
-                raise _in_use(path, self._read())
+                raise _in_use(path)
             time.sleep(min(0.5, patience))
-        before = self._read()
-        if before and (not self._kernel_locks or _parse(before).get("host") != socket.gethostname()):
-            while True:
-                time.sleep(silence)
-                now = _read_anew(path)
-                if now in (b"", before):
-                    break
-                if time.monotonic() > deadline:
-                    raise _in_use(path, now)
-                before = now
+        before = path.read_bytes()
+        while before and (not self._kernel_locks or _parse(before).get("host") != socket.gethostname()):
+            time.sleep(silence)
+            now = path.read_bytes()  # opening a file makes a network file system look again
+            if now in (b"", before):
+                break
+            if time.monotonic() > deadline:
+                raise _in_use(path)
+            before = now
         self._started = time.strftime("%Y-%m-%d %H:%M:%S %z")
         self._beat(0)
         if not self._flock(fcntl.LOCK_SH):  # another run came in between
-            raise _in_use(path, self._read())
+            raise _in_use(path)
         self._heart = threading.Thread(target=self._keep_beating, name="run lock", daemon=True)
         self._heart.start()
 
@@ -86,10 +85,6 @@ class RunLock:
                 return True
             return False
         return True
-
-    def _read(self) -> bytes:
-        assert self._descriptor is not None
-        return os.pread(self._descriptor, 4096, 0)
 
     def _beat(self, count: int) -> None:
         assert self._descriptor is not None
@@ -124,11 +119,6 @@ class RunLock:
         self._descriptor = None
 
 
-def _read_anew(path: Path) -> bytes:
-    """The content as other machines have written it: opening a file makes a network file system look again."""
-    return path.read_bytes()
-
-
 def _parse(content: bytes) -> dict[str, Any]:
     try:
         record = json.loads(content)
@@ -137,8 +127,8 @@ def _parse(content: bytes) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _in_use(path: Path, content: bytes) -> ConfigError:
-    record = _parse(content)
+def _in_use(path: Path) -> ConfigError:
+    record = _parse(path.read_bytes())
     return ConfigError(
         f"run_dir is {path.parent}: it is in use by a run on {record.get('host', 'an unknown host')}, process "
         f"{record.get('pid', 'unknown')}, since {record.get('started', 'an unknown time')}; wait for its end, or name "

@@ -9,9 +9,8 @@ from presence_ds.data.tokenizer.tokenizer import train_tokenizer
 from presence_ds.engine.scorer import Scorer
 from presence_ds.errors import ConfigError
 from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
-from presence_ds.trainer.building.attention import check_attention
-from presence_ds.trainer.building.build import build_model
-from presence_ds.trainer.building.model import load_model_config
+from presence_ds.trainer.building.architecture import load_model_config
+from presence_ds.trainer.building.construction import build_model, check_attention
 from presence_ds.trainer.building.model_config import ModelConfig
 from presence_ds.trainer.building.vocabulary import Vocabulary, fit_vocabulary
 

@@ -13,8 +13,8 @@ from transformers import AutoModel, AutoModelForCausalLM, GPT2Config, LlamaConfi
 
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.building import pretrained
-from presence_ds.trainer.building.build import build_model
-from presence_ds.trainer.building.model import load_model_config
+from presence_ds.trainer.building.architecture import load_model_config
+from presence_ds.trainer.building.construction import build_model
 from presence_ds.trainer.building.model_config import ModelConfig
 from presence_ds.trainer.building.pretrained import check_weights
 

@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from presence_ds.data import Lengths
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.building.build import build_model, try_to_build
-from presence_ds.trainer.building.model import load_model_config, text_config
+from presence_ds.trainer.building.architecture import load_model_config, text_config
+from presence_ds.trainer.building.construction import build_model, try_to_build
 from presence_ds.trainer.building.model_config import ModelConfig
 from presence_ds.trainer.building.positions import check_positions, check_sequence_length
 from presence_ds.trainer.building.vocabulary import Vocabulary, fit_vocabulary

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 import presence_ds
 from presence_ds.trainer.callbacks.evaluation import Evaluation
 from presence_ds.trainer.callbacks.evaluation_config import EvaluationConfig
-from presence_ds.trainer.ranks.distributed import Ranks
-from presence_ds.trainer.run_directory.directory import RunDirectory
+from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.run_directory.hang_watch import HangWatch
+from presence_ds.trainer.run_directory.layout import RunDirectory
 from presence_ds.trainer.trainer import Trainer
 from tests.models import VOCABULARY, tiny_model, tokens
 

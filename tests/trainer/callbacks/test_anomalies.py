@@ -11,7 +11,7 @@ from presence_ds.errors import ConfigError
 from presence_ds.sections import check_ranges
 from presence_ds.trainer.callbacks.anomalies_config import AnomaliesConfig, Limit
 from presence_ds.trainer.callbacks.spikes import Spikes
-from presence_ds.trainer.checkpoint import complete_checkpoints
+from presence_ds.trainer.checkpoint.manifest import complete_checkpoints
 from tests.engine.precision import fp16_on_any_processor
 from tests.ranks import Ranks
 from tests.trainer import pool_runs

@@ -9,8 +9,8 @@ import pytest
 
 from presence_ds.commands import train
 from presence_ds.commands.recipe_arguments import read_recipe
-from presence_ds.data import open_corpus, prepare_corpus
-from presence_ds.trainer.batches import evaluation_loader
+from presence_ds.data import build_evaluation_loader, open_corpus, prepare_corpus
+from presence_ds.trainer.batches import loader_options
 from presence_ds.trainer.callbacks.evaluation import figures_of
 from presence_ds.trainer.recipe.recipe import Recipe
 from tests.ranks import Ranks
@@ -35,7 +35,8 @@ def corpora(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
 def test_a_few_batches_hold_every_source_and_do_not_change(corpora: tuple[Recipe, Path]) -> None:
     recipe, folder = corpora
     ranks = SimpleNamespace(rank=0, world_size=2)
-    loader = evaluation_loader(open_corpus(folder).validation, recipe, ranks)  # type: ignore[arg-type]
+    options = loader_options(recipe, ranks)  # type: ignore[arg-type]
+    loader = build_evaluation_loader(open_corpus(folder).validation, **options)
     first = [batch["source_ids"].tolist() + batch["document_ids"] for batch in islice(loader, 5)]
     again = [batch["source_ids"].tolist() + batch["document_ids"] for batch in islice(loader, 5)]
     assert again == first

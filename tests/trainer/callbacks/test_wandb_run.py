@@ -21,7 +21,7 @@ from presence_ds.trainer.callbacks.metrics_file import MetricsFile
 from presence_ds.trainer.callbacks.wandb_config import WandbConfig
 from presence_ds.trainer.callbacks.wandb_file import records, steps_in
 from presence_ds.trainer.callbacks.wandb_run import WandbRun
-from presence_ds.trainer.run_directory.directory import RunDirectory
+from presence_ds.trainer.run_directory.layout import RunDirectory
 from tests.trainer.callbacks.wandb_server import Server
 
 PATIENCE = 60  # seconds

@@ -24,11 +24,12 @@ from presence_ds.trainer.callbacks import score_records
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.checkpoint import Checkpoints
 from presence_ds.trainer.callbacks.throughput import TIMINGS
-from presence_ds.trainer.checkpoint import CheckpointConfig, find_resume
+from presence_ds.trainer.checkpoint.config import CheckpointConfig
+from presence_ds.trainer.checkpoint.loading import convert
 from presence_ds.trainer.checkpoint.manifest import _render
-from presence_ds.trainer.checkpoint.universal import convert
+from presence_ds.trainer.checkpoint.resuming import find_resume
 from presence_ds.trainer.checkpoint.writer import HashingFile
-from presence_ds.trainer.ranks.distributed import Ranks
+from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.ranks.stop_signals import StopSignals
 from presence_ds.trainer.run import train_on
 from presence_ds.trainer.run_directory.lock import RunLock

@@ -12,11 +12,11 @@ from presence_ds.commands.recipe_arguments import read_recipe, resolved_recipe
 from presence_ds.commands.train import make_parser
 from presence_ds.engine.resume_rules import rules
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.checkpoint import recipe_changes, recipe_values, submitted_changes
+from presence_ds.trainer.checkpoint.changed_recipe import recipe_changes, recipe_values, submitted_changes
 from presence_ds.trainer.checkpoint.recipe_rules import RECIPE
 from presence_ds.trainer.recipe.plan import make_plan
 from presence_ds.trainer.recipe.recipe import Recipe
-from presence_ds.trainer.run_directory.directory import RunDirectory
+from presence_ds.trainer.run_directory.layout import RunDirectory
 from tests.conftest import Pools
 from tests.ranks import Ranks
 from tests.trainer.checkpoint import runs

@@ -10,9 +10,9 @@ from presence_ds import cli
 from presence_ds.commands import estimate as command
 from presence_ds.commands.estimate_report import print_estimate
 from presence_ds.commands.recipe_arguments import read_recipe
-from presence_ds.trainer.building.build import build_empty_model
-from presence_ds.trainer.building.model import load_model_config
-from presence_ds.trainer.estimate import Estimate, estimate
+from presence_ds.trainer.building.architecture import load_model_config
+from presence_ds.trainer.building.construction import build_empty_model
+from presence_ds.trainer.estimate.estimate import Estimate, estimate
 from tests.trainer.conftest import ROOT
 
 

@@ -1,109 +1,97 @@
-"""FLOPs from layer shapes against torch's own count of the operations that run."""
+"""FLOPs of a run without numbers against formulas, and against a run with numbers."""
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import MixtralConfig, MixtralForCausalLM, PretrainedConfig
+from transformers import AutoModelForSeq2SeqLM
 
 from presence_ds.data import ObjectiveConfig
 from presence_ds.engine import PresenceConfig
-from presence_ds.engine.one_pass import weight_gradient_loss
-from presence_ds.engine.scorer import Scorer
-from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
-from presence_ds.trainer.estimate.flops import added_flops, count_flops, scoring_flops
-from tests.families.models import FAMILIES
-from tests.models import KINDS, tiny_model, tokens
+from presence_ds.trainer.building.architecture import load_model_config
+from presence_ds.trainer.building.model_config import ModelConfig
+from presence_ds.trainer.estimate.flops import step_flops, training_flops
 
-BATCH, LENGTH = 3, 24
+LENGTH, WIDTH, LAYERS, ROWS = 24, 32, 2, 97
 CAUSAL = ObjectiveConfig().lengths(LENGTH)
-DIMENSIONS = {"k below every side": 8, "k above some sides": 40}
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": WIDTH,
+    "intermediate_size": 48,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": ROWS,
+}
+GPT2 = {"model_type": "gpt2", "n_embd": WIDTH, "n_layer": LAYERS, "n_head": 4, "vocab_size": ROWS}
+EXPERTS = LLAMA | {"model_type": "mixtral", "num_local_experts": 4}
+T5 = {
+    "model_type": "t5",
+    "d_model": WIDTH,
+    "d_ff": 48,
+    "num_layers": LAYERS,
+    "num_heads": 4,
+    "d_kv": 8,
+    "vocab_size": ROWS,
+}
+BART = {"model_type": "bart", "d_model": WIDTH, "encoder_layers": 1, "decoder_layers": 2, "vocab_size": ROWS}
+BART |= {f"{part}_attention_heads": 4 for part in ("encoder", "decoder")}
+SHAPES = {  # of the linear layers of a block
+    "llama": [(32, 32), (16, 32), (16, 32), (32, 32), (48, 32), (48, 32), (32, 48)],
+    "gpt2": [(96, 32), (32, 32), (128, 32), (32, 128)],
+}
 
 
-def counted(function) -> int:  # type: ignore[no-untyped-def]
-    with FlopCounterMode(display=False) as counter:
-        function()
-    return counter.get_total_flops()
+def of(fields: dict[str, object], method: PresenceConfig | None = None, *, checkpointing: bool = False) -> float:
+    model = ModelConfig(config=fields, activation_checkpointing=checkpointing)
+    found = step_flops(load_model_config(model), model, method, CAUSAL, 3)
+    assert found is not None
+    return found
 
 
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("kind", KINDS)
-def test_forward_and_backward(kind: str, tied: bool) -> None:
-    """Eager attention, whose two products show. GPT-2 adds biases to its products, which count alike."""
-    model = tiny_model(kind, tied=tied)
-    model.set_attn_implementation("eager")
-    flops = count_flops(model, model.config, CAUSAL)
-    assert flops is not None
-    ids = tokens(BATCH, LENGTH)
-    assert counted(lambda: model(input_ids=ids)) == flops.forward * BATCH * LENGTH
-    total = counted(lambda: model(input_ids=ids, labels=ids).loss.backward())
-    assert total == flops.model * BATCH * LENGTH
-    assert flops.model == 3 * flops.weights + 12 * 2 * 32 * LENGTH  # 6N + 12·L·H·Q·T
+def weights(fields: dict[str, object]) -> list[tuple[int, int]]:
+    return SHAPES[str(fields["model_type"])] * LAYERS + [(ROWS, WIDTH)]
 
 
-@pytest.mark.parametrize("layers", ["all", "first"])
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("estimator", ["exact", *DIMENSIONS])
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_one_pass_adds(kind: str, estimator: str, tied: bool, layers: str) -> None:
-    """A whole step of one_pass runs the FLOPs of the model, all of them once, and those of scoring."""
-    model = tiny_model(kind, tied=tied)
-    model.set_attn_implementation("eager")
-    k = DIMENSIONS.get(estimator)
-    config = PresenceConfig(layers=layers, estimator="exact" if k is None else "projected", projection_dim=k or 1)
-    scorer = Scorer(model, SelfInfluence(select_parameters(model, layers), k, 0), SampleLoss())
-    ids = tokens(BATCH, LENGTH)
-
-    def step() -> None:
-        scored = scorer.score(model.forward, (), {"input_ids": ids, "labels": ids})
-        weight_gradient_loss(scored, torch.ones(BATCH, dtype=torch.float64)).backward()
-
-    step()  # looks for strays, once
-    flops = count_flops(model, model.config, CAUSAL)
-    assert flops is not None
-    scoring = scoring_flops(model, config, LENGTH)
-    added = added_flops(flops, config, scoring, checkpointing=False)
-    assert counted(step) == pytest.approx((flops.model + added) * BATCH * LENGTH, rel=0.01)
+@pytest.mark.parametrize("fields", [LLAMA, GPT2], ids=["llama", "gpt2"])
+def test_training_is_what_the_paper_says(fields: dict[str, object]) -> None:
+    """6N + 12·L·H·Q·T; computing activations again does not count."""
+    elements = sum(rows * cols for rows, cols in weights(fields))
+    model = ModelConfig(config=fields, activation_checkpointing=True)
+    expected = 6 * elements + 12 * LAYERS * WIDTH * LENGTH
+    assert training_flops(load_model_config(model), model, CAUSAL) == expected
+    assert of(fields) == expected
 
 
-def test_what_two_pass_adds() -> None:
-    model = tiny_model("llama", tied=True)
-    model.set_attn_implementation("eager")
-    influence = SelfInfluence(select_parameters(model, "all"), 8, 0)
-    scorer = Scorer(model, influence, SampleLoss(), strategy="one_pass")
-    ids = tokens(BATCH, LENGTH)
-    flops = count_flops(model, model.config, CAUSAL)
-    assert flops is not None
-    config = PresenceConfig(projection_dim=8, strategy="two_pass")
-    batch = {"input_ids": ids, "labels": ids}
-    scorer.score(model.forward, (), batch)
-    added = added_flops(flops, config, scoring_flops(model, config, LENGTH), checkpointing=False)
-    assert counted(lambda: scorer.score(model.forward, (), batch)) == pytest.approx(added * BATCH * LENGTH, rel=0.01)
+@pytest.mark.parametrize("fields", [LLAMA, GPT2], ids=["llama", "gpt2"])
+def test_what_scoring_adds(fields: dict[str, object]) -> None:
+    """Exact norms: the gradient of a sample, or the products of its inputs and of its output gradients, if cheaper."""
+    fields = fields | {"tie_word_embeddings": False}
+    method = {"estimator": "exact", "layers": "all"}
+    one_pass = of(fields, PresenceConfig(strategy="one_pass", **method)) - of(fields)  # type: ignore[arg-type]
+    shapes = weights(fields)
+    scoring = sum(2 * min(rows * cols, LENGTH * (rows + cols)) for rows, cols in shapes)
+    assert one_pass == pytest.approx(scoring, rel=0.01)  # a few products of single numbers beside it
+    elements = sum(rows * cols for rows, cols in shapes)
+    again = 4 * elements + 12 * LAYERS * WIDTH * LENGTH  # a forward, and a backward without gradients of weights
+    two_pass = PresenceConfig(strategy="two_pass", **method)  # type: ignore[arg-type]
+    assert of(fields, two_pass) - of(fields) == pytest.approx(scoring + again, rel=0.01)
+    checkpointed = of(fields, two_pass, checkpointing=True) - of(fields, checkpointing=True)
+    assert checkpointed > scoring + again + 1.8 * elements  # the blocks once more
 
 
-@pytest.mark.parametrize("kind", ["t5", "mt5", "umt5", "bart"])
-def test_encoder_decoder(kind: str) -> None:
-    """Two lengths: what the encoder and the keys and values of cross-attention see, and what the rest sees."""
+@pytest.mark.parametrize("fields", [T5, BART], ids=["t5", "bart"])
+def test_encoder_decoder(fields: dict[str, object]) -> None:
+    """Two lengths: a run with numbers does as much."""
     lengths = ObjectiveConfig("span_corruption").lengths(LENGTH)
-    model = FAMILIES[kind].build(tied=False, dtype=torch.float32)
-    model.set_attn_implementation("eager")
-    inputs, labels = (torch.full((BATCH, length), 3) for length in (lengths.inputs, lengths.targets))
-    flops = count_flops(model, model.config, lengths)
-    assert flops is not None
-    batch = {"input_ids": inputs, "decoder_input_ids": labels}
-    assert counted(lambda: model(**batch)) == pytest.approx(flops.forward * BATCH * lengths.row)
-    total = counted(lambda: model(**batch, labels=labels).loss.backward())
-    assert total == pytest.approx(flops.model * BATCH * lengths.row)
+    model = ModelConfig(config=fields | {"decoder_start_token_id": 0, "pad_token_id": 0})
+    config = load_model_config(model)
+    real = AutoModelForSeq2SeqLM.from_config(config, attn_implementation="eager")
+    inputs, labels = (torch.full((3, length), 5) for length in (lengths.inputs, lengths.targets))
+    with FlopCounterMode(display=False) as counter:
+        real(input_ids=inputs, labels=labels).loss.backward()
+    assert training_flops(config, model, lengths) == pytest.approx(counter.get_total_flops() / 3 / lengths.row)
 
 
 def test_experts_are_not_counted() -> None:
-    config: PretrainedConfig = MixtralConfig(
-        vocab_size=97,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        num_local_experts=4,
-    )
-    with torch.device("meta"):
-        assert count_flops(MixtralForCausalLM(config), config, CAUSAL) is None
+    model = ModelConfig(config=EXPERTS)
+    assert training_flops(load_model_config(model), model, CAUSAL) is None

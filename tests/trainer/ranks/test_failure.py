@@ -13,8 +13,8 @@ import pytest
 
 from presence_ds.errors import DataError
 from presence_ds.trainer import run
-from presence_ds.trainer.ranks.distributed import Ranks
 from presence_ds.trainer.ranks.failure import LOST_PEER, ORDERLY, SAME_ERROR, Failures
+from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.ranks.rank_log import RankLog
 from tests.ranks import forked, free_port
 from tests.soak.kill import RANKS, rank_main

@@ -12,10 +12,10 @@ import torch
 from presence_ds.errors import ConfigError, HealthError
 from presence_ds.sections import check_ranges
 from presence_ds.trainer.ranks import health
-from presence_ds.trainer.ranks.distributed import Ranks as TrainerRanks
 from presence_ds.trainer.ranks.health import check_health, partners
 from presence_ds.trainer.ranks.health_config import HealthConfig
 from presence_ds.trainer.ranks.health_report import NEVER, Report, judge
+from presence_ds.trainer.ranks.process_group import Ranks as TrainerRanks
 from tests.ranks import Ranks
 from tests.trainer import pool_runs
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.run_directory.directory import RunDirectory, score_file_name, score_file_steps
+from presence_ds.trainer.run_directory.layout import RunDirectory, score_file_name, score_file_steps
 
 OPEN = score_file_name((0, 7), 41) + ".open"
 

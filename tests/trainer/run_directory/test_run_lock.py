@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.ranks.distributed import Ranks
+from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.run_directory.lock import RunLock
 from tests.ranks import Ranks as Pool
 from tests.trainer.checkpoint.runs import pool_ranks

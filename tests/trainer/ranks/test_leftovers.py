@@ -1,13 +1,23 @@
-"""The folder of compiled operators: it can be written to, and of its locks those that a kill has left are removed."""
+"""What killed processes leave: locks of compiled operators and buffers of DeepSpeed go, those that are in use stay."""
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.ranks.extensions import clear_stale_locks, operator_folder
+from presence_ds.trainer.ranks.leftovers import (
+    BUFFERS,
+    FOLDER,
+    YOUNG,
+    clear_stale_buffers,
+    clear_stale_locks,
+    operator_folder,
+)
+from tests.ranks import Ranks
 
 HOLD = "import os, sys, time; os.open(sys.argv[1], os.O_CREAT | os.O_EXCL); print(flush=True); time.sleep(600)"
 
@@ -44,3 +54,32 @@ def test_without_torch_extensions_dir_it_is_the_cache_of_torch(tmp_path: Path, m
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     assert operator_folder().is_relative_to(tmp_path)
+
+
+def port() -> str:
+    return os.environ["MASTER_PORT"]
+
+
+def test_buffers_of_killed_ranks_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real ranks; the buffers of live ones stay."""
+    monkeypatch.setenv("LOCAL_SIZE", "2")  # as a launcher says: all ranks are on one machine
+    ranks = Ranks(2)
+    names = [file.name for file in FOLDER.glob(f"*_{ranks.run(port)[0]}_*")]
+    assert len(names) == 2
+    assert all(file in FOLDER.glob(BUFFERS) for file in map(FOLDER.joinpath, names))
+    clear_stale_buffers(young=0.0)
+    assert all((FOLDER / name).exists() for name in names)
+    ranks.close()
+    clear_stale_buffers()  # too young
+    assert all((FOLDER / name).exists() for name in names)
+    for name in names:
+        os.utime(FOLDER / name, (time.time() - 2 * YOUNG,) * 2)
+    clear_stale_buffers()
+    assert not any((FOLDER / name).exists() for name in names)
+
+
+def test_nothing_else_is_touched(tmp_path: Path) -> None:
+    (tmp_path / "deepspeed_allreduce_buffer_0_host_1_0").touch()
+    (tmp_path / "psm_something_else").touch()
+    clear_stale_buffers(tmp_path, young=-1.0)
+    assert [file.name for file in tmp_path.iterdir()] == ["psm_something_else"]

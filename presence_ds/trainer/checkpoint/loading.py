@@ -1,11 +1,14 @@
-"""Loading a checkpoint on another number of ranks, through DeepSpeed's universal format.
+"""Loading DeepSpeed's part of a checkpoint: under the recipe's settings, and on another number of ranks.
 
-The conversion writes every parameter and its moments whole, into a folder beside the checkpoints that is removed after
-the load. `load_settings` has to be in the DeepSpeed configuration when the engine is made.
+On another number of ranks it goes through DeepSpeed's universal format. The conversion writes every parameter and its
+moments whole, into a folder beside the checkpoints that is removed after the load. `load_settings` has to be in the
+DeepSpeed configuration when the engine is made.
 """
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import torch
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.checkpoint.manifest import Manifest
 
+OF_THE_RUN = ("params", "lr", "step")  # fields of a parameter group that move during a run
 ADAMS = ("Adam", "AdamW", "FusedAdam", "DeepSpeedCPUAdam")  # the converter knows their two moments and nothing else
 
 
@@ -68,3 +72,28 @@ def load_universal(engine: Any, folder: Path) -> None:
     for state in engine.basic_optimizer.state.values():
         if isinstance(state.get("step"), torch.Tensor):
             state["step"] = state["step"].clone()
+
+
+@contextmanager
+def settings_of_the_recipe(engine: Any) -> Iterator[None]:
+    """Inside, ``engine.load_checkpoint`` is called; afterwards the recipe's settings are in force again.
+
+    These are the fields of every parameter group, the learning rate that the schedule has for the next step, and the
+    gradient clipping. Where nothing has changed they are the checkpoint's, bit for bit.
+    """
+    optimizer, scheduler = engine.basic_optimizer, engine.lr_scheduler
+    groups = [
+        {name: value for name, value in group.items() if name not in OF_THE_RUN} for group in optimizer.param_groups
+    ]
+    rates = list(scheduler.base_lrs)
+    yield
+    scheduler.base_lrs = rates
+    for group, own, rate, factor in zip(optimizer.param_groups, groups, rates, scheduler.lr_lambdas, strict=True):
+        group.update(own)
+        group["lr"] = rate * factor(scheduler.last_epoch)
+    fused = any(group.get("fused") for group in groups)
+    for parameter, state in optimizer.state.items():
+        if isinstance(state.get("step"), torch.Tensor):  # torch's fused kernel takes it from the device, and no other
+            state["step"] = state["step"].to(parameter.device if fused else "cpu")
+    if hasattr(engine.optimizer, "clip_grad"):  # of DeepSpeed's wrappers, some of which load it
+        engine.optimizer.clip_grad = engine.gradient_clipping()

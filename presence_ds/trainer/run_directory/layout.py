@@ -26,6 +26,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.ranks.rank_log import print_warning
 
@@ -90,6 +92,21 @@ class RunDirectory:
                     f"directory, or raise training.steps to go on"
                 )
 
+    def begin(self, resolved: dict[str, Any]) -> None:
+        """Make the folders of a run. On rank 0 only, when the directory is claimed.
+
+        Args:
+            resolved: as for `write_recipe`.
+        """
+        if not self.recipe.is_file():  # first of all: a directory without it is taken for someone else's
+            self.write_recipe(resolved)
+        for folder in (self.checkpoints, self.logs):
+            folder.mkdir(exist_ok=True)
+
+    def write_recipe(self, resolved: dict[str, Any]) -> None:
+        """Write the recipe as ``resolved``, which names this directory from then on."""
+        write_atomically(self.recipe, yaml.safe_dump({**resolved, "run_dir": str(self.path)}, sort_keys=False))
+
     def keep_tokenizer(self, folder: Path) -> None:
         """Copy the tokenizer of a shared corpus, so that the run can be exported without that. On rank 0 only."""
         if not self.tokenizer.is_dir():
@@ -146,10 +163,10 @@ class RunDirectory:
             os.fsync(file.fileno())
 
 
-def default_run_directory(recipe_file: Path | None) -> Path:
-    """``runs/NAME-DATE-TIME`` in the working directory."""
+def run_directory_path(stated: str | None, recipe_file: Path | None) -> Path:
+    """The absolute path of the directory that a recipe states; without one ``runs/NAME-DATE-TIME`` where we are."""
     name = "run" if recipe_file is None else recipe_file.stem
-    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    return Path(stated or f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}").expanduser().absolute()
 
 
 def score_file_name(ranks: tuple[int, int], first_step: int, last_step: int | None = None) -> str:

@@ -14,10 +14,9 @@ from deepspeed.constants import default_pg_timeout
 
 from presence_ds.errors import ConfigError, HealthError, PresenceError
 from presence_ds.launch.environment import cores_per_rank, local_size
-from presence_ds.trainer.ranks.extensions import clear_stale_locks, operator_folder
+from presence_ds.trainer.ranks.leftovers import clear_stale_buffers, clear_stale_locks, operator_folder
 from presence_ds.trainer.ranks.rank_log import print_warning
 from presence_ds.trainer.ranks.rendezvous import rendezvous
-from presence_ds.trainer.ranks.shared_memory import clear_stale_buffers
 from presence_ds.trainer.ranks.stop_signals import StopSignals
 
 T = TypeVar("T")
@@ -87,6 +86,15 @@ class Ranks:
         for found in errors:
             if found is not None:
                 raise found
+
+    def on_main(self, work: Callable[[], T]) -> T:
+        """What ``work()`` gives on rank 0, on every rank (any picklable object); an error there is raised on all."""
+        found: Any = None
+        with self.agreement():
+            if self.is_main:
+                found = work()
+        result: T = self.broadcast(found)
+        return result
 
     def set_up(self) -> None:
         """The first step comes next: from now on signals are left to the trainer."""

@@ -1,13 +1,14 @@
-"""The model itself: with its weights, or without any to find out whether it can be trained."""
+"""The model itself: with its weights, or without any to find out whether it can be trained, and with what attention."""
 
 import copy
 from typing import Any
 
 import torch
 from transformers import PretrainedConfig
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.building.model import first_line, model_class, text_config
+from presence_ds.trainer.building.architecture import first_line, model_class, text_config
 from presence_ds.trainer.building.model_config import ModelConfig
 from presence_ds.trainer.building.pretrained import load_pretrained
 from presence_ds.trainer.building.vocabulary import train_padding
@@ -65,6 +66,38 @@ def try_to_build(config: PretrainedConfig, model: ModelConfig, field: str = "mod
         raise ConfigError(f"{described} no model that can be built: {first_line(error)}") from None
 
 
+def check_attention(
+    config: PretrainedConfig, model: ModelConfig, *, device: str | None, precision: str, field: str = "model"
+) -> None:
+    """Raise `ConfigError` if the model cannot train with ``model.attention``.
+
+    Args:
+        device: kind of device that computes, such as "cpu" or "cuda"; None: not this machine's, so that only the name
+            is checked.
+        precision: what the model computes in: bf16, fp16 or fp32.
+    """
+    name = model.attention
+    if name is None:
+        return
+    found = f'{field}.attention is "{name}"'
+    known = ["eager", *sorted(set(ALL_ATTENTION_FUNCTIONS.valid_keys()) - {"paged|eager"})]  # that one only generates
+    if name not in known and "/" not in name:  # with a slash, a kernel on the Hugging Face hub
+        raise ConfigError(f"{found}: it must be one of {', '.join(known)}, or null")
+    if device is None:
+        return
+    if device == "cpu" and name not in ("eager", "sdpa"):
+        raise ConfigError(f"{found}, which computes gradients on an accelerator only, and there is none: use sdpa")
+    if "flash" in name and precision == "fp32":
+        raise ConfigError(f"{found}, which computes in bf16 or fp16, and training.precision comes to fp32: use sdpa")
+    if model.trust_remote_code:
+        return  # code that comes with a model may not allow to be built without weights
+    try:
+        with torch.device("meta"):
+            model_class(config).from_config(copy.deepcopy(config), attn_implementation=name)
+    except Exception as error:  # the package is missing, or the model has no such attention
+        raise ConfigError(f"{found}: {first_line(error)}") from None
+
+
 def build_empty_model(config: PretrainedConfig, model: ModelConfig, dtype: torch.dtype) -> torch.nn.Module:
     """The model on the meta device: shapes and dtypes alone, in training mode."""
     attention = "sdpa" if "flash" in (model.attention or "") else model.attention  # keeps the same, needs no package
@@ -72,7 +105,7 @@ def build_empty_model(config: PretrainedConfig, model: ModelConfig, dtype: torch
     try:
         with torch.device("meta"):
             built = model_class(config).from_config(
-                config, dtype=dtype, trust_remote_code=model.trust_remote_code, **options
+                copy.deepcopy(config), dtype=dtype, trust_remote_code=model.trust_remote_code, **options
             )
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"model: {first_line(error)}") from None
