@@ -6,21 +6,29 @@ BIN := $(VENV)/bin
 export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/$(VENV)/torch_extensions
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: quickstart test test-pythons test-slurm slurm-packages lint format install install-dev clean
+# Two workers, each of which takes whole files, so that what the tests of a file share is made once.
+PYTEST := $(BIN)/python -m pytest
+WORKERS := --numprocesses 2 --dist loadfile
+
+.PHONY: quickstart test test-all test-pythons test-slurm slurm-packages lint format install install-dev clean
 
 quickstart: install
 	$(BIN)/presence train recipes/quickstart.yaml $(ARGS)
 
+# What a developer waits for: ten minutes on two cores. CI runs test-all, and Slurm after it.
 test: install-dev
-	$(BIN)/python -m pytest --ignore=tests/slurm --ignore=tests/pythons $(ARGS)
+	$(PYTEST) $(WORKERS) --ignore=tests/slurm --ignore=tests/pythons -m "not long" $(ARGS)
+
+test-all: install-dev
+	$(PYTEST) $(WORKERS) --ignore=tests/slurm $(ARGS)
 
 # What needs no torch, out of a wheel, on every Python from 3.10 on that this machine has.
 test-pythons: install-dev
-	$(BIN)/python -m pytest tests/pythons $(ARGS)
+	$(PYTEST) tests/pythons $(ARGS)
 
 # The templates on a real Slurm on this machine; ARGS="-m 'not long'" is the short form.
 test-slurm: install-dev slurm-packages
-	$(BIN)/python -m pytest tests/slurm $(ARGS)
+	$(PYTEST) tests/slurm $(ARGS)
 
 slurm-packages:
 	PATH="$$PATH:/usr/sbin" which slurmctld slurmd munged shellcheck || (apt-get update -q && \

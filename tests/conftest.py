@@ -1,15 +1,37 @@
+import json
 import os
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 import torch.distributed as dist
 from hypothesis import settings
 
 from tests.ranks import Ranks
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-settings.register_profile("presence", deadline=None)  # a busy machine is not a failure
-settings.load_profile("presence")
+settings.register_profile("few", deadline=None, max_examples=20)  # a busy machine is not a failure
+settings.register_profile("many", deadline=None, max_examples=100)
+settings.load_profile("many" if os.environ.get("CI") else "few")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # a core for each worker
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """--durations are those of all runs of pytest that share the file TEST_DURATIONS, where CI tests in parts."""
+    path = os.environ.get("TEST_DURATIONS")
+    if path is None or "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    reports = [one for group in terminalreporter.stats.values() for one in group if hasattr(one, "duration")]
+    with open(path, "a+") as file:
+        file.seek(0)
+        earlier = [SimpleNamespace(**json.loads(line)) for line in file]
+        for one in reports:
+            file.write(json.dumps({"duration": one.duration, "when": one.when, "nodeid": one.nodeid}) + "\n")
+    terminalreporter.stats.setdefault("", []).extend(earlier)  # where set-ups are, which the closing line leaves out
 
 
 class Pools:

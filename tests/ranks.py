@@ -5,11 +5,35 @@ import socket
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch.multiprocessing as multiprocessing
 
-TIMEOUT_S = 240
+TIMEOUT_S = 600  # on a machine that has other work
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def forked(target: Callable[..., None], *args: Any, daemon: bool = False) -> BaseProcess:
+    """A process that runs ``target(*args)`` in this one's environment, forked from one that has everything imported."""
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # a look for GPUs by CUDA itself forbids them to forks
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["presence_ds.trainer.run", "presence_ds.cli", "tests.soak.kill"])
+    process: BaseProcess = context.Process(target=_in, args=(dict(os.environ), target, *args), daemon=daemon)
+    process.start()
+    return process
+
+
+def _in(environment: dict[str, str], target: Callable[..., None], *args: Any) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    target(*args)
 
 
 class Ranks:
@@ -17,23 +41,23 @@ class Ranks:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        context = multiprocessing.get_context("spawn")
+        port = free_port()
         self._connections: list[Connection] = []
-        self._processes = []
+        self._processes: list[BaseProcess] = []
         for rank in range(size):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, rank, size, port), daemon=True)
-            process.start()
+            ours, theirs = multiprocessing.Pipe()
+            self._processes.append(forked(_serve, theirs, rank, size, port, daemon=True))
             self._connections.append(ours)
-            self._processes.append(process)
 
-    def run(self, function: Callable[..., Any], *args: Any) -> list[Any]:
-        """``function(*args)`` on every rank; the results by rank. A failure of any rank raises with its traceback."""
+    def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Any]:
+        """``function(*args, **kwargs)`` on every rank; the results by rank.
+
+        Raises:
+            AssertionError: it failed on a rank, whose traceback is the message.
+            TimeoutError: a rank did not answer.
+        """
         for connection in self._connections:
-            connection.send((function, args))
+            connection.send((function, args, kwargs))
         results = []
         for rank, connection in enumerate(self._connections):
             if not connection.poll(TIMEOUT_S):
@@ -76,10 +100,10 @@ def _serve(connection: Connection, rank: int, size: int, port: int) -> None:
     deepspeed.init_distributed(dist_backend="gloo")
     while True:
         try:
-            function, args = connection.recv()
+            function, args, kwargs = connection.recv()
         except EOFError:
             return
         try:
-            connection.send((False, function(*args)))
+            connection.send((False, function(*args, **kwargs)))
         except BaseException:
             connection.send((True, traceback.format_exc()))

@@ -113,6 +113,7 @@ def test_a_recipe_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert not (tmp_path / "mine").exists()
 
 
+@pytest.mark.long
 def test_it_trains_a_copied_recipe(installed: Installed, mine: Path) -> None:
     overrides = [f"--model.config.{name}={value}" for name, value in TINY.items()]
     overrides += ['--data.sources=[{"name": "lines", "path": "text.jsonl"}]', "--data.sequence_length=32"]

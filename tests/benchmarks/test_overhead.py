@@ -9,6 +9,7 @@ from benchmarks.variants import BASELINES, VARIANTS
 TINY = Setting(hidden_size=64, layers=2, vocabulary=300, sequence_length=24, threads=1, steps=2, warmup=2)
 
 
+@pytest.mark.long
 def test_every_variant_with_exact_norms_takes_the_same_weighted_steps() -> None:
     variants = [name for name in VARIANTS if not name.endswith("_compiled")]  # tests/engine/test_compile.py is faster
     found = run_ranks(TINY, variants)
@@ -21,6 +22,7 @@ def test_every_variant_with_exact_norms_takes_the_same_weighted_steps() -> None:
     assert found["scores"]["one_pass_projected"] != pytest.approx(ours, rel=1e-3)
 
 
+@pytest.mark.long
 def test_a_measurement_under_zero_3_on_two_ranks() -> None:
     setting = replace(TINY, stage=3, ranks=2, precision="bf16", keep_freed=True)
     row = measure(setting, ["plain", "one_pass_projected"])

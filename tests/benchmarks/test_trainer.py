@@ -23,6 +23,7 @@ TINY = TrainerSetting(
 )
 
 
+@pytest.mark.long
 def test_every_trainer_trains_the_same_model_on_the_same_samples() -> None:
     row = measure(TINY)
     assert list(row["trainers"]) == list(TRAINERS)

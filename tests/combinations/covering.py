@@ -6,9 +6,11 @@ search, with random numbers from a fixed seed.
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations, product
 from typing import Any
+
+import pytest
 
 Factors = dict[str, list[Any]]  # name: values, the first of which are accepted together
 Combination = dict[str, int]  # name: index of its value
@@ -18,6 +20,29 @@ Array = tuple[list[Combination], dict[Pair, Combination]]
 
 CANDIDATES = 6  # tried for each combination of the array; the one that covers most is taken
 RANDOM_TRIES = 300  # completions of a pair before it is taken for refused
+
+
+def covered(factors: Factors, accepts: Callable[[dict[str, Any]], bool] = lambda _: True) -> list[dict[str, Any]]:
+    """Values by name that have every pair that ``accepts``, which is asked with values, allows: cases of a test."""
+
+    def chosen(combination: Combination) -> dict[str, Any]:
+        return {name: factors[name][index] for name, index in combination.items()}
+
+    return [chosen(combination) for combination in covering_array(factors, lambda one: accepts(chosen(one)))[0]]
+
+
+def named(case: dict[str, Any]) -> str:
+    """What pytest calls such a case."""
+    return "-".join(map(str, case.values()))
+
+
+def taking_turns(values: Iterable[Any], stages: Sequence[int]) -> list[Any]:
+    """Each value with each stage of ZeRO as cases; but for one stage of each value, which take turns, they are long."""
+    return [
+        pytest.param(value, stage, marks=[] if stage == stages[turn % len(stages)] else pytest.mark.long)
+        for turn, value in enumerate(values)
+        for stage in stages
+    ]
 
 
 def every_pair(factors: Factors) -> list[Pair]:

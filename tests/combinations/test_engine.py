@@ -15,6 +15,7 @@ def every_combination(factors: dict[str, list[object]]) -> list[Combination]:
     return [*accepted, *refused.values()]
 
 
+@pytest.mark.long
 def test_the_loop(pools: Pools, tmp_path: Path) -> None:
     for index, combination in enumerate(every_combination(LOOP)):
         options = [value(LOOP, combination, name) for name in ("stage", "accumulation", "precision")]
@@ -24,6 +25,7 @@ def test_the_loop(pools: Pools, tmp_path: Path) -> None:
         assert found == [refusal(LOOP, combination)] * pool.size, describe(LOOP, combination)
 
 
+@pytest.mark.long
 def test_the_hugging_face_trainer(pools: Pools, tmp_path: Path) -> None:
     for index, combination in enumerate(every_combination(HUGGING_FACE)):
         options = [value(HUGGING_FACE, combination, name) for name in ("stage", "accumulation")]

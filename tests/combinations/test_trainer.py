@@ -23,13 +23,13 @@ def trainer_runs(tmp_path_factory: pytest.TempPathFactory) -> TrainerRuns:
 def test_every_pair_is_accepted_or_refused(array: Array) -> None:
     accepted, refused = array
     assert set().union(*map(pairs_of, accepted)) | refused.keys() == set(every_pair(TRAINER))
-    assert len(refused) < 50
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_what_is_accepted_trains_and_resumes(ranks: int, array: Array, trainer_runs: TrainerRuns, pools: Pools) -> None:
     mine = [combination for combination in array[0] if value(TRAINER, combination, "ranks") == ranks]
-    assert len(mine) > 10
+    assert mine
     for index, combination in enumerate(mine):
         more = {"wandb": {"enabled": index == 0, "mode": "offline"}}  # takes seconds
         try:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 from torch import Tensor
 
@@ -76,6 +75,7 @@ def fp16_with_outliers() -> list[bool]:
         for step, targets in zip(batches, labels, strict=True):
             train(engine, step[None], targets[None])
             applied.append(engine.was_step_applied())
+        engine.destroy()
     return applied
 
 
@@ -92,15 +92,17 @@ def _run(batches: Tensor, presence: dict[str, Any], **settings: Any) -> Run:
         if not run.applied[-1]:
             same = same and engine.presence.state_dict() == before
     run.parameters, run.state_kept_over_skips = full_parameters(engine), same
+    engine.destroy()
     return run
 
 
 def bfloat16(strategy: str, stage: int, accumulation_steps: int) -> dict[str, Any]:
-    """Weights of the last of three steps in bf16 beside those in float32."""
-    weights = {}
+    """Weights of the last of three steps and losses of all, by whether in bf16 or in float32."""
+    weights, losses = {}, {}
     for enabled in (False, True):
         presence = {"strategy": strategy, "estimator": "exact", "schedule": {"kind": "constant", "tau_direct": 0.5}}
         engine = start(stage=stage, accumulation_steps=accumulation_steps, bf16={"enabled": enabled}, presence=presence)
-        losses = train(engine, data(3, accumulation_steps))
-        weights[enabled] = engine.presence.weights
-    return {"weights": weights, "losses": losses, "dtype": engine.presence.scores.dtype, "rank": dist.get_rank()}
+        losses[enabled] = train(engine, data(3, accumulation_steps))
+        weights[enabled], dtype = engine.presence.weights, engine.presence.scores.dtype
+        engine.destroy()
+    return {"weights": weights, "losses": losses, "dtype": dtype}

@@ -1,20 +1,21 @@
 """PRESENCE adds one small all-gather to a step, and leaves ZeRO-3 its prefetching."""
 
+from typing import Any
+
 import pytest
 
+from tests.combinations.covering import covered, named
 from tests.engine import collectives
 from tests.ranks import Ranks
 
+SETTINGS = {"stage": [0, 1, 2, 3], "strategy": [None, "one_pass", "two_pass"], "accumulation_steps": [1, 2]}
 
-@pytest.mark.parametrize("accumulation_steps", [1, 2])
-@pytest.mark.parametrize("strategy", [None, "one_pass", "two_pass"])
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_bytes_are_those_of_the_model(
-    two_ranks: Ranks, stage: int, strategy: str | None, accumulation_steps: int
-) -> None:
+
+@pytest.mark.parametrize("case", covered(SETTINGS), ids=named)
+def test_bytes_are_those_of_the_model(two_ranks: Ranks, case: dict[str, Any]) -> None:
     (counted, _), (expected, _) = (
-        two_ranks.run(collectives.count, stage, strategy, accumulation_steps, False, False),
-        two_ranks.run(collectives.expect, stage, strategy, accumulation_steps, False),
+        two_ranks.run(collectives.count, *case.values(), False, False),
+        two_ranks.run(collectives.expect, *case.values(), False),
     )
     for kind in counted.keys() | expected.keys():
         found, model = (counts.get(kind, (0, 0))[1] for counts in (counted, expected))

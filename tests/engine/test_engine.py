@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.combinations.covering import taking_turns
 from tests.engine import behaviour
 from tests.ranks import Ranks
 
@@ -55,8 +56,7 @@ def test_weights_and_statistics_agree_on_all_ranks(two_ranks: Ranks, accumulatio
         torch.testing.assert_close(weights, expected, rtol=1e-5, atol=0.0)
 
 
-@pytest.mark.parametrize("strategy", ["one_pass", "two_pass"])
-@pytest.mark.parametrize("stage", [0, 2, 3])
+@pytest.mark.parametrize(("strategy", "stage"), taking_turns(["one_pass", "two_pass"], (2, 3, 0)))
 def test_a_step_of_fewer_micro_batches_than_planned(two_ranks: Ranks, stage: int, strategy: str) -> None:
     """Where the caller states the boundary, the gradient is that of the samples there are."""
     assert max(two_ranks.run(behaviour.short_step, stage, strategy)) < 1e-6
@@ -71,9 +71,11 @@ STATEFUL: dict[str, tuple[int, int, dict[str, Any]]] = {  # accumulation steps, 
 }
 
 
+FOUND = "switch that is found"  # takes many steps
+
+
 @pytest.mark.parametrize(
-    ("stage", "case"),
-    [(stage, case) for stage in (0, 1, 2, 3) for case in STATEFUL if stage == 2 or case != "switch that is found"],
+    ("case", "stage"), [*taking_turns([case for case in STATEFUL if case != FOUND], (3, 2, 0, 1)), (FOUND, 2)]
 )
 def test_a_resumed_training_is_the_same_to_the_bit(two_ranks: Ranks, tmp_path: Path, stage: int, case: str) -> None:
     """Everything that weights depend on is in the checkpoint."""
@@ -85,7 +87,7 @@ def test_a_resumed_training_is_the_same_to_the_bit(two_ranks: Ranks, tmp_path: P
         assert found.whole_state == found.resumed_state
         if "switch_step" in presence.get("schedule", {}):
             assert found.whole_statistics["stage"] == "inverse"
-        if case == "switch that is found":
+        if case == FOUND:
             assert half < found.whole_statistics["switch_step"] <= 40
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.combinations.covering import taking_turns
 from tests.engine.families import Step, compare
 from tests.ranks import Ranks
 
@@ -18,20 +19,17 @@ def check(ranks: Ranks, step: Step) -> list[str]:
     return found[0].left_out
 
 
-@pytest.mark.parametrize("stage", [2, 3])
-@pytest.mark.parametrize("family", ONE_PASS)
+@pytest.mark.parametrize(("family", "stage"), taking_turns(ONE_PASS, [2, 3]))
 def test_one_pass(two_ranks: Ranks, family: str, stage: int) -> None:
     assert check(two_ranks, Step(family, "one_pass", stage)) == []
 
 
-@pytest.mark.parametrize("stage", [2, 3])
-@pytest.mark.parametrize("family", TWO_PASS)
+@pytest.mark.parametrize(("family", "stage"), taking_turns(TWO_PASS, [2, 3]))
 def test_two_pass_with_activation_checkpointing(two_ranks: Ranks, family: str, stage: int) -> None:
     assert check(two_ranks, Step(family, "two_pass", stage, accumulation_steps=2, checkpointing=True)) == []
 
 
-@pytest.mark.parametrize("stage", [0, 2, 3])
-@pytest.mark.parametrize("family", EXPERTS)
+@pytest.mark.parametrize(("family", "stage"), taking_turns(EXPERTS, [0, 2, 3]))
 def test_experts_are_trained_but_not_scored(two_ranks: Ranks, family: str, stage: int) -> None:
     left_out = check(two_ranks, Step(family, "two_pass", stage, accumulation_steps=2))
     assert EXPERTS[family] in (None, len(left_out))
@@ -39,7 +37,6 @@ def test_experts_are_trained_but_not_scored(two_ranks: Ranks, family: str, stage
     assert all(".experts." in name or ".router." in name or ".sinks" in name for name in left_out), left_out
 
 
-@pytest.mark.parametrize("stage", [2, 3])
-@pytest.mark.parametrize("strategy", ["one_pass", "two_pass"])
+@pytest.mark.parametrize(("strategy", "stage"), taking_turns(["one_pass", "two_pass"], [2, 3]))
 def test_adapters(two_ranks: Ranks, strategy: str, stage: int) -> None:
     assert check(two_ranks, Step("llama", strategy, stage, lora=True)) == []

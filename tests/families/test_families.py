@@ -14,7 +14,7 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-6}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=settings().max_examples // 4)  # each builds a model
 @given(data=st.data())
 def test_scores_and_gradients_are_those_of_single_samples(name: str, data: st.DataObject) -> None:
     family = FAMILIES[name]

@@ -6,13 +6,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from transformers import AutoModelForCausalLM
+
+from tests.ranks import free_port
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 def test_the_example_trains_and_leaves_a_model(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators=2", "--master_port=29517"]
+    command = [
+        sys.executable,
+        "-m",
+        "deepspeed.launcher.runner",
+        "--num_accelerators=2",
+        f"--master_port={free_port()}",
+    ]
     command += [str(ROOT / "examples" / "hf_trainer.py"), "--output", str(tmp_path), "--steps", "20"]
     environment = os.environ | {
         "DS_ACCELERATOR": "cpu",

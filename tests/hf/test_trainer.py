@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.combinations.covering import taking_turns
 from tests.hf import training
 from tests.ranks import Ranks
 
@@ -14,8 +15,7 @@ def same(ours: list[Any], theirs: list[Any]) -> bool:
     return all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
-@pytest.mark.parametrize("strategy", ["one_pass", "two_pass"])
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize(("strategy", "stage"), taking_turns(["one_pass", "two_pass"], (2, 3)))
 def test_the_same_to_the_bit_as_a_loop_written_by_hand(
     two_ranks: Ranks, tmp_path: Path, stage: int, strategy: str
 ) -> None:
@@ -34,7 +34,7 @@ def test_the_same_to_the_bit_as_a_loop_written_by_hand(
         assert {"presence/si_mean", "presence/tau", "presence/source/2/mean_weight"} <= set(trainer.logs[0])
 
 
-@pytest.mark.parametrize("stage", [0, 2])
+@pytest.mark.parametrize("stage", [pytest.param(0, marks=pytest.mark.long), 2])
 def test_uniform_weights_train_as_the_plain_trainer_does(two_ranks: Ranks, tmp_path: Path, stage: int) -> None:
     """The learning rate, the clipping and the division by micro-batches and ranks are the Trainer's."""
     for found in two_ranks.run(training.beside_plain, str(tmp_path), stage):
@@ -46,7 +46,7 @@ def test_uniform_weights_train_as_the_plain_trainer_does(two_ranks: Ranks, tmp_p
                 assert ours[name] == pytest.approx(theirs[name], rel=1e-4), name
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [pytest.param(2, marks=pytest.mark.long), 3])
 def test_resuming_evaluating_and_saving_are_the_trainers(two_ranks: Ranks, tmp_path: Path, stage: int) -> None:
     for found in two_ranks.run(training.resume, str(tmp_path), stage):
         whole, resumed = found["whole"], found["resumed"]

@@ -108,5 +108,5 @@ def test_what_needs_no_torch(environment: Environment) -> None:
 
 
 def test_the_package_itself(environment: Environment) -> None:
-    code = "import presence_ds; presence_ds.PresenceConfig(projection_dim=8).validate; print(presence_ds.__version__)"
+    code = "import presence_ds; presence_ds.PresenceConfig(projection_dim=8).validate(); print(presence_ds.__version__)"
     assert environment.run("python", "-W", "error", "-c", code).stdout == "0.1.0\n"

@@ -14,11 +14,9 @@ anything a run leaves differs.
 import argparse
 import fcntl
 import json
-import multiprocessing
 import os
 import random
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,6 +29,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.ranks import forked, free_port
 from tests.trainer.checkpoint.runs import left_by
 from tests.trainer.conftest import ROOT, WORDS, write_recipe
 
@@ -60,13 +59,6 @@ def rank_main(arguments: list[str], rank: int, port: int, log: str) -> None:
     main(["train", *arguments])
 
 
-def forkserver() -> multiprocessing.context.ForkServerContext:
-    """Where ranks are forked from."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["presence_ds.trainer.run", "presence_ds.cli", __name__])
-    return context
-
-
 @dataclass
 class Soak:
     """Runs in ``work`` and what has been done to them.
@@ -86,7 +78,6 @@ class Soak:
         if extensions.is_dir():
             shutil.copytree(extensions, self.work / "extensions")
         os.environ["TORCH_EXTENSIONS_DIR"] = str(self.work / "extensions")
-        self._context = forkserver()
         corpus = self.work / "lines.jsonl"
         with open(corpus, "w") as file:
             for index in range(400):
@@ -135,13 +126,7 @@ class Soak:
         self._log = self.work / "ranks.log"
         self._log.unlink(missing_ok=True)
         arguments = self._arguments(run_dir, stage)
-        ranks: list[BaseProcess] = [
-            self._context.Process(target=rank_main, args=(arguments, rank, port, str(self._log)))
-            for rank in range(RANKS)
-        ]
-        for process in ranks:
-            process.start()
-        return ranks
+        return [forked(rank_main, arguments, rank, port, str(self._log)) for rank in range(RANKS)]
 
     def _finish(self, ranks: list[BaseProcess]) -> None:
         for process in ranks:
@@ -245,13 +230,6 @@ def read_lock(run_dir: Path) -> bytes:
     """What the lock file says: which run holds it, or held it when it was killed."""
     lock = run_dir / "lock"
     return lock.read_bytes() if lock.exists() else b""
-
-
-def free_port() -> int:
-    """A TCP port that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ import torch
 import torch.distributed as dist
 from deepspeed.utils import safe_get_full_fp32_param
 
-from presence_ds.commands import train as command
 from presence_ds.commands.recipe_arguments import read_recipe, resolved_recipe
 from presence_ds.errors import PresenceError
 from presence_ds.trainer import run
@@ -20,6 +19,7 @@ from presence_ds.trainer.callbacks.stopping import LOOK_EVERY
 from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.ranks.stop_signals import StopSignals
 from presence_ds.trainer.run_directory.lock import RunLock
+from tests.trainer.checkpoint.runs import make_parser
 
 
 class Incident(Callback):
@@ -67,7 +67,7 @@ class Incident(Callback):
 
 def train(arguments: list[str], *incidents: tuple[Any, ...]) -> dict[str, Any]:
     """Train on this rank as ``presence train`` would; the exit status, the message, the parameters."""
-    parser = command.make_parser()
+    parser = make_parser()
     parsed = parser.parse_args(arguments)
     recipe, recipe_file = read_recipe(parser, parsed)
     resolved = resolved_recipe(parser, parsed, recipe, recipe_file)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.trainer.conftest import read_metrics, read_scores, write_recipe
@@ -13,6 +14,7 @@ from tests.trainer.conftest import read_metrics, read_scores, write_recipe
 OTHER_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "latin-1"}
 
 
+@pytest.mark.long
 def test_run_in_another_locale(corpus_file: Path, environment: dict[str, str], tmp_path: Path) -> None:
     rows = [json.loads(line) for line in corpus_file.read_text(encoding="utf-8").splitlines()[:120]]
     lines = [json.dumps({"text": f"Größe, naïve, 日本 {row['text']}"}, ensure_ascii=False) + "\n" for row in rows]

@@ -12,6 +12,7 @@ Environment = dict[str, str]
 SHORT = ["--training.steps", "20", "--evaluation.every_steps", "10", "--presence.schedule.switch_fraction"]
 
 
+@pytest.mark.long
 def test_weights_by_the_loss_compiled_at_zero_stage_0(
     tiny_recipe: Path, tmp_path: Path, environment: Environment
 ) -> None:
@@ -36,6 +37,7 @@ def test_weights_by_the_loss_compiled_at_zero_stage_0(
     assert summary["stages"]["direct"]["sources"]["lines"]["mean_si"] is None
 
 
+@pytest.mark.long
 def test_alignment_with_a_trusted_source_resumes_to_the_bit(
     tiny_recipe: Path, tmp_path: Path, environment: Environment
 ) -> None:

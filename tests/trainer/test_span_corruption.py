@@ -50,6 +50,7 @@ def span_recipe(tiny_recipe: Path) -> Path:
     return tiny_recipe
 
 
+@pytest.mark.long
 def test_a_run_is_resumed_and_exported(
     two_ranks: Ranks, span_recipe: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -122,6 +122,7 @@ def test_values_that_cannot_be_used(config: StopConfig, message: str) -> None:
     assert message in str(raised.value)
 
 
+@pytest.mark.long
 def test_sigterm_to_every_process_of_a_job(tiny_recipe: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     """The launcher's own processes get it too, several times, also while the checkpoint is written."""
     run_dir = tmp_path / "run"

@@ -40,6 +40,7 @@ def streaming_recipe(tiny_recipe: Path, tmp_path: Path) -> Path:
     return tiny_recipe
 
 
+@pytest.mark.long
 def test_a_run_is_the_same_with_workers_and_resumed(
     two_ranks: Ranks, one_rank: Ranks, streaming_recipe: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from presence_ds.data.sources.reading import read_documents
 from presence_ds.data.sources.tally import Skipped
 from presence_ds.errors import DataError
 
-ENDS = {"\n", "\r", "\r\n"}
+ENDS = ("\n", "\r", "\r\n")
 INSIDE = "form\ffeed, vertical\vtab, next\x85line, line\u2028separator, paragraph\u2029separator, file\x1cseparator"
 
 

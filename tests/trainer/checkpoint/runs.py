@@ -9,14 +9,15 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 import torch
 
+from presence_ds.commands import train as command
 from presence_ds.commands.recipe_arguments import read_recipe, resolved_recipe
-from presence_ds.commands.train import make_parser
 from presence_ds.errors import PresenceError
 from presence_ds.trainer import run
 from presence_ds.trainer.callbacks import score_records
@@ -36,6 +37,7 @@ from presence_ds.trainer.trainer import Trainer
 from tests.engine.training import full_parameters
 from tests.trainer.conftest import read_metrics, read_scores
 
+make_parser = cache(command.make_parser)  # one for all runs of a process
 _ranks: Ranks | None = None
 
 

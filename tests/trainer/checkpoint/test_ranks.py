@@ -18,7 +18,7 @@ def samples(run_dir: Path) -> list[tuple[object, ...]]:
     return sorted((row["step"], row["document_id"], row["source"]) for row in read_scores(run_dir))
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("stage", [pytest.param(stage, marks=pytest.mark.long) for stage in (1, 2)] + [3])
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_a_run_goes_on_where_it_was(
     pools: Pools, train: Train, tiny_recipe: Path, tmp_path: Path, stage: int, before: int, after: int
@@ -44,10 +44,7 @@ def test_a_run_goes_on_where_it_was(
     for line, theirs in zip(read_metrics(run_dir), read_metrics(whole), strict=True):
         assert line["step"] == theirs["step"]
         assert line["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
-    samples = [
-        sorted((row["step"], row["document_id"], row["source"]) for row in read_scores(run)) for run in (run_dir, whole)
-    ]
-    assert samples[0] == samples[1]
+    assert samples(run_dir) == samples(whole)
 
 
 def test_an_optimizer_that_cannot_be_converted_is_refused(train: Train, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", list(CASES))
+@pytest.mark.parametrize("case", [pytest.param(case, marks=pytest.mark.long if "3" in case else []) for case in CASES])
 def test_model_states(case: str, two_ranks: Ranks) -> None:
     for found, expected in two_ranks.run(states.measure, CASES[case]):
         assert found == pytest.approx(expected, rel=0.03)

@@ -16,7 +16,8 @@ from presence_ds.trainer import run
 from presence_ds.trainer.ranks.failure import LOST_PEER, ORDERLY, SAME_ERROR, Failures
 from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.ranks.rank_log import RankLog
-from tests.soak.kill import RANKS, forkserver, free_port, rank_main
+from tests.ranks import forked, free_port
+from tests.soak.kill import RANKS, rank_main
 from tests.trainer.conftest import read_metrics
 from tests.trainer.pool_runs import Incident
 from tests.trainer.run_directory.test_hang_watch import is_rank
@@ -78,10 +79,8 @@ def killed(rank: int) -> None:
 def test_one_line_and_one_status(
     victims: list[int], how: str, line: str, statuses: set[int], seconds: float, tmp_path: Path
 ) -> None:
-    context, port = forkserver(), free_port()
-    ranks = [context.Process(target=fail, args=(tmp_path, rank, port, victims, how)) for rank in range(RANKS)]
-    for process in ranks:
-        process.start()
+    port = free_port()
+    ranks = [forked(fail, tmp_path, rank, port, victims, how) for rank in range(RANKS)]
     for process in ranks:
         process.join(60)
     took = time.time() - max(float(file.read_text()) for file in tmp_path.glob("began *"))
@@ -128,13 +127,7 @@ def test_in_the_middle_of_training(
         monkeypatch.setenv(name, value)
     log, run_dir = tmp_path / "log", tmp_path / "run"
     arguments, port = [str(tiny_recipe), "--run_dir", str(run_dir), "--checkpoint.every_steps", "2"], free_port()
-    context = forkserver()
-    ranks = [
-        context.Process(target=rank_that_fails, args=(arguments, rank, port, str(log), what, victim))
-        for rank in range(RANKS)
-    ]
-    for process in ranks:
-        process.start()
+    ranks = [forked(rank_that_fails, arguments, rank, port, str(log), what, victim) for rank in range(RANKS)]
     for process in ranks:
         process.join(120)
     printed = log.read_text()
@@ -148,6 +141,7 @@ def test_in_the_middle_of_training(
     assert [path.name for path in (run_dir / "checkpoints").glob("step_*")] == ["step_00000002"]
 
 
+@pytest.mark.long
 def test_a_rank_killed_under_the_launcher(tiny_recipe: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     """As by a kernel without memory."""
     run_dir = tmp_path / "run"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from presence_ds.trainer.ranks.rank_log import RankLog, print_error
-from tests.soak.kill import forkserver
+from tests.ranks import forked
 
 
 def prints(path: Path, redirected: bool) -> None:
@@ -28,8 +28,7 @@ def test_printing_ends_no_rank(name: str, redirected: bool, tmp_path: Path) -> N
     path = tmp_path / name
     if name == "full":
         path.symlink_to("/dev/full")
-    process = forkserver().Process(target=prints, args=(path, redirected))
-    process.start()
+    process = forked(prints, path, redirected)
     process.join(60)
     assert process.exitcode == 0
     if name == "log" and redirected:
