@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/$(VENV)/torch_extensions
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: quickstart test test-pythons test-slurm slurm-packages lint format install install-dev clean
+.PHONY: quickstart test test-pythons test-slurm slurm-packages docs lint format install install-dev clean
 
 quickstart: install
 	$(BIN)/presence train recipes/quickstart.yaml $(ARGS)
@@ -25,6 +25,10 @@ test-slurm: install-dev slurm-packages
 slurm-packages:
 	PATH="$$PATH:/usr/sbin" which slurmctld slurmd munged shellcheck || (apt-get update -q && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends slurm-wlm munge shellcheck)
+
+# A site to search, which needs no network: open site/index.html.
+docs: install-dev
+	$(BIN)/python -m sphinx -W --keep-going -q docs site $(ARGS)
 
 lint: install-dev
 	$(BIN)/ruff format --check .
@@ -50,4 +54,4 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache
