@@ -29,6 +29,7 @@ slurm-packages:
 # A site to search, which needs no network: open site/index.html.
 docs: install-dev
 	$(BIN)/python -m sphinx -W --keep-going -q docs site $(ARGS)
+	@echo "site/index.html"
 
 lint: install-dev
 	$(BIN)/ruff format --check .
