@@ -64,9 +64,11 @@ def check_arguments(where: str, command: str, words: list[str]) -> None:
         return
     words = [str(ROOT / "recipes" / "quickstart.yaml") if word.endswith(".yaml") else word for word in words]
     try:
-        parser.parse_args(words)
+        parsed = parser.parse_args(words)
     except ArgumentError as error:
         pytest.fail(f"{where}: {error}")
+    if command == "new":
+        assert (ROOT / "recipes" / f"{parsed.recipe}.yaml").is_file(), f"{where}: there is no recipe {parsed.recipe}"
 
 
 def test_presence_takes_its_commands() -> None:
