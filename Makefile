@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/$(VENV)/torch_extensions
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: quickstart test test-pythons test-slurm slurm-packages docs lint format install install-dev clean
+.PHONY: quickstart test test-pythons test-slurm slurm-packages lint format install install-dev clean
 
 quickstart: install
 	$(BIN)/presence train recipes/quickstart.yaml $(ARGS)
@@ -27,6 +27,7 @@ slurm-packages:
 	    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends slurm-wlm munge shellcheck)
 
 # A site to search, which needs no network: open site/index.html.
+.PHONY: docs # beside its target: docs is a folder, too
 docs: install-dev
 	$(BIN)/python -m sphinx -W --keep-going -q docs site $(ARGS)
 	@echo "site/index.html"
