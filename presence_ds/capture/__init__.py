@@ -1,11 +1,11 @@
 """Per-sample gradients in factored form, from one forward pass and one input-gradient sweep."""
 
-from presence_ds.capture.attribution import check_attribution
+from presence_ds.capture.attribution import check_attribution, stray_parameters
 from presence_ds.capture.capture import Capture, full_shape
 from presence_ds.capture.instrument import Instrumentation
-from presence_ds.capture.registry import register, register_method, register_where
-from presence_ds.capture.stray import stray_parameters
-from presence_ds.capture.terms import DenseTerm, LookupTerm, OuterTerm, Term, sum_by_id, widen
+from presence_ds.capture.registry import register, register_where
+from presence_ds.capture.rule import Rule
+from presence_ds.capture.terms import DenseTerm, LookupTerm, OuterTerm, Term, sum_by_id_apart, widen
 
 __all__ = [
     "Capture",
@@ -13,13 +13,13 @@ __all__ = [
     "Instrumentation",
     "LookupTerm",
     "OuterTerm",
+    "Rule",
     "Term",
     "check_attribution",
     "full_shape",
     "register",
-    "register_method",
     "register_where",
     "stray_parameters",
-    "sum_by_id",
+    "sum_by_id_apart",
     "widen",
 ]

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from presence_ds.capture.terms import DenseTerm, LookupTerm, OuterTerm, Term
+from presence_ds.capture.terms import DenseTerm, LookupTerm, OuterTerm, Term, wide
 from presence_ds.errors import AttributionError
 
 Observer = Callable[[Tensor, Term, bool], None]  # (parameter, term, whether it is the parameter's last)
@@ -67,15 +67,15 @@ class Capture:
             ids = ids.reshape(self.batch_size, -1)
             self._add(parameter, LookupTerm(ids, self._by_position(cols), full_shape(parameter)[0]))
 
-    def add_dense(self, parameter: Tensor | None, grads: Tensor) -> None:
+    def add_dense(self, parameter: Tensor, grads: Tensor) -> None:
         """Add per-sample gradients [B, *parameter shape]."""
-        if parameter is not None and parameter.requires_grad:
+        if parameter.requires_grad:
             self._add(parameter, DenseTerm(grads.detach()))
 
-    def sum_positions(self, per_position: Tensor) -> Tensor:
-        """[B·…, C] summed within each sample, in float32 or wider: [B, C]."""
-        wide = torch.promote_types(per_position.dtype, torch.float32)
-        return self._by_position(per_position).sum(dim=1, dtype=wide)
+    def add_summed(self, parameter: Tensor | None, per_position: Tensor) -> None:
+        """Add Σ_t of what a vector has per position, [B·…, C], summed in float32 or wider."""
+        if parameter is not None and parameter.requires_grad:
+            self._add(parameter, DenseTerm(self._by_position(per_position).sum(dim=1, dtype=wide(per_position.dtype))))
 
     def check_samples_first(self, module: nn.Module, tensor: Tensor, what: str) -> None:
         """Raise `AttributionError` unless the leading dimension of ``tensor`` can be read as B samples."""
@@ -96,7 +96,11 @@ class Capture:
 
     def _by_position(self, tensor: Tensor) -> Tensor:
         """[B·…, C] as [B, T, C], cut off from the graph, which refers to this capture and would keep it alive."""
-        return tensor.detach().reshape(self.batch_size, -1, tensor.shape[-1])
+        if tensor.requires_grad:
+            tensor = tensor.detach()
+        if tensor.dim() == 3 and len(tensor) == self.batch_size:
+            return tensor
+        return tensor.reshape(self.batch_size, -1, tensor.shape[-1])
 
 
 def full_shape(parameter: Tensor) -> torch.Size:

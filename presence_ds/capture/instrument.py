@@ -3,14 +3,15 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
+from presence_ds.capture.attribution import reason_against, trained_parameters, warn_if_large
 from presence_ds.capture.capture import Capture
-from presence_ds.capture.registry import LayerRule, find_method_rule, find_rule
-from presence_ds.capture.rules import general_rule
-from presence_ds.capture.rules.general import warn_if_large
-from presence_ds.capture.unattributable import reason_against
+from presence_ds.capture.registry import find_rule
+from presence_ds.capture.rule import Rule
+from presence_ds.capture.rules import General
 
 
 class Instrumentation:
@@ -27,30 +28,28 @@ class Instrumentation:
 
     def __init__(self, model: nn.Module) -> None:
         """Choose a rule for every module that holds trainable parameters."""
-        self.rules: dict[nn.Module, LayerRule] = {}
+        self.rules: dict[nn.Module, type[Rule]] = {}
         self.names: dict[nn.Module, str] = {}
         self.unattributable: dict[nn.Module, str] = {}
         self._model = model
-        self._methods: dict[nn.Module, str] = {}  # what the rule replaces, if not the forward
-        self._holders: dict[nn.Module, nn.Module] = {}  # whose parameters such a rule answers for
         self._left_out: set[Tensor] = set()
-        for name, module in model.named_modules():  # parents come before their children
-            method_rule = find_method_rule(module)
-            if method_rule is not None:
-                method, holder, rule = method_rule
-                if any(parameter.requires_grad for parameter in holder.parameters()):
-                    self._methods[module], self._holders[module] = method, holder
-                    self._add(name, module, rule)
-            own = {n: p for n, p in module.named_parameters(recurse=False) if p.requires_grad}
-            if not own or module in self._holders.values():
+        answered_for: set[nn.Module] = set()  # by the rules of their parents, which come before them
+        for name, module in model.named_modules():
+            rule = find_rule(module)
+            if rule is not None and rule.holder:
+                child = module.get_submodule(rule.holder)
+                if trained_parameters(child):
+                    self.rules[module], self.names[module] = rule, name
+                    answered_for.add(child)
+                rule = None  # for its own parameters
+            if module in answered_for or not trained_parameters(module):
                 continue
-            found = find_rule(module)
-            reason = reason_against(module, name, own, found is not None)
+            reason = reason_against(module, name, rule is not None)
             if reason is not None:
                 self.unattributable[module] = reason
                 continue
-            self._add(name, module, found or general_rule)
-            if found is None:
+            self.rules[module], self.names[module] = rule or General, name
+            if rule is None:
                 warn_if_large(module, name)
 
     @property
@@ -64,27 +63,26 @@ class Instrumentation:
         Its parameters then are in the autograd graph like any other model's; set ``requires_grad`` to False while
         nothing is to be computed for them.
         """
-        self.rules.pop(module, None)
+        rule = self.rules.pop(module, Rule)
         self.names.pop(module, None)
-        self._methods.pop(module, None)
-        for holder in (module, self._holders.get(module, module)):
-            self._left_out.update(p for p in holder.parameters(recurse=False) if p.requires_grad)
+        for holder in {module, module.get_submodule(rule.holder)}:
+            self._left_out.update(trained_parameters(holder).values())
 
     @contextmanager
     def recording(self, capture: Capture) -> Iterator[None]:
         """Inside, calls of instrumented modules run their layer rules and leave their terms in ``capture``."""
         capture.forwards = {module: module.forward for module in self.rules}
-        replaced = [(module, self._methods.get(module, "forward"), rule) for module, rule in self.rules.items()]
-        set_on_the_instance = [module.__dict__.get(method) for module, method, _ in replaced]
-        for module, method, rule in replaced:
-            module.__dict__[method] = partial(rule, module, capture)
+        before = [module.__dict__.get(rule.method) for module, rule in self.rules.items()]
+        for module, rule in self.rules.items():
+            module.__dict__[rule.method] = partial(_call, rule, module, capture)
         try:
             yield
         finally:
-            for (module, method, _), before in zip(replaced, set_on_the_instance, strict=True):
-                del module.__dict__[method]
-                if before is not None:
-                    module.__dict__[method] = before
+            for (module, rule), attribute in zip(self.rules.items(), before, strict=True):
+                del module.__dict__[rule.method]
+                if attribute is not None:  # a kernel, for example, that was set on the instance
+                    module.__dict__[rule.method] = attribute
 
-    def _add(self, name: str, module: nn.Module, rule: LayerRule) -> None:
-        self.rules[module], self.names[module] = rule, name
+
+def _call(rule: type[Rule], module: nn.Module, capture: Capture, *args: Any, **kwargs: Any) -> Any:
+    return rule(module, capture)(*args, **kwargs)

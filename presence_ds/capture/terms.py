@@ -6,14 +6,27 @@ that is used twice (a tied head, a module called in a loop) simply has two of th
 Shapes below: B samples, T positions of one sample, R rows and C columns of the parameter.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+_T = TypeVar("_T", bound="_ForSamples")
+
 
 @dataclass
-class OuterTerm:
+class _ForSamples:
+    """Tensors with the samples in their first dimension."""
+
+    def select(self: _T, samples: Tensor) -> _T:
+        """The term of the samples with indices ``samples`` ([n] int64) alone."""
+        chosen: Any = {name: value[samples] for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **chosen)
+
+
+@dataclass
+class OuterTerm(_ForSamples):
     """A matrix product's: G_i = Σ_t rows[i, t] ⊗ cols[i, t].
 
     Attributes:
@@ -29,18 +42,14 @@ class OuterTerm:
         rows, cols = self.rows, self.cols
         # The weight goes on the narrower factor: the head's output gradient is a whole vocabulary wide.
         if rows.shape[-1] <= cols.shape[-1]:
-            rows = scale(rows, weights[:, None, None])
+            rows = scale(rows, weights.view(-1, 1, 1))
         else:
-            cols = scale(cols, weights[:, None, None])
+            cols = scale(cols, weights.view(-1, 1, 1))
         return (rows.flatten(0, 1).mT @ cols.flatten(0, 1)).to(dtype)
-
-    def select(self, samples: Tensor) -> "OuterTerm":
-        """The term of the samples with indices ``samples`` ([n] int64) alone."""
-        return OuterTerm(self.rows[samples], self.cols[samples])
 
 
 @dataclass
-class LookupTerm:
+class LookupTerm(_ForSamples):
     """An embedding's: G_i = Σ_t e(ids[i, t]) ⊗ cols[i, t], with e(v) the v-th unit vector.
 
     Attributes:
@@ -55,15 +64,11 @@ class LookupTerm:
 
     def weighted_sum(self, weights: Tensor, dtype: torch.dtype) -> Tensor:
         """Σ_i weights[i] G_i as [R, C] in ``dtype``; ``weights`` is [B] float32 or wider."""
-        return sum_by_id(self.ids, scale(self.cols.to(dtype), weights[:, None, None]), self.num_rows)
-
-    def select(self, samples: Tensor) -> "LookupTerm":
-        """The term of the samples with indices ``samples`` ([n] int64) alone."""
-        return LookupTerm(self.ids[samples], self.cols[samples], self.num_rows)
+        return sum_by_id(self.ids, scale(self.cols.to(dtype), weights.view(-1, 1, 1)), self.num_rows)
 
 
 @dataclass
-class DenseTerm:
+class DenseTerm(_ForSamples):
     """The per-sample gradients themselves, for parameters as small as a norm's scale.
 
     Attributes:
@@ -76,10 +81,6 @@ class DenseTerm:
         """Σ_i weights[i] G_i with the parameter's shape in ``dtype``; ``weights`` is [B] float32 or wider."""
         grads = widen(self.grads)
         return torch.tensordot(weights.to(grads.dtype), grads, dims=1).to(dtype)
-
-    def select(self, samples: Tensor) -> "DenseTerm":
-        """The term of the samples with indices ``samples`` ([n] int64) alone."""
-        return DenseTerm(self.grads[samples])
 
 
 Term = OuterTerm | LookupTerm | DenseTerm
@@ -95,6 +96,12 @@ def sum_by_id(ids: Tensor, cols: Tensor, count: int) -> Tensor:
     return summed
 
 
+def sum_by_id_apart(ids: Tensor, cols: Tensor, count: int) -> Tensor:
+    """`sum_by_id` of every sample by itself: [B, count, C]."""
+    start = torch.arange(len(ids), device=ids.device).unsqueeze(1) * count
+    return sum_by_id(ids + start, cols, len(ids) * count).view(len(ids), count, -1)
+
+
 def scale(values: Tensor, factors: Tensor) -> Tensor:
     """``values · factors``, in the dtype of ``values``; ``factors`` broadcast and are float32 or wider.
 
@@ -106,6 +113,11 @@ def scale(values: Tensor, factors: Tensor) -> Tensor:
     return product
 
 
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """What sums and norms of ``dtype`` are formed in: float32, or float64 if it is that already."""
+    return dtype if dtype in (torch.float32, torch.float64) else torch.float32
+
+
 def widen(tensor: Tensor) -> Tensor:
-    """``tensor`` in float32, or float64 if it is that already: what sums and norms are formed in."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    """``tensor`` in the dtype that sums and norms are formed in."""
+    return tensor.to(wide(tensor.dtype))

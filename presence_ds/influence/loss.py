@@ -74,7 +74,8 @@ class _CrossEntropySum(Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
         wide = torch.promote_types(logits.dtype, torch.float32)
-        flat, index, kept = _flatten(logits, targets)
+        flat, kept = logits.flatten(0, 1), (targets != IGNORED).flatten()  # [B·T, V], [B·T]
+        index = targets.flatten().masked_fill(~kept, 0).unsqueeze(1)  # valid everywhere
         largest, probability = flat.new_empty(2, len(flat), dtype=wide)
         derivative = torch.empty_like(flat) if ctx.needs_input_grad[0] else None
         unit = _UNITS.get(logits.dtype, 1.0)
@@ -101,12 +102,6 @@ class _CrossEntropySum(Function):
         for part in _chunks(flat):
             gradient[part] = flat[part] * factors[part]  # the product in the dtype of the losses
         return gradient.view_as(derivative), None
-
-
-def _flatten(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits as [B·T, V], targets as an index [B·T, 1] that is valid everywhere, and where there is a target, [B·T]."""
-    kept = (targets != IGNORED).flatten()
-    return logits.flatten(0, 1), targets.flatten().masked_fill(~kept, 0).unsqueeze(1), kept
 
 
 def _chunks(flat: Tensor) -> list[slice]:

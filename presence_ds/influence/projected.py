@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from presence_ds.capture import DenseTerm, LookupTerm, OuterTerm, Term, full_shape, sum_by_id, widen
+from presence_ds.capture import DenseTerm, LookupTerm, OuterTerm, Term, full_shape, sum_by_id_apart, widen
 
 
 class Projection:
@@ -50,14 +50,12 @@ class Projection:
         match term:
             case OuterTerm():
                 rows, cols = _project(term.rows, self._row), _project(term.cols, self._col)
-                return widen(rows).mT @ widen(cols)
+                return torch.bmm(widen(rows).mT, widen(cols))
             case LookupTerm():
                 cols = widen(_project(term.cols, self._col))
                 if self._row is not None:
-                    return widen(self._row[term.ids]).mT @ cols
-                start = torch.arange(len(cols), device=cols.device).unsqueeze(1) * term.num_rows
-                sums = sum_by_id(term.ids + start, cols, len(cols) * term.num_rows)
-                return sums.view(len(cols), term.num_rows, -1)
+                    return torch.bmm(widen(self._row[term.ids]).mT, cols)
+                return sum_by_id_apart(term.ids, cols, term.num_rows)
             case DenseTerm():
                 if term.grads.dim() <= 2:
                     return widen(term.grads).view(len(term.grads), -1)

@@ -84,11 +84,13 @@ class ScoreSweep:
         influence = self._influence
         if parameter not in influence.selected:
             return
-        if influence.projections is None or self._is_cheaper_exactly(parameter, term, last):
+        seen = self._sketches.get(parameter)
+        # All there is of an embedding's gradient: its norm costs less than its projection.
+        is_lookup_alone = last and seen is None and isinstance(term, LookupTerm) and not influence.keeps_sketches
+        if influence.projections is None or is_lookup_alone:
             self._pending.setdefault(parameter, []).append(term)
         else:
             sketch = influence.projections[parameter].sketch(term)
-            seen = self._sketches.get(parameter)
             self._sketches[parameter] = sketch if seen is None else seen + sketch
         if last and not influence.keeps_sketches:
             self._complete(parameter)
@@ -112,22 +114,14 @@ class ScoreSweep:
         found = next(iter(self._sketches.values()), None)
         if found is None:
             raise _nothing_scored()
-        influence = self._influence
-        assert influence.projections is not None
-        return torch.cat(
-            [
-                self._sketches[parameter].flatten(1)
-                if parameter in self._sketches
-                else found.new_zeros(len(found), influence.projections[parameter].size)
-                for parameter in influence.selected
-            ],
-            dim=1,
+        projections = self._influence.projections or {}
+        parts = (
+            self._sketches[parameter].flatten(1)
+            if parameter in self._sketches
+            else found.new_zeros(len(found), projections[parameter].size)
+            for parameter in self._influence.selected
         )
-
-    def _is_cheaper_exactly(self, parameter: Tensor, term: Term, last: bool) -> bool:
-        """Whether ``term`` is all there is of an embedding's gradient, whose norm costs less than its projection."""
-        alone = last and parameter not in self._sketches
-        return alone and isinstance(term, LookupTerm) and not self._influence.keeps_sketches
+        return torch.cat([*parts], dim=1)
 
     @torch.no_grad()
     def _complete(self, parameter: Tensor) -> None:

@@ -4,15 +4,20 @@ Counted is every storage that is alive, whoever refers to it: the hooks of saved
 its context, and activation checkpointing cannot let go of that.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
-from presence_ds.capture import Capture, Instrumentation
+from presence_ds.capture import Capture, Instrumentation, Rule, rules
 from presence_ds.trainer.estimate.activations import Allocations
-from tests.capture.test_rules import LAYERS, WIDTH
+from tests.capture.test_rules import LAYERS, VOCABULARY, WIDTH, Model
 from tests.capture.test_scaled_norm import NORMS
+from tests.families.models import FAMILIES
 from tests.models import KINDS, tiny_model, tokens
 
 BATCH, POSITIONS, BLOCKS = 4, 64, 3
@@ -43,6 +48,42 @@ def test_rules_keep_what_the_layers_keep(name: str, dtype: torch.dtype) -> None:
     plain = [kept(blocks, x, reentrant) for reentrant in (None, False, True)]
     room = ACTIVATION * x.element_size() // 4
     assert all(found <= expected + room for found, expected in zip(recorded, plain, strict=True)), (recorded, plain)
+
+
+def calls_in(output: Tensor) -> Iterator[tuple[Any, Rule]]:
+    """The context of every call of a rule in the graph of ``output``, and the call."""
+    seen: set[Any] = {None}
+    pending = [output.grad_fn]
+    while pending:
+        node = pending.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        pending.extend(following for following, _ in node.next_functions)
+        if isinstance(call := getattr(node, "call", None), Rule):
+            yield node, call
+
+
+def test_no_context_has_tensors_beside_the_saved_ones() -> None:
+    """Where a layer by itself keeps more than its rule needs, the bytes above do not show it."""
+    models = {name: Model(layer(), tied=False, padding_idx=3) for name, layer in (LAYERS | NORMS).items()}
+    models |= {name: FAMILIES[name].build(tied=False) for name in ("t5", "opt")}
+    kinds = set()
+    for name, model in models.items():
+        ids = torch.randint(3, VOCABULARY, (3, 5))
+        instrumentation = Instrumentation(model)
+        with instrumentation.recording(Capture(3, instrumentation.names, ids.device)):
+            inputs = {"input_ids": ids, "decoder_input_ids": ids} if name == "t5" else {"input_ids": ids}
+            output = model(**inputs).logits if name in FAMILIES else model(ids)
+        for context, call in calls_in(output):
+            kinds.add(type(call))
+            kept = [key for key, value in {**vars(context), **vars(call)}.items() if has_tensors(value)]
+            assert not kept, (name, type(call).__name__, kept)
+    assert kinds == {getattr(rules, kind) for kind in rules.__all__} - {rules.OwnForward}  # which calls other rules
+
+
+def has_tensors(value: object) -> bool:
+    return any(isinstance(leaf, Tensor) for leaf in tree_leaves(value))
 
 
 @pytest.mark.parametrize("reentrant", [False, True])

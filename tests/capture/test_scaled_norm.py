@@ -13,8 +13,7 @@ from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from presence_ds.capture import DenseTerm, Instrumentation
-from presence_ds.capture.rules import general_rule
-from presence_ds.capture.rules.scaled_norm import scaled_norm
+from presence_ds.capture.rules import General, ScaledNorm
 from tests.capture.test_rules import VOCABULARY, WIDTH, Model, capture, per_sample_gradients
 
 
@@ -127,12 +126,13 @@ def test_terms_are_the_per_sample_gradients(name: str) -> None:
     torch.manual_seed(0)
     model = Model(nn.Sequential(NORMS[name](), nn.Linear(WIDTH, WIDTH), NORMS[name]()), tied=True).double()
     norms = [model.layer[0], model.layer[2]]
-    assert [Instrumentation(model).rules[norm] for norm in norms] == [scaled_norm] * 2
+    assert [Instrumentation(model).rules[norm] for norm in norms] == [ScaledNorm] * 2
     ids = torch.randint(VOCABULARY, (3, 5))
     expected = per_sample_gradients(model, ids)
     before = [dict(norm.__dict__) for norm in norms]
     record = capture(model, ids)
     assert [norm.__dict__ for norm in norms] == before  # a kernel set on the instance is there again
+    assert set(record.terms) == set(model.parameters())
     for parameter, terms in record.terms.items():
         for sample, gradients in enumerate(expected):
             total = sum(term.weighted_sum(torch.eye(3).double()[sample], torch.float64) for term in terms)
@@ -143,7 +143,7 @@ def test_calls_with_options_add_up_with_those_without() -> None:
     torch.manual_seed(0)
     model = Model(AddAndNorm(), tied=True).double()
     norm = model.layer.norm
-    assert Instrumentation(model).rules[norm] is scaled_norm
+    assert Instrumentation(model).rules[norm] is ScaledNorm
     ids = torch.randint(VOCABULARY, (3, 5))
     terms = capture(model, ids).terms[norm.weight]
     assert len(terms) == 3
@@ -195,11 +195,9 @@ def test_what_computes_something_else_takes_the_general_rule(layer: Callable[[],
     torch.manual_seed(0)
     model = Model(layer(), tied=True).double()
     rule = Instrumentation(model).rules[model.layer]
-    assert rule is (scaled_norm if isinstance(model.layer, OneNumber) else general_rule)  # which sees it by the input
+    assert rule is (ScaledNorm if isinstance(model.layer, OneNumber) else General)  # which sees it by the input
     assert not isinstance(model.layer, Counting) or model.layer.calls == 0
-    if isinstance(model.layer, nn.PReLU | Detached):
-        return  # not of this model: its channels are the second dimension; the embedding has no gradient
-    ids = torch.randint(VOCABULARY, (3, 5))
+    ids = torch.randint(VOCABULARY, (3, WIDTH))  # the channels of PReLU are the second dimension
     expected = per_sample_gradients(model, ids)
     (parameter,) = model.layer.parameters()
     (term,) = capture(model, ids).terms[parameter]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,7 +24,6 @@ def plain(logits: Tensor, labels: Tensor, normalizer: Normalizer, shifted: bool)
     return total if normalizer == "sum" else total / normalizer
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     batch_size=st.integers(1, 4),
     positions=st.integers(2, 9),

@@ -93,11 +93,18 @@ def test_projections_depend_on_name_and_seed_alone() -> None:
 
 
 def test_bfloat16_factors_are_summed_in_float32() -> None:
+    rows, cols = torch.randn(2, 500, 8).bfloat16(), torch.randn(2, 500, 8).bfloat16()
+    projection = Projection(torch.empty(8, 8, dtype=torch.bfloat16), "w", 8, 0)  # no side is wider
+    found = projection.sketch(OuterTerm(rows, cols))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), rows.double().mT @ cols.double(), rtol=1e-5, atol=1e-4)
+
+
+def test_projections_of_bfloat16_are_those_of_float32_but_for_rounding() -> None:
     rows, cols = torch.randn(2, 500, 40), torch.randn(2, 500, 40)
     weight = torch.empty(40, 40)
     wide = squared_norms(Projection(weight, "w", 8, 0), OuterTerm(rows, cols))
     narrow = squared_norms(Projection(weight.bfloat16(), "w", 8, 0), OuterTerm(rows.bfloat16(), cols.bfloat16()))
-    assert narrow.dtype == torch.float32
     torch.testing.assert_close(narrow, wide, rtol=0.03, atol=0.0)
 
 

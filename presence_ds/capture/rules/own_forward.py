@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from presence_ds.capture.attribution import warn_if_large
 from presence_ds.capture.capture import Capture, full_shape
-from presence_ds.capture.registry import LayerRule, register_where
-from presence_ds.capture.rules.embedding import embedding
-from presence_ds.capture.rules.general import general_rule, warn_if_large
-from presence_ds.capture.rules.linear import linear
+from presence_ds.capture.registry import register_where
+from presence_ds.capture.rule import Rule
+from presence_ds.capture.rules.embedding import Embedding
+from presence_ds.capture.rules.general import General
+from presence_ds.capture.rules.linear import Linear
 
 _TENSOR: Any = torch.Tensor
 _LINEAR = torch._C._nn.linear  # F.linear, unless somebody has put another function in its place
@@ -47,7 +49,7 @@ class _Routing(TorchFunctionMode):
         kwargs = kwargs or {}
         rule = self._rule(func, args, kwargs)
         if rule is not None and self._capture is not None:
-            return rule(self._module, self._capture, args[0])
+            return rule(self._module, self._capture)(args[0])
         if rule is not None or not self._touches((*args, *kwargs.values())):
             return func(*args, **kwargs)
         with torch.enable_grad():  # whether the result depends on the parameter shows only so
@@ -58,19 +60,17 @@ class _Routing(TorchFunctionMode):
             self.complete = False
         return result
 
-    def _rule(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LayerRule | None:
+    def _rule(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> type[Rule] | None:
         """The layer rule that computes this very call, a use of the module's matrix."""
         module: Any = self._module
         if len(args) < 2:
             return None
         if func is F.embedding and args[1] is module.weight and isinstance(module, nn.Embedding):
-            return embedding if kwargs.get("padding_idx") == module.padding_idx else None
-        bias = (*args, None)[2]
-        if func is _LINEAR and args[1] is module.weight:
-            bias = kwargs.get("bias", bias)
-        elif func not in _PRODUCTS or not any(args[1] is transposed for transposed in self._transposed):
-            return None
-        return linear if bias is getattr(module, "bias", None) else None
+            return Embedding if kwargs.get("padding_idx") == module.padding_idx else None
+        is_linear = func is _LINEAR and args[1] is module.weight
+        is_product = func in _PRODUCTS and any(args[1] is transposed for transposed in self._transposed)
+        bias = kwargs.get("bias", (*args, None)[2])
+        return Linear if (is_linear or is_product) and bias is getattr(module, "bias", None) else None
 
     def _touches(self, values: tuple[Any, ...]) -> bool:
         flat = [item for value in values for item in (value if isinstance(value, list | tuple) else (value,))]
@@ -98,16 +98,19 @@ def _is_matrix_in_own_forward(module: nn.Module) -> bool:
 
 
 @register_where(_is_matrix_in_own_forward)
-def own_forward(module: nn.Module, capture: Capture, *args: Any, **kwargs: Any) -> Any:
+class OwnForward(Rule):
     """What the matrix is multiplied by, or looked up by, must keep the samples in its first dimension."""
-    forward = capture.forwards[module]
-    if module not in _routable:
-        with torch.no_grad(), _plain_linear(), _Routing(module) as routing:
-            forward(*args, **kwargs)
-        _routable[module] = routing.complete
-        if not routing.complete:
-            warn_if_large(module, capture.names[module])
-    if not _routable[module]:
-        return general_rule(module, capture, *args, **kwargs)
-    with _plain_linear(), _Routing(module, capture):
-        return forward(*args, **kwargs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        module, capture = self.module, self.capture
+        forward = capture.forwards[module]
+        if module not in _routable:
+            with torch.no_grad(), _plain_linear(), _Routing(module) as routing:
+                forward(*args, **kwargs)
+            _routable[module] = routing.complete
+            if not routing.complete:
+                warn_if_large(module, capture.names[module])
+        if not _routable[module]:
+            return General(module, capture)(*args, **kwargs)
+        with _plain_linear(), _Routing(module, capture):
+            return forward(*args, **kwargs)

@@ -9,51 +9,58 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 
 from presence_ds.capture.capture import Capture
-from presence_ds.capture.registry import register_method
+from presence_ds.capture.registry import register_where
+from presence_ds.capture.rule import Rule
 from presence_ds.capture.terms import widen
 from presence_ds.errors import AttributionError
 
 
-class _RelativeBias(Function):
-    @staticmethod
-    def forward(
-        ctx: Any, anchor: Tensor, buckets: Tensor, bias: Tensor, table: nn.Embedding, capture: Capture
-    ) -> Tensor:
-        ctx.save_for_backward(buckets)
-        ctx.table, ctx.capture = table, capture
-        return bias.expand(capture.batch_size, *bias.shape[1:])
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, ...]:
-        (delta,) = grad_outputs
-        (buckets,) = ctx.saved_tensors
-        table, capture = ctx.table, ctx.capture
-        # A product with a one-hot matrix: no wider than δ itself, and unlike a scatter the same to the bit every time.
-        chosen = buckets.flatten().unsqueeze(1) == torch.arange(table.num_embeddings, device=buckets.device)
-        delta = widen(delta).reshape(capture.batch_size, table.embedding_dim, -1)
-        capture.add_dense(table.weight, (delta @ chosen.to(delta.dtype)).mT)
-        return None, None, None, None, None
+def _computes_bias(module: nn.Module) -> bool:
+    table = getattr(module, RelativeBias.holder, None)
+    return hasattr(type(module), RelativeBias.method) and isinstance(table, nn.Embedding)
 
 
-@register_method("compute_bias", holder="relative_attention_bias")
-def relative_bias(attention: Any, capture: Capture, *args: Any, **kwargs: Any) -> Tensor:
+@register_where(_computes_bias)
+class RelativeBias(Rule):
     """Arguments of the module's own ``compute_bias`` to its result for every sample, [B, …, H, q, k]."""
-    table, seen = attention.relative_attention_bias, []
-    handle = table.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    try:
-        with torch.no_grad():
-            bias = type(attention).compute_bias(attention, *args, **kwargs)
-    finally:
-        handle.remove()
-    (buckets,) = seen
-    if bias.shape[-3:] != (table.embedding_dim, *buckets.shape) or bias.numel() != bias.shape[-3:].numel():
-        raise AttributionError(
-            f"module {capture.names[attention]} ({type(attention).__name__}) computes a relative position bias of "
-            f"shape {list(bias.shape)} from buckets of shape {list(buckets.shape)}: no layer rule is written for any "
-            f"but [1, heads, queries, keys]"
-        )
-    capture.expect(table.weight)
-    return _RelativeBias.apply(capture.anchor, buckets, bias, table, capture)
+
+    method, holder = "compute_bias", "relative_attention_bias"
+
+    def __init__(self, module: Any, capture: Capture) -> None:
+        super().__init__(module, capture)
+        self.table: nn.Embedding = module.relative_attention_bias
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        seen: list[Tensor] = []
+        handle = self.table.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        try:
+            with torch.no_grad():
+                bias = type(self.module).compute_bias(self.module, *args, **kwargs)
+        finally:
+            handle.remove()
+        (buckets,) = seen
+        if bias.shape[-3:] != (self.table.embedding_dim, *buckets.shape) or bias.numel() != bias.shape[-3:].numel():
+            raise AttributionError(
+                f"module {self.capture.names[self.module]} ({type(self.module).__name__}) computes a relative position "
+                f"bias of shape {list(bias.shape)} from buckets of shape {list(buckets.shape)}: no layer rule is "
+                f"written for any but [1, heads, queries, keys]"
+            )
+        return self.record(buckets, bias)
+
+    def parameters(self) -> tuple[Tensor]:
+        return (self.table.weight,)
+
+    def held(self) -> None:
+        return None
+
+    def forward(self, buckets: Tensor, bias: Tensor) -> tuple[Tensor, tuple[Tensor]]:
+        return bias.expand(self.capture.batch_size, *bias.shape[1:]), (buckets,)
+
+    def backward(self, held: None, delta: Tensor, buckets: Tensor) -> tuple[None, None]:
+        # A product with a one-hot matrix: no wider than δ itself, and unlike a scatter the same to the bit every time.
+        chosen = buckets.flatten().unsqueeze(1) == torch.arange(self.table.num_embeddings, device=buckets.device)
+        delta = widen(delta).reshape(self.capture.batch_size, self.table.embedding_dim, -1)
+        self.capture.add_dense(self.table.weight, (delta @ chosen.to(delta.dtype)).mT)
+        return None, None

@@ -15,45 +15,17 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 
-from presence_ds.capture.capture import Capture, full_shape
+from presence_ds.capture.attribution import trained_parameters
+from presence_ds.capture.capture import full_shape
 from presence_ds.capture.registry import register_where
-from presence_ds.capture.rules.general import general_rule, parameters_as
+from presence_ds.capture.rule import Rule
+from presence_ds.capture.rules.general import General, parameters_as
 from presence_ds.capture.terms import scale, widen
 
 TOLERANCE = 1e-3  # of the trial, relative to the largest number; in float32, with room for kernels that round
 
 _offsets: WeakKeyDictionary[nn.Module, float] = WeakKeyDictionary()  # c of the modules that passed the trial
-
-
-class _ScaledNorm(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor, module: nn.Module, capture: Capture) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.module, ctx.capture = module, capture
-        output: Tensor = capture.forwards[module](x)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (delta,) = grad_outputs
-        module, capture = ctx.module, ctx.capture
-        weight, *bias = module.parameters(recurse=False)
-        # first, as in the rule of linear layers
-        factor, units = widen(weight.detach()) + _offsets[module], _units(module, weight.dtype, delta.device)
-        (x,) = ctx.saved_tensors
-        with torch.enable_grad(), parameters_as(module, units):
-            leaf = x.detach().requires_grad_()
-            normalized = capture.forwards[module](leaf)
-        capture.add_dense(weight, capture.sum_positions(normalized.detach() * delta))
-        if bias:
-            capture.add_dense(bias[0], capture.sum_positions(delta))
-        grad_input = None
-        if ctx.needs_input_grad[0]:
-            # a product of its own in any case: some kernels leave the input gradient in the place of the output's
-            (grad_input,) = torch.autograd.grad(normalized, leaf, scale(delta, factor).to(normalized.dtype))
-        return grad_input, None, None, None
 
 
 def _units(module: nn.Module, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
@@ -66,6 +38,8 @@ def _units(module: nn.Module, dtype: torch.dtype, device: torch.device) -> dict[
 
 def _is_scaled_norm(module: nn.Module) -> bool:
     """Whether a trial on random numbers shows that ``module`` computes what the rule is for."""
+    if not trained_parameters(module):
+        return False  # spares frozen ones the trial
     shapes = [full_shape(parameter) for parameter in module.parameters(recurse=False)]
     if len(shapes) not in (1, 2) or len(shapes[0]) != 1 or shapes[-1] != shapes[0] or any(module.children()):
         return False
@@ -117,11 +91,37 @@ def _are_close(found: Tensor, expected: Tensor) -> bool:
 
 
 @register_where(_is_scaled_norm)
-def scaled_norm(module: nn.Module, capture: Capture, *args: Any, **kwargs: Any) -> Any:
+class ScaledNorm(Rule):
     """One input x [B·…, p], normalised over its last dimension; a call of another kind goes to the general rule."""
-    x, *options = (*args, *kwargs.values())
-    if options or x.shape[-1:] != full_shape(next(module.parameters(recurse=False))):
-        return general_rule(module, capture, *args, **kwargs)
-    capture.check_samples_first(module, x, "input")
-    capture.expect(*module.parameters(recurse=False))
-    return _ScaledNorm.apply(x, capture.anchor, module, capture)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        x, *options = (*args, *kwargs.values())
+        if options or x.shape[-1:] != full_shape(next(self.parameters())):
+            return General(self.module, self.capture)(*args, **kwargs)
+        return super().__call__(x)
+
+    def parameters(self) -> Any:
+        return self.module.parameters(recurse=False)
+
+    def held(self) -> tuple[Tensor, dict[str, Tensor]]:
+        weight = next(self.parameters())
+        factor = widen(weight.detach()) + _offsets[self.module]
+        return factor, _units(self.module, weight.dtype, factor.device)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor]]:
+        return self.capture.forwards[self.module](x), (x,)
+
+    def backward(self, held: tuple[Tensor, dict[str, Tensor]], delta: Tensor, x: Tensor) -> Tensor | None:
+        factor, units = held
+        weight, *bias = self.parameters()
+        with torch.enable_grad(), parameters_as(self.module, units):
+            leaf = x.detach().requires_grad_()
+            normalized = self.capture.forwards[self.module](leaf)
+        self.capture.add_summed(weight, normalized * delta)
+        if bias:
+            self.capture.add_summed(bias[0], delta)
+        if not self.wanted[0]:
+            return None
+        # a product of its own in any case: some kernels leave the input gradient in the place of the output's
+        (gradient,) = torch.autograd.grad(normalized, leaf, scale(delta, factor).to(normalized.dtype))
+        return gradient
