@@ -34,6 +34,12 @@ slurm-packages:
 	PATH="$$PATH:/usr/sbin" which slurmctld slurmd munged shellcheck || (apt-get update -q && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends slurm-wlm munge shellcheck)
 
+# A site to search, which needs no network: open site/index.html.
+.PHONY: docs # beside its target: docs is a folder, too
+docs: install-dev
+	$(BIN)/python -m sphinx -W --keep-going -q docs site $(ARGS)
+	@echo "site/index.html"
+
 lint: install-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -58,4 +64,4 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache
