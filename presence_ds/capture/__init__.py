@@ -1,5 +1,6 @@
 """Per-sample gradients in factored form, from one forward pass and one input-gradient sweep."""
 
+from presence_ds.capture.attributes import attributes_as
 from presence_ds.capture.attribution import check_attribution, stray_parameters
 from presence_ds.capture.capture import Capture, full_shape
 from presence_ds.capture.instrument import Instrumentation
@@ -15,6 +16,7 @@ __all__ = [
     "OuterTerm",
     "Rule",
     "Term",
+    "attributes_as",
     "check_attribution",
     "full_shape",
     "register",

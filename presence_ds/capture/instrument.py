@@ -1,12 +1,13 @@
 """Which modules of a model are instrumented, and the switch that runs the layer rules in place of their forwards."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
+from presence_ds.capture.attributes import attributes_as
 from presence_ds.capture.attribution import reason_against, trained_parameters, warn_if_large
 from presence_ds.capture.capture import Capture
 from presence_ds.capture.registry import find_rule
@@ -72,16 +73,10 @@ class Instrumentation:
     def recording(self, capture: Capture) -> Iterator[None]:
         """Inside, calls of instrumented modules run their layer rules and leave their terms in ``capture``."""
         capture.forwards = {module: module.forward for module in self.rules}
-        before = [module.__dict__.get(rule.method) for module, rule in self.rules.items()]
-        for module, rule in self.rules.items():
-            module.__dict__[rule.method] = partial(_call, rule, module, capture)
-        try:
+        with ExitStack() as stack:
+            for module, rule in self.rules.items():
+                stack.enter_context(attributes_as(module, {rule.method: partial(_call, rule, module, capture)}))
             yield
-        finally:
-            for (module, rule), attribute in zip(self.rules.items(), before, strict=True):
-                del module.__dict__[rule.method]
-                if attribute is not None:  # a kernel, for example, that was set on the instance
-                    module.__dict__[rule.method] = attribute
 
 
 def _call(rule: type[Rule], module: nn.Module, capture: Capture, *args: Any, **kwargs: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from deepspeed import DeepSpeedEngine
 
+from presence_ds.capture import attributes_as
 from presence_ds.engine.checks import check_compilable
 from presence_ds.engine.model_description import describe_model
 from presence_ds.engine.presence import Presence
@@ -192,16 +193,8 @@ class PresenceEngine(DeepSpeedEngine):
 
         So DeepSpeed's own bookkeeping runs around it and sees nothing but the loss that it returns.
         """
-        attributes = self.module.__dict__
-        set_by_the_user = attributes.get("forward")
-        attributes["forward"] = partial(substitute, self.module.forward)
-        try:
+        with attributes_as(self.module, {"forward": partial(substitute, self.module.forward)}):
             return super().forward(*args, **batch)
-        finally:
-            if set_by_the_user is None:
-                del attributes["forward"]
-            else:
-                attributes["forward"] = set_by_the_user
 
     def _pass_over_step(self, *args: Any, **kwargs: Any) -> None:
         """Count an optimizer step that has nothing to learn from, and update nothing.

@@ -6,7 +6,7 @@ that compare whole trainings with a single-process reference; outside the tested
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedPara
 from deepspeed.utils import get_z3_leaf_modules
 from torch import Tensor, nn
 
-from presence_ds.capture import full_shape
+from presence_ds.capture import attributes_as, full_shape
 from presence_ds.errors import ConfigError, NonFiniteError
 
 
@@ -78,14 +78,10 @@ def leaf_modules_at_rest(model: nn.Module) -> Iterator[None]:
     Their hook would reduce zeros for parameters that have no gradient yet, and the true gradients a second time later
     (private: that it is a full backward hook of torch, all of which are set aside).
     """
-    set_aside = [(module, module._backward_hooks) for module in get_z3_leaf_modules(model)]
-    for module, _ in set_aside:
-        module._backward_hooks = OrderedDict()
-    try:
+    with ExitStack() as stack:
+        for module in get_z3_leaf_modules(model):
+            stack.enter_context(attributes_as(module, {"_backward_hooks": OrderedDict()}))
         yield
-    finally:
-        for module, hooks in set_aside:
-            module._backward_hooks = hooks
 
 
 def loss_scale(engine: Any) -> float:

@@ -11,6 +11,7 @@ import transformers
 from deepspeed.accelerator import get_accelerator
 from torch.utils.data import DataLoader
 
+from presence_ds.capture import attributes_as
 from presence_ds.engine import PresenceConfig, PresenceEngine
 from presence_ds.engine.checks import check_model
 from presence_ds.engine.initialize import add_presence
@@ -68,12 +69,8 @@ class PresenceTrainer(transformers.Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The Trainer's, of full micro-batches: what does not fill the last one is left out of the epoch."""
-        stated = self.args.dataloader_drop_last
-        self.args.dataloader_drop_last = True
-        try:
+        with attributes_as(self.args, {"dataloader_drop_last": True}):
             return super().get_train_dataloader()
-        finally:
-            self.args.dataloader_drop_last = stated
 
     def training_step(
         self,

@@ -4,14 +4,14 @@ Costs the module's forward once more and keeps its per-sample gradients, B times
 (a learned scale, a gate, a convolution). The module must treat samples independently and draw no random numbers.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten  # private, and what torch's own modes use
 
+from presence_ds.capture.attributes import attributes_as
 from presence_ds.capture.rule import Rule
 
 
@@ -51,7 +51,7 @@ class General(Rule):
             rows = [_rows(value, sample, batch_size) for value in inputs]
             for index in wanted:
                 rows[index] = rows[index].detach().requires_grad_()
-            with torch.enable_grad(), parameters_as(self.module, held | leaves):
+            with torch.enable_grad(), attributes_as(self.module, held | leaves):
                 outputs = _as_tuple(self._run(rows))
             differentiable = [index for index, value in enumerate(outputs) if value.requires_grad]
             found = torch.autograd.grad(
@@ -71,17 +71,6 @@ class General(Rule):
     def _run(self, inputs: Iterable[Any]) -> Any:
         args, kwargs = tree_unflatten(inputs, self._tree)
         return self.capture.forwards[self.module](*args, **kwargs)
-
-
-@contextmanager
-def parameters_as(module: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
-    """Inside, ``module`` has ``values`` for its parameters: instance attributes hide those of the same names."""
-    module.__dict__.update(values)
-    try:
-        yield
-    finally:
-        for name in values:
-            del module.__dict__[name]
 
 
 def _as_tuple(output: Any) -> tuple[Any, ...]:

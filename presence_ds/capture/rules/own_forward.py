@@ -5,8 +5,6 @@ embeddings. That holds if the forward uses its parameters in no other way, which
 it does, the general rule serves.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from presence_ds.capture.attributes import attributes_as
 from presence_ds.capture.attribution import warn_if_large
 from presence_ds.capture.capture import Capture, full_shape
 from presence_ds.capture.registry import register_where
@@ -24,7 +23,7 @@ from presence_ds.capture.rules.general import General
 from presence_ds.capture.rules.linear import Linear
 
 _TENSOR: Any = torch.Tensor
-_LINEAR = torch._C._nn.linear  # F.linear, unless somebody has put another function in its place
+_LINEAR = torch._C._nn.linear  # F.linear, unless DeepSpeed has put a Function in its place, into which no mode sees
 _TRANSPOSES = {_TENSOR.T.__get__, _TENSOR.mT.__get__, _TENSOR.t, torch.t}
 _PRODUCTS = {_TENSOR.__matmul__, _TENSOR.matmul, torch.matmul}
 
@@ -77,17 +76,6 @@ class _Routing(TorchFunctionMode):
         return any(item is other for item in flat for other in (*self._own, *self._transposed))
 
 
-@contextmanager
-def _plain_linear() -> Iterator[None]:
-    """DeepSpeed's ``zero.Init`` leaves an autograd Function in the place of F.linear, into which no mode can see."""
-    replaced = F.linear
-    F.linear = _LINEAR
-    try:
-        yield
-    finally:
-        F.linear = replaced
-
-
 def _is_matrix_in_own_forward(module: nn.Module) -> bool:
     own = dict(module.named_parameters(recurse=False))
     if "forward" in module.__dict__:
@@ -105,12 +93,12 @@ class OwnForward(Rule):
         module, capture = self.module, self.capture
         forward = capture.forwards[module]
         if module not in _routable:
-            with torch.no_grad(), _plain_linear(), _Routing(module) as routing:
+            with torch.no_grad(), attributes_as(F, {"linear": _LINEAR}), _Routing(module) as routing:
                 forward(*args, **kwargs)
             _routable[module] = routing.complete
             if not routing.complete:
                 warn_if_large(module, capture.names[module])
         if not _routable[module]:
             return General(module, capture)(*args, **kwargs)
-        with _plain_linear(), _Routing(module, capture):
+        with attributes_as(F, {"linear": _LINEAR}), _Routing(module, capture):
             return forward(*args, **kwargs)

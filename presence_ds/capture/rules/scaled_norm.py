@@ -16,11 +16,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from presence_ds.capture.attributes import attributes_as
 from presence_ds.capture.attribution import trained_parameters
 from presence_ds.capture.capture import full_shape
 from presence_ds.capture.registry import register_where
 from presence_ds.capture.rule import Rule
-from presence_ds.capture.rules.general import General, parameters_as
+from presence_ds.capture.rules.general import General
 from presence_ds.capture.terms import scale, widen
 
 TOLERANCE = 1e-3  # of the trial, relative to the largest number; in float32, with room for kernels that round
@@ -70,7 +71,7 @@ def _passes(module: nn.Module) -> bool:
         return torch.randn(*shape, width, generator=generator).to(device)
 
     def run(values: Mapping[str, Tensor], delta: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad(), parameters_as(module, values):
+        with torch.enable_grad(), attributes_as(module, values):
             leaf = x.clone().requires_grad_()
             output = module.forward(leaf)
         (gradient,) = torch.autograd.grad(output, leaf, delta)
@@ -114,7 +115,7 @@ class ScaledNorm(Rule):
     def backward(self, held: tuple[Tensor, dict[str, Tensor]], delta: Tensor, x: Tensor) -> Tensor | None:
         factor, units = held
         weight, *bias = self.parameters()
-        with torch.enable_grad(), parameters_as(self.module, units):
+        with torch.enable_grad(), attributes_as(self.module, units):
             leaf = x.detach().requires_grad_()
             normalized = self.capture.forwards[self.module](leaf)
         self.capture.add_summed(weight, normalized * delta)
