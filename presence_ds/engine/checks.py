@@ -56,9 +56,6 @@ def _check_mean_over_ranks(settings: Mapping[str, Any]) -> None:
             f'gradient_allreduce_op is "{operation}", which adds gradients up over ranks: the weights of all samples '
             f'sum to 1 only with "mean"'
         )
-    kind = settings.get("communication_data_type")
-    if kind not in (None, "fp32", "fp16", "bf16"):
-        raise ConfigError(f'communication_data_type is "{kind}": it must be "fp32", "fp16" or "bf16"')
     factor = settings.get("gradient_predivide_factor", 1.0)
     if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0.0 < factor < inf:
         raise ConfigError(f"gradient_predivide_factor is {factor}: it must be a finite number above 0")

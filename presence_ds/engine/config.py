@@ -83,7 +83,15 @@ class PresenceConfig(ReweightingConfig):
                 f"alone"
             )
         if self.compares_gradients:
-            self._validate_comparing(field)
+            what = "near_duplicates is set" if self.near_duplicates is not None else f"signal is {self.signal}"
+            if self.estimator == "exact":
+                raise ConfigError(f"{field}.estimator is exact and {what}, which needs projections: use projected")
+            if self.granularity != "sample":
+                raise ConfigError(f"{field}.granularity is {self.granularity} and {what}: use granularity sample")
+            if self.signal == "loss":
+                raise ConfigError(
+                    f"{field}.near_duplicates is set with signal loss, which computes no gradients: unset it"
+                )
         if self.granularity != "sample" and self.signal == "loss":
             raise ConfigError(f"{field}.granularity is {self.granularity} with signal loss: use granularity sample")
         if self.strategy == "two_pass" and self.statistics == "running":
@@ -91,15 +99,6 @@ class PresenceConfig(ReweightingConfig):
                 f"{field}.statistics is running with strategy two_pass, which has the step's own: use batch or leave "
                 f"it unset"
             )
-
-    def _validate_comparing(self, field: str) -> None:
-        what = "near_duplicates is set" if self.near_duplicates is not None else f"signal is {self.signal}"
-        if self.estimator == "exact":
-            raise ConfigError(f"{field}.estimator is exact and {what}, which needs projections: use projected")
-        if self.granularity != "sample":
-            raise ConfigError(f"{field}.granularity is {self.granularity} and {what}: use granularity sample")
-        if self.signal == "loss":
-            raise ConfigError(f"{field}.near_duplicates is set with signal loss, which computes no gradients: unset it")
 
     @property
     def compares_gradients(self) -> bool:

@@ -21,7 +21,6 @@ class Presence:
     Attributes:
         config: the configuration in force.
         strategy: runs the model, and brings here what it finds out.
-        deferred: whether micro-batches wait until the step's last one is scored (strategy two_pass).
         scores: [b] float32, raw self-influence of the last micro-batch; None before the first, and with signal loss.
         losses: [b] float32, per-sample losses of the last micro-batch; None before the first.
         has_targets: [b] bool, whether a sample of the last micro-batch has a target token; None before the first.
@@ -63,7 +62,6 @@ class Presence:
         samples = dist.get_world_size(group) * accumulation_steps * micro_batch_size
         check_comparable(config, samples, config.projection_dim**2, "presence")
         self.config = config
-        self.deferred = config.strategy == "two_pass"
         self.scores: Tensor | None = None
         self.losses: Tensor | None = None
         self.has_targets: Tensor | None = None
@@ -165,8 +163,10 @@ class Presence:
         return result
 
     def overflow_or(self, loss: Tensor) -> Tensor:
-        """``loss``; of a step that is going to be skipped, the same with a gradient that is not finite."""
-        return _Overflow.apply(loss) if self._overflowed else loss
+        """``loss``; if fp16 overflowed its gradient is not finite, for the step to be skipped and the scale lowered."""
+        if self._overflowed:
+            loss.register_hook(lambda gradient: gradient * torch.inf)
+        return loss
 
     def report_own_terms(self) -> None:
         """Put the model's own terms of the step into the statistics, on every rank; nothing if it has none."""
@@ -209,15 +209,3 @@ class Presence:
         self._reweighting.load_state_dict(state["reweighting"])
         if self._reference is not None and "reference" in state:
             self._reference.load_state_dict(state["reference"])
-
-
-class _Overflow(torch.autograd.Function):
-    """A loss whose gradient is not finite, so that dynamic loss scaling skips the step and lowers the scale."""
-
-    @staticmethod
-    def forward(ctx: Any, loss: Tensor) -> Tensor:
-        return loss.view_as(loss)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
-        return grad_outputs[0] * torch.inf

@@ -4,7 +4,6 @@ A parameter enters a custom autograd Function as its input, so its gradient arri
 and ZeRO's own hooks reduce and partition it.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -34,7 +33,15 @@ def weight_gradient_loss(scored: Scored, weights: Tensor) -> Tensor:
         samples, units = kept.to(losses.device), units[kept]
         terms = {parameter: [term.select(samples) for term in uses] for parameter, uses in terms.items()}
     units = units.to(losses.device, torch.promote_types(losses.dtype, torch.float32), non_blocking=True)
-    return _surrogate(terms, units / (len(losses) * scored.scale), value)
+    units = units / (len(losses) * scored.scale)
+    deliveries = []
+    for parameter, uses in terms.items():  # in the order of the forward pass; their backward runs in the opposite one
+        if not uses:
+            continue  # used, but the loss does not depend on it
+        if is_partitioned(parameter):
+            pose_as_whole(parameter)
+        deliveries.append(_Deliver.apply(parameter, uses, units))
+    return value + torch.stack(deliveries).sum()
 
 
 class _Deliver(Function):
@@ -51,21 +58,3 @@ class _Deliver(Function):
             total += term.weighted_sum(weights, ctx.dtype)
         ctx.terms = None  # frees the layer's activations and output gradients
         return total, None, None
-
-
-def _surrogate(terms: Mapping[Tensor, list[Term]], weights: Tensor, value: Tensor) -> Tensor:
-    """A scalar equal to ``value`` whose backward gives every parameter the gradient Σ_i weights[i] G_i.
-
-    Args:
-        terms: gradient terms in the order of the forward pass; their backward runs in the opposite order, as usual.
-        weights: [B] float32.
-        value: 0-dimensional, without gradient.
-    """
-    deliveries = []
-    for parameter, uses in terms.items():
-        if not uses:
-            continue  # used, but the loss does not depend on it
-        if is_partitioned(parameter):
-            pose_as_whole(parameter)
-        deliveries.append(_Deliver.apply(parameter, uses, weights))
-    return value + torch.stack(deliveries).sum()

@@ -36,10 +36,4 @@ def check_trainer(trainer: Any) -> None:
             "parallelism_config is set, which spreads a sample's gradient over ranks: PRESENCE works with data "
             "parallelism and ZeRO, leave it out"
         )
-    check_settings(deepspeed_settings(trainer))
-
-
-def deepspeed_settings(trainer: Any) -> dict[str, Any]:
-    """The DeepSpeed configuration of a trainer, "auto" replaced as far as that is known."""
-    settings: dict[str, Any] = trainer.accelerator.state.deepspeed_plugin.deepspeed_config
-    return settings
+    check_settings(trainer.accelerator.state.deepspeed_plugin.deepspeed_config)

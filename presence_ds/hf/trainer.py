@@ -16,8 +16,7 @@ from presence_ds.engine import PresenceConfig, PresenceEngine
 from presence_ds.engine.checks import check_model
 from presence_ds.engine.initialize import add_presence
 from presence_ds.errors import ConfigError
-from presence_ds.hf.checks import check_trainer, deepspeed_settings
-from presence_ds.hf.logs import flatten
+from presence_ds.hf.checks import check_trainer
 from presence_ds.versions import check_versions
 
 logger = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ class PresenceTrainer(transformers.Trainer):
         check_versions()
         check_trainer(self)
         if presence is None:
-            presence = deepspeed_settings(self).get("presence", {})
+            presence = self.accelerator.state.deepspeed_plugin.deepspeed_config.get("presence", {})
         if not isinstance(presence, PresenceConfig):
             presence = PresenceConfig.from_mapping(presence)
         self._presence_config = presence
@@ -94,10 +93,10 @@ class PresenceTrainer(transformers.Trainer):
                 f"transformers {transformers.__version__} does not call create_scheduler between making the engine and "
                 f"training, where PresenceTrainer adds PRESENCE to it: use a version that does, such as 5.23"
             )
-        while model.presence.changes:  # found where the Trainer has loaded a checkpoint
-            if self.is_world_process_zero():
-                logger.warning("changed since the checkpoint: %s", model.presence.changes[0])
-            del model.presence.changes[0]
+        if self.is_world_process_zero():
+            for change in model.presence.changes:  # found where the Trainer has loaded a checkpoint
+                logger.warning("changed since the checkpoint: %s", change)
+        model.presence.changes = []
         model.train()
         inputs = self._prepare_inputs(inputs)
         model.set_gradient_accumulation_boundary(
@@ -116,3 +115,19 @@ class PresenceTrainer(transformers.Trainer):
         if "loss" in logs and isinstance(self.model_wrapped, PresenceEngine):
             logs |= flatten(self.model_wrapped.presence.statistics)
         super().log(logs, start_time)
+
+
+def flatten(statistics: Mapping[str, Any]) -> dict[str, float]:
+    """Numbers of `engine.presence.statistics` under ``presence/NAME`` and ``presence/source/ID/NAME``.
+
+    What is not finite (the loss of a source none of whose samples is) is left out: the Trainer writes its logs to
+    trainer_state.json, and JSON has no word for it.
+    """
+    flat: dict[str, float] = {}
+    for name, value in statistics.items():
+        if name == "sources":
+            for source, figures in value.items():
+                flat |= {f"presence/source/{source}/{figure}": number for figure, number in figures.items()}
+        elif name != "step" and not isinstance(value, str):
+            flat[f"presence/{name}"] = value
+    return {name: value for name, value in flat.items() if math.isfinite(value)}

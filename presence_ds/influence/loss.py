@@ -52,10 +52,6 @@ class SampleLoss:
             return losses
         return losses / (counts.to(wide) if self.normalizer == "token_mean" else self.normalizer)
 
-    def has_targets(self, labels: Tensor) -> Tensor:
-        """Whether a sample has a target token at all, [B] bool."""
-        return self.num_targets(labels) > 0
-
     def num_targets(self, labels: Tensor) -> Tensor:
         """Target tokens of each sample, [B] int64: the first label of a causal model is none."""
         return (self._targets(labels) != IGNORED).sum(1)

@@ -13,7 +13,6 @@ from presence_ds.reweighting.gram import Gradients
 from presence_ds.reweighting.normalizers import Running
 from presence_ds.reweighting.samples import MicroBatch, Samples, gather_rows
 from presence_ds.reweighting.schedule import TemperatureSchedule
-from presence_ds.reweighting.signal import signal_values
 from presence_ds.reweighting.statistics import count, describe
 from presence_ds.reweighting.weight_functions import build_weight_function, tau_with_floor
 
@@ -97,12 +96,12 @@ class Reweighting:
             if self._figures is None:
                 seen = self._gather().only_counted()
                 if len(seen):
-                    values = self._values(seen, None)
+                    values = self._values(seen)
                     self._figures, self._extremes = self._function.fit(values), _range(values)
         batch = self._samples(self._rows[-1].cpu())
         terms = torch.zeros(len(batch), dtype=torch.float64)
         if batch.counted.any():
-            values = self._values(batch.only_counted(), None)
+            values = self._values(batch.only_counted())
             terms[batch.counted] = self._terms(values, self._figures, self._scheduled(step))
         return terms
 
@@ -146,7 +145,7 @@ class Reweighting:
             statistics["near_duplicate_share"] = gradients.near_duplicate_share(self._config.near_duplicates)
         if self._schedule is not None:
             self._schedule.observe(step, statistics["loss"])
-            if self._schedule.finds_switch and self._schedule.switch_step is not None:
+            if self._config.schedule.kind == "auto" and self._schedule.switch_step is not None:
                 statistics["switch_step"] = self._schedule.switch_step
         if self._running is not None:
             self._running.update(fitted)
@@ -222,8 +221,23 @@ class Reweighting:
             return 0.0
         return self._schedule.tau(step)
 
-    def _values(self, samples: Samples, gradients: Gradients | None) -> Tensor:
-        return signal_values(self._config.signal, samples, gradients, self._config.damping)
+    def _values(self, samples: Samples, gradients: Gradients | None = None) -> Tensor:
+        """The signal of ``samples``, all finite, in its own unit: [n] float64; τ > 0 raises high values of every one.
+
+        - self_influence: s_i = ‖g_i‖², the squared norm of the sample's gradient over the scored parameters (eq. 3).
+        - leverage: h_i, self-influence under the curvature of the step's own ``gradients`` (`Gradients.leverage`).
+        - alignment: a_i = ⟨P g_i, P ḡ_ref⟩ with the running gradient of a trusted stream, the first-order benefit of a
+          step on sample i to that stream. High is *useful* here, not novel or noisy, so τ > 0 is what helps.
+        - loss: ℓ_i, the zero-cost baseline (Sow et al., 2025).
+        - uniform: s_i, for the statistics; the weights are alike.
+        """
+        signal = self._config.signal
+        if signal == "leverage":
+            assert gradients is not None
+            return gradients.leverage(self._config.damping)
+        values = {"loss": samples.losses, "alignment": samples.alignment}.get(signal, samples.scores)
+        assert values is not None
+        return values.double()
 
     def _samples(self, rows: Tensor) -> Samples:
         signal = self._config.signal

@@ -35,11 +35,6 @@ class TemperatureSchedule:
             window = config.slowdown_window or max(SMALLEST_WINDOW, round(DEFAULT_WINDOW_FRACTION * total))
             self._slowdown = Slowdown(window, config.slowdown_share)
 
-    @property
-    def finds_switch(self) -> bool:
-        """Whether the switch step is not given but found."""
-        return self._slowdown is not None
-
     def tau(self, step: int) -> float:
         """τ of optimizer step ``step``, counted from 1.
 
@@ -116,7 +111,7 @@ class Slowdown:
         self._take_in(loss - self._first)
         if self._steps < self._warm_up:
             return False
-        rate, error = self._line(self._sums)
+        rate, error = self._line()
         self._fastest = max(self._fastest, rate - CONFIDENCE * error)
         return self._fastest > 0.0 and rate + CONFIDENCE * error < self._share * self._fastest
 
@@ -140,10 +135,9 @@ class Slowdown:
         sums["losses"] = decay * sums["losses"] + loss
         sums["squared_losses"] = decay * sums["squared_losses"] + loss**2
 
-    @staticmethod
-    def _line(sums: dict[str, float]) -> tuple[float, float]:
+    def _line(self) -> tuple[float, float]:
         """Fall per step and its standard error, by weighted least squares."""
-        weight = sums["weights"]
+        sums, weight = self._sums, self._sums["weights"]
         age, mean = sums["ages"] / weight, sums["losses"] / weight
         age_variance = sums["squared_ages"] / weight - age**2
         covariance = sums["aged_losses"] / weight - age * mean

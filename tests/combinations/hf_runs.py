@@ -12,7 +12,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from presence_ds.engine import PresenceConfig
 from presence_ds.errors import PresenceError
-from presence_ds.hf.logs import flatten
+from presence_ds.hf.trainer import flatten
 from tests.combinations.factors import STEPS, instantiated
 from tests.combinations.figures import check_statistics, strict_json
 from tests.hf.training import make_trainer, settings

@@ -117,7 +117,6 @@ def test_with_two_passes_all_scores_come_first(section: dict[str, Any]) -> None:
         (0, {"gradient_predivide_factor": 0}, "gradient_predivide_factor is 0: it must be a finite number above 0"),
         (1, {"gradient_predivide_factor": "two"}, "gradient_predivide_factor is two"),
         (1, {"gradient_allreduce_op": "sum"}, 'gradient_allreduce_op is "sum"'),
-        (0, {"communication_data_type": "float32"}, 'communication_data_type is "float32": it must be "fp32"'),
         (0, {"prescale_gradients": True, "gradient_predivide_factor": 8.0}, None),
         (1, {"prescale_gradients": True, "gradient_predivide_factor": 8.0}, None),
         (2, {"prescale_gradients": True, "gradient_predivide_factor": 8.0, "reduce_scatter": False}, None),

@@ -18,6 +18,7 @@ PRESENCE = {"weighting": {"kind": "clip"}}
     ("section", "message"),
     [
         ({"sparse_gradients": True}, "DeepSpeed refuses the settings: .*sparse_gradients"),
+        ({"communication_data_type": "float32"}, "DeepSpeed refuses .*communication_data_type.*fp32.*Got: float32"),
         ({"amp": {"enabled": True}}, "DeepSpeed refuses the settings: .*bf16"),
         ({"elasticity": {"enabled": False}}, "DeepSpeed refuses the settings: .*lasti"),
         ({"fp16": {"enabled": False, "loss_scale": -1}}, "DeepSpeed refuses loss_scale: .*must be >= 0"),

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from presence_ds.hf.logs import flatten
+from presence_ds.hf.trainer import flatten
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

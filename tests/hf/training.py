@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 import presence_ds
 from presence_ds.errors import PresenceError
 from presence_ds.hf import PresenceTrainer
-from presence_ds.hf.logs import flatten
+from presence_ds.hf.trainer import flatten
 from tests.engine.training import full_parameters
 from tests.models import tiny_model, tokens
 

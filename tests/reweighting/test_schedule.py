@@ -207,7 +207,7 @@ def test_the_line_is_a_weighted_least_squares_fit(losses: list[float]) -> None:
     error = math.sqrt(residual / spread / (samples - 2))
     again = Slowdown(window=10, share=0.1)
     again.load_state_dict(json.loads(json.dumps(watch.state_dict())))
-    rate, found = Slowdown._line(again.state_dict()["sums"])
+    rate, found = again._line()
     assert rate == pytest.approx(slope, rel=1e-6, abs=1e-9)
     assert found == pytest.approx(error, rel=1e-4, abs=1e-6)
 
