@@ -6,10 +6,11 @@ from typing import Any
 
 from deepspeed import PipelineModule
 from deepspeed.accelerator import get_accelerator
+from deepspeed.utils import get_z3_leaf_modules
 from torch import nn
 
 from presence_ds.engine.config import PresenceConfig
-from presence_ds.engine.zero import can_divide_gradients, leaf_modules
+from presence_ds.engine.zero import can_divide_gradients
 from presence_ds.errors import ConfigError
 
 
@@ -112,7 +113,7 @@ def check_engine(engine: Any, config: PresenceConfig) -> None:
     """Raise `ConfigError` for what only the DeepSpeed engine tells: how its optimizer takes up gradients."""
     if config.strategy == "two_pass":
         return
-    leaves = leaf_modules(engine)
+    leaves = get_z3_leaf_modules(engine.module) if engine.zero_optimization_stage() == 3 else []
     if leaves and config.signal != "loss":
         raise ConfigError(
             f"ZeRO-3 treats modules of type {type(leaves[0]).__name__} as one leaf and reduces their gradients when "

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from deepspeed import DeepSpeedEngine
+from torch import nn
 
 from presence_ds.capture import attributes_as
 from presence_ds.engine.checks import check_compilable
-from presence_ds.engine.model_description import describe_model
 from presence_ds.engine.presence import Presence
 from presence_ds.engine.strategies import MicroStep
 from presence_ds.engine.zero import (
@@ -211,3 +211,20 @@ class PresenceEngine(DeepSpeedEngine):
     def _reset_step(self) -> None:
         self._micro_steps = 0
         self.presence.strategy.forget_step()
+
+
+def describe_model(model: nn.Module) -> dict[str, str]:
+    """A model of `transformers` in words.
+
+    Returns:
+        ``class``, its name; ``config``, JSON with every field; ``generation_config``, JSON, where it has one. Empty for
+        any other module.
+    """
+    config: Any = getattr(model, "config", None)
+    if not hasattr(config, "to_json_string"):
+        return {}
+    described = {"class": type(model).__name__, "config": config.to_json_string(use_diff=False)}
+    generation = getattr(model, "generation_config", None)
+    if generation is not None:
+        described["generation_config"] = generation.to_json_string()
+    return described

@@ -79,16 +79,6 @@ def add_presence(engine: Any, presence: PresenceConfig) -> PresenceEngine:
             f"config asks for a {type(engine).__name__}: PRESENCE trains with DeepSpeed's ordinary engine"
         )
     engine.__class__ = PresenceEngine
-    engine.attach(
-        Presence(
-            presence,
-            engine.module,
-            micro_batch_size=engine.train_micro_batch_size_per_gpu(),
-            accumulation_steps=engine.gradient_accumulation_steps(),
-            group=engine.data_parallel_group,
-            device=engine.device,
-            fp16=engine.fp16_enabled(),
-        )
-    )
+    engine.attach(Presence(presence, engine))
     try_out(engine)
     return engine

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from deepspeed import DeepSpeedEngine
+from torch import Tensor
 
 from presence_ds.engine.config import PresenceConfig
 from presence_ds.engine.reference import Reference
@@ -39,27 +40,19 @@ class Presence:
         changes: what in the configuration is not what it was when the checkpoint was written that was loaded last.
     """
 
-    def __init__(
-        self,
-        config: PresenceConfig,
-        model: nn.Module,
-        *,
-        micro_batch_size: int,
-        accumulation_steps: int,
-        group: dist.ProcessGroup,
-        device: torch.device,
-        fp16: bool = False,
-    ) -> None:
-        """``model``'s parameters are where they will stay; ``group`` is the data-parallel group.
-
-        ``fp16``: whether gradients are in fp16, whose range they must not leave by the weights.
+    def __init__(self, config: PresenceConfig, engine: DeepSpeedEngine) -> None:
+        """``engine`` gives the model, whose parameters are where they will stay, and the shape of an optimizer step.
 
         Raises:
-            ConfigError: a field of ``config`` cannot be used with the model or with ``accumulation_steps``.
+            ConfigError: a field of ``config`` cannot be used with the model or with the number of accumulation steps.
             AttributionError: one_pass cannot train a module of the model.
         """
+        self._micro_batch_size = engine.train_micro_batch_size_per_gpu()
+        self._accumulation_steps = accumulation_steps = engine.gradient_accumulation_steps()
+        self._group = group = engine.data_parallel_group
+        device = engine.device
         running = config.uses_running_statistics(accumulation_steps)
-        samples = dist.get_world_size(group) * accumulation_steps * micro_batch_size
+        samples = dist.get_world_size(group) * accumulation_steps * self._micro_batch_size
         check_comparable(config, samples, config.projection_dim**2, "presence")
         self.config = config
         self.scores: Tensor | None = None
@@ -68,14 +61,13 @@ class Presence:
         self.weights: Tensor | None = None
         self.statistics: dict[str, Any] = {}
         self.changes: list[Change] = []
-        self.strategy = build_strategy(model, config, accumulation_steps=accumulation_steps, group=group, device=device)
+        self.strategy = build_strategy(
+            engine.module, config, accumulation_steps=accumulation_steps, group=group, device=device
+        )
         self.scorer = self.strategy.scorer
         self._values = plain_values(config, running=running)
         self._reference = Reference(config.reference_decay, group, device) if config.signal == "alignment" else None
-        self._reweighting = Reweighting(config, running=running, group=group, bounded=fp16)
-        self._group = group
-        self._micro_batch_size = micro_batch_size
-        self._accumulation_steps = accumulation_steps
+        self._reweighting = Reweighting(config, running=running, group=group, bounded=engine.fp16_enabled())
         self.begin_step()
 
     @property

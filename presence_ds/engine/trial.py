@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from presence_ds.capture import check_attribution
 from presence_ds.engine.batch import is_encoder_decoder
@@ -27,7 +26,9 @@ def try_out(engine: "PresenceEngine") -> None:
         ConfigError: the model is not causal, or its loss is none that can be weighted.
         AttributionError: there is a module that nothing attributes, and strategy one_pass cannot train it.
     """
-    presence, vocabulary = engine.presence, _vocabulary(engine.module)
+    presence = engine.presence
+    embedding: Any = getattr(engine.module, "get_input_embeddings", lambda: None)()
+    vocabulary = getattr(embedding, "num_embeddings", None)
     if vocabulary is None:
         return
     encoder_decoder = is_encoder_decoder(engine.module)
@@ -54,8 +55,3 @@ def try_out(engine: "PresenceEngine") -> None:
             engine.forward_as(lambda inner, **batch: scorer.score(inner, (), batch).losses.sum(), **inputs, labels=ids)
     finally:
         engine.train(was_training)
-
-
-def _vocabulary(model: nn.Module) -> int | None:
-    embedding: Any = getattr(model, "get_input_embeddings", lambda: None)()
-    return getattr(embedding, "num_embeddings", None)

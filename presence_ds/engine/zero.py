@@ -66,11 +66,6 @@ def forget_release_plan() -> None:
             cell.cell_contents.cache_clear()
 
 
-def leaf_modules(engine: Any) -> list[nn.Module]:
-    """The modules that ZeRO-3 treats as one leaf, such as blocks of experts; none at another stage."""
-    return list(get_z3_leaf_modules(engine.module)) if engine.zero_optimization_stage() == 3 else []
-
-
 @contextmanager
 def leaf_modules_at_rest(model: nn.Module) -> Iterator[None]:
     """Inside a forward whose backward forms no gradients for the modules that ZeRO-3 treats as one leaf, of experts.

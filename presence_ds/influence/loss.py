@@ -85,7 +85,10 @@ class _CrossEntropySum(Function):
                 derivative[part] = p.scatter_add_(1, index[part], minus[part])  # one a row: no order to add in
         losses = largest - flat.gather(1, index).squeeze(1).to(wide) - probability.log_()
         if derivative is not None:
-            _clear_rows(derivative, ~kept)
+            if flat.is_cpu:  # these rows alone; on a GPU without waiting for their number
+                derivative.index_fill_(0, (~kept).nonzero().squeeze(1), 0.0)
+            else:
+                derivative.masked_fill_(~kept.unsqueeze(1), 0.0)
             ctx.save_for_backward(derivative.view_as(logits))
         return torch.where(kept, losses, 0.0).view(targets.shape).sum(1)  # ignored positions may hold anything
 
@@ -104,11 +107,3 @@ def _chunks(flat: Tensor) -> list[slice]:
     elements = MAX_ELEMENTS if flat.is_cpu else MAX_ELEMENTS_OF_GPU
     step = max(1, elements // flat.shape[1])
     return [slice(start, start + step) for start in range(0, len(flat), step)]
-
-
-def _clear_rows(values: Tensor, rows: Tensor) -> None:
-    """Fill the rows [N] bool of ``values`` [N, V] with 0: on a CPU only these, on a GPU without waiting for it."""
-    if values.is_cpu:
-        values.index_fill_(0, rows.nonzero().squeeze(1), 0.0)
-    else:
-        values.masked_fill_(rows.unsqueeze(1), 0.0)

@@ -82,15 +82,11 @@ class Engine:
     """What a strategy asks of the engine, without DeepSpeed."""
 
     def __init__(self, model: nn.Module, config: PresenceConfig, *, micro_batch_size: int, accumulation_steps: int):
-        self.module = model
-        self.presence = Presence(
-            config,
-            model,
-            micro_batch_size=micro_batch_size,
-            accumulation_steps=accumulation_steps,
-            group=dist.group.WORLD,
-            device=DEVICE,
-        )
+        self.module, self.device, self.data_parallel_group = model, DEVICE, dist.group.WORLD
+        self.train_micro_batch_size_per_gpu = lambda: micro_batch_size
+        self.gradient_accumulation_steps = lambda: accumulation_steps
+        self.fp16_enabled = lambda: False
+        self.presence = Presence(config, self)
         self._last = False
 
     def micro_step(self) -> MicroStep:
@@ -109,9 +105,9 @@ class Engine:
         """One optimizer step."""
         strategy = self.presence.strategy
         self.presence.begin_step()
+        strategy.forget_step()
         for number, batch in enumerate(batches, start=1):
             self._last = number == len(batches)
             loss = strategy.forward(self, (), batch, sources)
             assert loss.device == DEVICE
             strategy.backward(self, loss, Tensor.backward)
-        strategy.forget_step()

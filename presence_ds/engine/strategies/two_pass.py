@@ -40,10 +40,6 @@ class Waiting(NamedTuple):
 class TwoPass(Strategy):
     """Scores in the engine's forward, and trains on the whole step in the backward of its last micro-step."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.forget_step()
-
     def forget_step(self) -> None:
         """Forget the micro-batches of the step in progress."""
         self._waiting: list[Waiting] = []

@@ -31,7 +31,7 @@ def read_weights(checkpoint: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
     Returns:
         By name in the model's state dict, tensors or, ZeRO-3, what becomes one by ``contiguous()``: the float32 master
         weights of stages 1 to 3; what the model computed with at stage 0 and of frozen parameters. And what
-        `presence_ds.engine.model_description.describe_model` found.
+        `presence_ds.engine.engine.describe_model` found.
 
     Raises:
         ConfigError: a file is damaged, missing, or holds objects that no checkpoint of DeepSpeed's holds.
