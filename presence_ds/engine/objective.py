@@ -76,7 +76,12 @@ class Objective:
             ConfigError: the model's loss on it has terms of its own that the strategy cannot train.
         """
         batch = self.options | batch
-        self._check_trained(batch)
+        if self._adds_terms_to(batch) and not self._trains_terms:
+            raise ConfigError(
+                f"model {type(self._model).__name__} adds terms of its own to the cross-entropy, such as one that "
+                f"balances its experts, and strategy one_pass cannot train them beside weights: use presence.strategy "
+                f"two_pass, or leave them out of its configuration (output_router_logits)"
+            )
         return batch
 
     @torch.no_grad()
@@ -116,7 +121,7 @@ class Objective:
                 f"loss as they are"
             )
         self.adds_terms = abs(rests[0]) > noise or bool(_shown_terms(output))
-        self._check_trained({})
+        self.complete({})
 
     def _with_terms(
         self, forward: Callable[..., Any], args: tuple[Any, ...], inputs: dict[str, Any], labels: Tensor
@@ -157,14 +162,6 @@ class Objective:
 
     def _adds_terms_to(self, batch: Mapping[str, Any]) -> bool:
         return self.adds_terms or bool(batch.get(ON_REQUEST, False))
-
-    def _check_trained(self, batch: Mapping[str, Any]) -> None:
-        if self._adds_terms_to(batch) and not self._trains_terms:
-            raise ConfigError(
-                f"model {type(self._model).__name__} adds terms of its own to the cross-entropy, such as one that "
-                f"balances its experts, and strategy one_pass cannot train them beside weights: use presence.strategy "
-                f"two_pass, or leave them out of its configuration (output_router_logits)"
-            )
 
     def _check_told(self, output: Any) -> None:
         if shown := _shown_terms(output):

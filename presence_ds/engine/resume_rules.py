@@ -144,15 +144,16 @@ def _differences(before: Any, now: Any, name: str) -> Iterator[tuple[str, Any, A
         for key in before:
             if key in now:
                 yield from _differences(before[key], now[key], f"{name}.{key}" if name else key)
-    elif _are_sections(before) and _are_sections(now) and len(before) == len(now):
+    elif (
+        isinstance(before, list)
+        and isinstance(now, list)
+        and len(before) == len(now)
+        and all(isinstance(item, Mapping) for item in (*before, *now))
+    ):
         for index, (old, new) in enumerate(zip(before, now, strict=True)):
             yield from _differences(old, new, f"{name}[{index}]")
     elif before != now:
         yield name, before, now
-
-
-def _are_sections(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) for item in value)
 
 
 def _rule(known: Mapping[str, Rule], field: str) -> Rule:

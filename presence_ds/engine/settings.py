@@ -95,9 +95,5 @@ def _left_to_others(settings: Mapping[str, Any]) -> Iterator[str]:
         if value == "auto":
             yield name
         elif isinstance(value, Mapping) and name != "zero_optimization":
-            yield from (
-                f"{name}.{field}" for field, inner in value.items() if inner == "auto" and field != AUTO_OF_ITS_OWN
-            )
-
-
-AUTO_OF_ITS_OWN = "keep_in_fp32_modules"  # of data_types: DeepSpeed's default
+            autos = [field for field, inner in value.items() if inner == "auto"]
+            yield from (f"{name}.{field}" for field in autos if field != "keep_in_fp32_modules")  # DeepSpeed's default

@@ -99,9 +99,7 @@ class PresenceTrainer(transformers.Trainer):
         model.presence.changes = []
         model.train()
         inputs = self._prepare_inputs(inputs)
-        model.set_gradient_accumulation_boundary(
-            self.accelerator.sync_gradients
-        )  # accelerate does it after the forward
+        model.set_gradient_accumulation_boundary(self.accelerator.sync_gradients)  # before the forward, not after it
         weighted = model(**inputs)
         every = self.args.torch_empty_cache_steps
         if every is not None and self.state.global_step % every == 0:

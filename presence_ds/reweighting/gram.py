@@ -49,16 +49,24 @@ class Gradients:
         Args:
             damping: the ridge, dimensionless, `presence_ds.reweighting.config.SMALLEST_DAMPING` or more.
         """
-        if len(self._counted) <= self._local.shape[1]:
-            return self._count * _ridge_leverage(self._everywhere.cpu()[self._counted].double(), damping)
-        local = self._local.double()
-        moments = local.T @ local
-        dist.all_reduce(moments, group=self._group)
-        scale = moments.trace() / self._count
+        gathers = len(self._counted) <= self._local.shape[1]
+        if gathers:
+            features = self._everywhere.cpu()[self._counted].double()
+            products = features @ features.T
+            scale = products.diagonal().mean()
+        else:
+            features = self._local.double()
+            products = features.T @ features
+            dist.all_reduce(products, group=self._group)
+            scale = products.trace() / self._count
         if scale == 0:
             return torch.zeros(self._count, dtype=torch.float64)
-        factor = torch.linalg.cholesky(_add_ridge(moments / scale, damping))
-        whitened = torch.linalg.solve_triangular(factor, local.T / scale.sqrt(), upper=False)
+        relative = products / scale
+        ridge = damping * torch.eye(len(relative), dtype=relative.dtype, device=relative.device)
+        factor = torch.linalg.cholesky(relative + ridge)
+        if gathers:
+            return self._count * torch.cholesky_solve(relative, factor).diagonal()
+        whitened = torch.linalg.solve_triangular(factor, features.T / scale.sqrt(), upper=False)
         every = gather_rows(whitened.square().sum(0), self._group)
         return self._count * every.cpu()[self._counted]
 
@@ -83,21 +91,6 @@ class Gradients:
     def _everywhere(self) -> Tensor:
         """[ranks · n, m] float32 on the device; 0 where a sample does not count."""
         return gather_rows(self._local, self._group)
-
-
-def _ridge_leverage(features: Tensor, damping: float) -> Tensor:
-    """[K (K + damping · mean(diag K) I)⁻¹]_ii for K of ``features`` ([N, m] float64): [N]."""
-    products = features @ features.T
-    scale = products.diagonal().mean()
-    if scale == 0:
-        return torch.zeros(len(features), dtype=torch.float64)
-    relative = products / scale
-    factor = torch.linalg.cholesky(_add_ridge(relative, damping))
-    return torch.cholesky_solve(relative, factor).diagonal()
-
-
-def _add_ridge(matrix: Tensor, damping: float) -> Tensor:
-    return matrix + damping * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
 
 
 def _unit(rows: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """Normalisers make the values of a signal comparable, by figures of the step or of earlier ones (equation 7)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,13 +89,11 @@ class RunningMoments(Running):
 
     @property
     def current(self) -> Moments | None:
-        """None until the first update."""
         if self.weight == 0.0:
             return None
         return Moments(self.mean, self._unit(self.mean) * self.variance / self.weight)
 
     def update(self, figures: Moments) -> None:
-        """Take in the moments of one optimizer step."""
         self.mean = figures.mean
         unit = self._unit(figures.mean)
         self.variance = DECAY * self.variance + (1 - DECAY) * (figures.variance / unit if unit > 0.0 else 0.0)
@@ -109,6 +106,8 @@ class RunningMoments(Running):
 class Normalizer:
     """Makes the values of a signal comparable, by their moments; the base has none."""
 
+    relative: bool | None = None  # as of `RunningMoments`; None where the kind has no moments
+
     def fit(self, values: Tensor) -> Moments | None:
         """Moments of ``values`` ([n], finite, n ≥ 1); None where the kind has none."""
         return None
@@ -119,7 +118,7 @@ class Normalizer:
 
     def running(self) -> RunningMoments | None:
         """An empty store of earlier steps' moments; None where the kind has none."""
-        return None
+        return None if self.relative is None else RunningMoments(relative=self.relative)
 
 
 class ZScore(Normalizer):
@@ -129,15 +128,14 @@ class ZScore(Normalizer):
     are heavy-tailed. See `LogZScore` and `Rank`.
     """
 
+    relative = True
+
     def fit(self, values: Tensor) -> Moments:
         return Moments.of(values)
 
     def apply(self, values: Tensor, moments: Moments | None) -> Tensor:
         assert moments is not None
         return moments.normalize(values)
-
-    def running(self) -> RunningMoments:
-        return RunningMoments(relative=True)
 
 
 class LogZScore(Normalizer):
@@ -151,6 +149,8 @@ class LogZScore(Normalizer):
     take all of σ and, with τ < 0, all of the weight.
     """
 
+    relative = False
+
     def fit(self, values: Tensor) -> Moments:
         positive = values[values > 0]
         return Moments.of(positive.double().log()) if len(positive) else Moments(0.0, 1.0)
@@ -158,9 +158,6 @@ class LogZScore(Normalizer):
     def apply(self, values: Tensor, moments: Moments | None) -> Tensor:
         assert moments is not None
         return moments.normalize(values.double().log()).clamp(min=LOWEST_OF_LOGARITHMS)
-
-    def running(self) -> RunningMoments:
-        return RunningMoments(relative=False)
 
 
 class Rank(Normalizer):
@@ -179,8 +176,4 @@ class Rank(Normalizer):
         return torch.special.ndtri((mean_rank[group] - 0.5) / len(values))
 
 
-NORMALIZERS: dict[NormalizerKind, Callable[[], Normalizer]] = {
-    "zscore": ZScore,
-    "log_zscore": LogZScore,
-    "rank": Rank,
-}
+NORMALIZERS: dict[NormalizerKind, type[Normalizer]] = {"zscore": ZScore, "log_zscore": LogZScore, "rank": Rank}

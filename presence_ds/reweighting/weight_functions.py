@@ -155,12 +155,10 @@ class RunningLevel(Running):
 
     @property
     def current(self) -> float | None:
-        """None until the first update."""
         return exp(self.log / self.weight) if self.weight else None
 
     def update(self, figures: float) -> None:
-        """Take in c of one optimizer step; an infinite one tells nothing."""
-        if isfinite(figures):
+        if isfinite(figures):  # an infinite one tells nothing
             self.log = LEVEL_DECAY * self.log + (1 - LEVEL_DECAY) * log(figures)
             self.weight = LEVEL_DECAY * self.weight + (1 - LEVEL_DECAY)
 

@@ -1,5 +1,4 @@
-"""The `Conv1D` of transformers (GPT-2): a linear layer whose weight is stored [inputs, outputs], so G_i = Σ_t a_t
-⊗ δ_t."""
+"""The `Conv1D` of transformers (GPT-2), a linear layer with a weight [inputs, outputs]: G_i = Σ_t a_t ⊗ δ_t."""
 
 import torch
 from torch import Tensor

@@ -41,7 +41,6 @@ class TwoPass(Strategy):
     """Scores in the engine's forward, and trains on the whole step in the backward of its last micro-step."""
 
     def forget_step(self) -> None:
-        """Forget the micro-batches of the step in progress."""
         self._waiting: list[Waiting] = []
         self._loss: Tensor | None = None  # of the last forward
 
