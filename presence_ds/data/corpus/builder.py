@@ -18,8 +18,7 @@ from presence_ds.data.corpus.report import CorpusReport, SourceReport
 from presence_ds.data.corpus.storage import ArrowWriter, read_batches
 from presence_ds.data.hashing import text_hash, unit_hash
 from presence_ds.data.readers.documents import Document
-from presence_ds.data.samples import PACKINGS
-from presence_ds.data.samples.packed import Tokens
+from presence_ds.data.samples.packing import PACKINGS, Tokens
 from presence_ds.data.sources.config import SourceConfig
 from presence_ds.data.sources.finding import SourceFile, find_files
 from presence_ds.data.sources.noise import NoiseConfig, is_copied, shuffle_words

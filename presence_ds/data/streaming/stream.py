@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from presence_ds.data.config import DataConfig
 from presence_ds.data.order.mixture import Mixture, mixture_weights
 from presence_ds.data.readers.hub_file import HubFile
-from presence_ds.data.samples.packed import PackedSample
+from presence_ds.data.samples.packing import PackedSample
 from presence_ds.data.sources.finding import SourceFile
 from presence_ds.data.sources.tally import Tally
 from presence_ds.data.streaming.config import StreamingConfig
