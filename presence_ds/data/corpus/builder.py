@@ -53,11 +53,9 @@ class Builder:
     def __init__(
         self, config: DataConfig, train: list[Input], validation: list[Input], work: Path, progress: Progress
     ) -> None:
-        assert config.sequence_length is not None  # DataConfig.validate
-        assert config.packing is not None
+        assert config.packing is not None  # DataConfig.validate
         self.config, self.train, self.validation = config, train, validation
-        self.row_length = config.lengths.row
-        self.num_sentinels = config.objective.num_sentinels(config.sequence_length)
+        self.row_length, self.num_sentinels = config.lengths.row, config.lengths.spans
         self.packing = config.packing
         self.work = work
         self.progress = progress
