@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from presence_ds.data.readers.documents import Document, Fields
-from presence_ds.data.readers.jsonl import read_jsonl
+from presence_ds.data.readers.json import read_jsonl
 from presence_ds.data.readers.part import Part
 from presence_ds.data.readers.text import read_text
 from presence_ds.data.samples.packing import concat

@@ -7,8 +7,7 @@ from typing import Literal
 from presence_ds.data.readers.checksums import check_unchanged
 from presence_ds.data.readers.compression import DECOMPRESSORS
 from presence_ds.data.readers.documents import BadRow, Document, Fields, UnreadableFile
-from presence_ds.data.readers.json import read_json
-from presence_ds.data.readers.jsonl import read_jsonl
+from presence_ds.data.readers.json import read_json, read_jsonl
 from presence_ds.data.readers.part import Part
 from presence_ds.data.readers.table import read_table
 from presence_ds.data.readers.text import read_text
