@@ -44,7 +44,7 @@ class Input:
     def of(cls, source: SourceConfig, streamed: bool) -> "Input":
         """What is to be read of ``source``; raises as `find_files`."""
         skipped = Skipped()
-        return cls(source, find_files(source, streamed, skipped), skipped)
+        return cls(source, find_files(source, streamed, skipped.side_files), skipped)
 
 
 class Builder:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,14 +21,9 @@ BINARY = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.str
 
 
 def read_table(
-    path: File,
-    name: str,
-    kind: Literal["parquet", "arrow"],
-    fields: Fields,
-    part: Part,
-    rows_before: int = 0,
+    path: File, name: str, kind: str, fields: Fields, part: Part, rows_before: int
 ) -> Iterator[Document | BadRow]:
-    """Read the rows of a parquet or arrow file. Ids are ``name:row`` unless ``fields`` has one.
+    """Read the rows of a file of ``kind`` parquet or arrow. Ids are ``name:row`` unless ``fields`` has one.
 
     Rows are counted from 1, or in the ids from ``rows_before`` + 1.
 
