@@ -14,7 +14,6 @@ from torch import nn
 
 import presence_ds
 from presence_ds.capture import full_shape
-from presence_ds.trainer.checkpoint.background import BackgroundWriter
 from presence_ds.trainer.checkpoint.config import CheckpointConfig
 from presence_ds.trainer.checkpoint.manifest import (
     FileRecord,
@@ -84,7 +83,7 @@ class Saver:
             None, or, the same on every rank, why nothing is begun.
         """
         if self._writer is None:
-            self._writer = BackgroundWriter() if self._config.asynchronous else CheckpointWriter()
+            self._writer = CheckpointWriter(asynchronous=self._config.asynchronous)
             attach_writer(trainer.engine, self._writer)
         ranks = trainer.ranks
         final = self._folder / f"step_{trainer.step:08d}"
