@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,21 +37,6 @@ GIB = 2**30
 OPTIMIZER_BYTES = 12  # for each parameter: float32 weights and the two moments of Adam
 
 
-@dataclass(frozen=True)
-class Begun:
-    """A checkpoint that is being written.
-
-    Attributes:
-        unfinished: the folder it is written to.
-        final: the folder it becomes.
-        manifest: all but the files.
-    """
-
-    unfinished: Path
-    final: Path
-    manifest: Manifest
-
-
 class Saver:
     """Writes checkpoints of one run into ``folder``, one at a time."""
 
@@ -62,12 +46,12 @@ class Saver:
         self._recipe = recipe
         self._folder = folder
         self._writer: CheckpointWriter | None = None
-        self._begun: Begun | None = None
+        self._begun: tuple[Path, Manifest] | None = None  # the folder it is in, and all but the files
 
     @property
     def unfinished_step(self) -> int | None:
         """The optimizer step whose checkpoint is begun and not complete; None without one."""
-        return None if self._begun is None else self._begun.manifest.step
+        return None if self._begun is None else self._begun[1].step
 
     @property
     def busy(self) -> bool:
@@ -105,13 +89,13 @@ class Saver:
         manifest = Manifest(
             step=trainer.step,
             world_size=ranks.world_size,
-            setup=asdict(describe_setup(trainer)),
+            setup=describe_setup(trainer),
             parameters=parameter_shapes(trainer.engine.module),
             files={},
             versions={"presence_ds": presence_ds.__version__, "deepspeed": version("deepspeed")},
             recipe=self._recipe,
         )
-        self._begun = Begun(unfinished, final, manifest)
+        self._begun = unfinished, manifest
         return None
 
     def complete(self, ranks: Ranks) -> str | None:
@@ -127,7 +111,7 @@ class Saver:
         begun, self._begun = self._begun, None
         problem = None
         if written is not None:
-            problem = commit(begun, written)
+            problem = commit(*begun, written)
             if problem is None:
                 self._delete_old()
         return ranks.broadcast(problem)
@@ -147,23 +131,24 @@ class Saver:
                     delete(old)
 
 
-def commit(begun: Begun, written: list[Written]) -> str | None:
+def commit(unfinished: Path, manifest: Manifest, written: list[Written]) -> str | None:
     """Make a checkpoint durable and visible, then point ``latest`` to it.
 
     Args:
-        begun: the checkpoint, of which every rank has written its part.
+        unfinished: its folder, into which every rank has written its part.
+        manifest: all but the files.
         written: what each rank wrote.
 
     Returns:
         None, or why there is no checkpoint; nothing is left of it then.
     """
-    unfinished, final = begun.unfinished, begun.final
+    final = unfinished.with_name(unfinished.name.removeprefix(UNFINISHED))
     try:
         for rank, part in enumerate(written):
             if part.error is not None:
                 raise OSError(f"{part.error} (rank {rank})")
-        begun.manifest.files.update(_files(unfinished, written))
-        write_manifest(unfinished, begun.manifest)
+        manifest.files.update(_files(unfinished, written))
+        write_manifest(unfinished, manifest)
         sync([unfinished, *(folder for folder in unfinished.rglob("*") if folder.is_dir())])
         os.replace(unfinished, final)
         sync([final.parent])
