@@ -45,7 +45,7 @@ class Saver:
         self._config = config
         self._recipe = recipe
         self._folder = folder
-        self._writer: CheckpointWriter | None = None
+        self._writer = CheckpointWriter(asynchronous=config.asynchronous)
         self._begun: tuple[Path, Manifest] | None = None  # the folder it is in, and all but the files
 
     @property
@@ -56,7 +56,7 @@ class Saver:
     @property
     def busy(self) -> bool:
         """Whether this rank is still writing what is begun, so that `complete` would have to wait."""
-        return self._writer is not None and self._writer.busy
+        return self._writer.busy
 
     def begin(self, trainer: Trainer) -> str | None:
         """Begin to write the state after the trainer's current step; on every rank, with none unfinished.
@@ -66,8 +66,7 @@ class Saver:
         Returns:
             None, or, the same on every rank, why nothing is begun.
         """
-        if self._writer is None:
-            self._writer = CheckpointWriter(asynchronous=self._config.asynchronous)
+        if trainer.engine.checkpoint_engine is not self._writer:
             attach_writer(trainer.engine, self._writer)
         ranks = trainer.ranks
         final = self._folder / f"step_{trainer.step:08d}"
@@ -105,7 +104,7 @@ class Saver:
             None when the checkpoint is on the disk and pointed to; otherwise, the same on every rank, why there is
             none. What was there before is untouched then.
         """
-        if self._writer is None or self._begun is None:
+        if self._begun is None:
             return None
         written = ranks.collect(self._writer.finish())
         begun, self._begun = self._begun, None
@@ -118,8 +117,7 @@ class Saver:
 
     def abandon(self) -> None:
         """Write no more of what is begun; it stays unfinished, and the next run removes it."""
-        if self._writer is not None:
-            self._writer.abandon()
+        self._writer.abandon()
 
     def _delete_old(self) -> None:
         if self._config.keep is None:

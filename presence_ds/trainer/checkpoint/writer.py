@@ -45,10 +45,8 @@ class CheckpointWriter(TorchCheckpointEngine):
         """``asynchronous``: copy what is to be saved, and write the copies between `start` and `finish`."""
         super().__init__()
         self._asynchronous = asynchronous
-        self._folder = Path()
         self._written = Written()
         self._memory: list[BytesIO] = []  # of the files of a checkpoint, which come in the same order every time
-        self._pending: list[tuple[Path, BytesIO, int]] = []  # with the number of bytes
         self._thread: Thread | None = None
         self._abandoned = Event()
 
@@ -56,7 +54,7 @@ class CheckpointWriter(TorchCheckpointEngine):
         """Start a checkpoint, all files of which lie in ``folder``."""
         self._folder = folder
         self._written = Written()
-        self._pending = []
+        self._pending: list[tuple[Path, BytesIO, int]] = []  # with the number of bytes
 
     def start(self) -> None:
         """Everything is saved: write it, if it has not been written already."""
