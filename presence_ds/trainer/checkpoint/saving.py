@@ -77,8 +77,7 @@ class Saver:
         if ranks.is_main:
             shutil.rmtree(unfinished, ignore_errors=True)
             shortage = lack_of_space(self._folder, trainer.engine.module)
-        shortage = ranks.broadcast(shortage)
-        if shortage is not None:
+        if (shortage := ranks.broadcast(shortage)) is not None:
             return shortage
         self._writer.begin(unfinished)
         trainer.engine.save_checkpoint(str(self._folder), tag=unfinished.name, save_latest=False)

@@ -43,10 +43,9 @@ def read_weights(checkpoint: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
             weights = dict(states["module"])
             if any(checkpoint.glob(SHARDS)):
                 with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # it tells its progress
-                    masters = get_fp32_state_dict_from_zero_checkpoint(
+                    weights |= get_fp32_state_dict_from_zero_checkpoint(
                         str(checkpoint.parent), checkpoint.name, lazy_mode=True
                     )
-                weights |= masters
     except (UnpicklingError, OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
         text = " ".join(str(error).split())
         foreign = "unsupported global" in text.lower()

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from presence_ds.trainer.ranks.process_group import Ranks
 
@@ -58,12 +59,9 @@ class Messages:
         port = server.getsockname()[1] if server is not None else 0
         port, token = ranks.broadcast((port, secrets.token_hex(16)))
         self._expected = ranks.world_size - 1
-        if server is not None:
-            listener = threading.Thread(target=self._serve, args=(server, token), daemon=True, name="messages")
-        else:
-            address = os.environ.get("MASTER_ADDR", "127.0.0.1"), port
-            listener = threading.Thread(target=self._listen, args=(address, token), daemon=True, name="messages")
-        listener.start()
+        address = os.environ.get("MASTER_ADDR", "127.0.0.1"), port
+        hear = partial(self._listen, address, token) if server is None else partial(self._serve, server, token)
+        threading.Thread(target=hear, daemon=True, name="messages").start()
         if ranks.is_main:
             self._connected.wait(CONNECT)
 

@@ -88,10 +88,8 @@ class Ranks:
 
     def on_main(self, work: Callable[[], T]) -> T:
         """What ``work()`` gives on rank 0, on every rank (any picklable object); an error there is raised on all."""
-        found: Any = None
         with self.agreement():
-            if self.is_main:
-                found = work()
+            found: Any = work() if self.is_main else None
         result: T = self.broadcast(found)
         return result
 
