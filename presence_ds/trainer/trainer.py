@@ -1,12 +1,13 @@
 """The training loop. Everything optional is a callback."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
+from presence_ds.data import BatchStream, StreamedBatches
 from presence_ds.engine import PresenceEngine
 from presence_ds.errors import Stopped
 from presence_ds.trainer.callbacks.callback import Callback
@@ -18,26 +19,6 @@ from presence_ds.trainer.run_directory.hang_watch import HangWatch
 # document_ids: B strings
 Batch = dict[str, Any]
 Metrics = dict[str, Any]  # one line of metrics.jsonl
-
-
-class Batches(Protocol):
-    """Micro-batches without end on this rank: `BatchStream`, or `SharedBatches` where text is streamed."""
-
-    @property
-    def epoch(self) -> int: ...
-
-    @property
-    def source_epochs(self) -> dict[str, float]: ...
-
-    def __next__(self) -> Batch: ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """What this rank needs to go on."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-    def divide(self, states: Iterator[dict[str, Any]], ranks: int) -> list[dict[str, Any]]:
-        """What each of ``ranks`` ranks needs to go on, out of the states of those that there were."""
 
 
 class Trainer:
@@ -52,7 +33,7 @@ class Trainer:
     def __init__(
         self,
         engine: PresenceEngine,
-        batches: Batches,
+        batches: BatchStream | StreamedBatches,
         ranks: Ranks,
         callbacks: dict[str, Callback],
         watch: HangWatch,
@@ -87,11 +68,6 @@ class Trainer:
     def stopping(self) -> bool:
         """Whether the run ends after this step, although it is not the last one, and is to go on later."""
         return self.stop is not None
-
-    @property
-    def has_dynamic_loss_scale(self) -> bool:
-        """Whether steps are skipped until a loss scale is found at which fp16 does not overflow."""
-        return bool(self.engine.fp16_enabled() and self.engine.dynamic_loss_scale())
 
     def notify(self, hook: str, *arguments: Any) -> None:
         """Call one hook of every callback, in order."""

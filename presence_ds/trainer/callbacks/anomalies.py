@@ -43,16 +43,17 @@ class Anomalies(Callback):
     """Looks at the figures of every step, which are the same on every rank, so that all ranks decide alike.
 
     Attributes:
+        counts: steps with each kind of anomaly since the start of the run.
         spiking: whether the mean loss of the last step was a spike, so that its state may be worth nothing.
     """
 
     def __init__(self, config: AnomaliesConfig, checkpoints: Path, warn: Callable[[str], None]) -> None:
         """``warn`` takes the line about the first, the 10th, the 100th, ... of a kind."""
+        self.counts = dict.fromkeys(KINDS, 0)
         self.spiking = False
         self._config = config
         self._checkpoints = checkpoints
         self._warn = warn
-        self._counts = dict.fromkeys(KINDS, 0)
         self._streaks = dict.fromkeys(KINDS, 0)
         self._recent: dict[str, list[int]] = {name: [] for name in KINDS}  # steps within the window
         self._updated = False  # whether a step of the run was ever applied
@@ -60,30 +61,26 @@ class Anomalies(Callback):
         self._loss, self._gradient = Spikes(*options), Spikes(*options)
         self._over: str | None = None  # why the run ends
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """Steps with each kind of anomaly since the start of the run."""
-        return dict(self._counts)
-
     def state_dict(self) -> dict[str, Any]:
         return {
-            "counts": dict(self._counts),
-            "streaks": dict(self._streaks),
-            "recent": {name: list(steps) for name, steps in self._recent.items()},
+            "counts": self.counts,
+            "streaks": self._streaks,
+            "recent": self._recent,
             "updated": self._updated,
             "loss": self._loss.state_dict(),
             "gradient": self._gradient.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._counts, self._streaks, self._recent = state["counts"], state["streaks"], state["recent"]
+        self.counts, self._streaks, self._recent = state["counts"], state["streaks"], state["recent"]
         self._updated = state["updated"]
         self._loss.load_state_dict(state["loss"])
         self._gradient.load_state_dict(state["gradient"])
 
     def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
-        applied = trainer.engine.was_step_applied()
-        finding_scale = trainer.has_dynamic_loss_scale and not self._updated
+        engine = trainer.engine
+        applied = engine.was_step_applied()
+        finding_scale = engine.fp16_enabled() and engine.dynamic_loss_scale() and not self._updated
         norm = metrics["gradient_norm"]
         if applied and norm is not None and not 0.0 <= norm < math.inf:  # DeepSpeed shows one that is not finite as -1
             raise AnomalyError(
@@ -99,8 +96,8 @@ class Anomalies(Callback):
         }
         self._updated |= applied
         for name, happened in found.items():
-            self._counts[name] += happened
-            metrics[name] = self._counts[name]
+            self.counts[name] += happened
+            metrics[name] = self.counts[name]
             if not (name == "skipped_steps" and finding_scale):
                 self._note(name, happened, trainer.step)
 
@@ -116,7 +113,7 @@ class Anomalies(Callback):
             return
         recent.append(step)
         what, remedy = KINDS[name]
-        count = self._counts[name]
+        count = self.counts[name]
         if count == 10 ** (len(str(count)) - 1):
             self._warn(f"step {step}: {what} (now {count} {name}; metrics.jsonl counts them)")
         for kind, number in (("consecutive", self._streaks[name]), ("in_window", len(recent))):
