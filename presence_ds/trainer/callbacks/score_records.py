@@ -95,13 +95,12 @@ class ScoreRecords(Callback):
             self._collect()
 
     def on_checkpoint(self, trainer: Trainer) -> None:
-        self._finish()
+        if self._rows:
+            self._collect()
+        if self._file is not None:
+            self._file.finish()
 
-    def on_train_end(self, trainer: Trainer) -> None:
-        self._finish()
-
-    def on_stop(self, trainer: Trainer) -> None:
-        self._finish()
+    on_train_end = on_stop = on_checkpoint
 
     def close(self) -> None:
         """After an error the other ranks may take part in nothing any more: what was not collected is left out."""
@@ -118,12 +117,6 @@ class ScoreRecords(Callback):
             table = pa.concat_tables([pa.ipc.open_stream(part).read_all() for part in parts])
             self._file.write(table, self._first_step, self._last_step)
         self._batches, self._rows = [], 0
-
-    def _finish(self) -> None:
-        if self._rows:
-            self._collect()
-        if self._file is not None:
-            self._file.finish()
 
 
 class RecordFile:
