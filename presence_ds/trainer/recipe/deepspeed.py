@@ -1,5 +1,6 @@
 """The DeepSpeed configuration of a run: the JSON file, and the values the recipe states for both."""
 
+import copy
 import json
 from difflib import get_close_matches
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from presence_ds.engine.settings import read_settings
 from presence_ds.errors import ConfigError
+from presence_ds.trainer.recipe.recipe import TrainingConfig
 
 LARGEST_STAGE = 3
 
@@ -60,34 +62,26 @@ def _check_zero(zero: dict[str, Any], field: str) -> None:
 
 
 def merge_deepspeed_config(
-    section: dict[str, Any],
-    *,
-    micro_batch_size: int,
-    gradient_accumulation_steps: int,
-    world_size: int,
-    gradient_clipping: float,
-    precision: str,
-    untested_optimizer: bool,
+    section: dict[str, Any], training: TrainingConfig, *, world_size: int, precision: str, untested_optimizer: bool
 ) -> dict[str, Any]:
     """The dict for ``presence_ds.initialize``: ``section`` with the values that the recipe states for both.
 
     Args:
-        gradient_clipping: Largest gradient norm; 0 leaves gradients alone (DeepSpeed's own default is 1).
-        precision: bf16, fp16 or fp32.
+        precision: what the model computes in: bf16, fp16 or fp32.
         untested_optimizer: The optimizer is not among those DeepSpeed lists as tested with ZeRO (SGD).
 
     Raises:
         ConfigError: the JSON file states one of them differently (absent and "auto" are fine).
     """
-    merged = json.loads(json.dumps(section))
+    merged = copy.deepcopy(section)
+    samples, accumulation_steps = training.micro_batch_size, training.accumulation_steps(world_size)
+    in_all = "training.micro_batch_size x gradient_accumulation_steps x ranks"
+    clipping = training.gradient_clipping or 0.0  # which leaves gradients alone; DeepSpeed's own default is 1
     shared: dict[tuple[str, ...], tuple[str, int | float | bool]] = {
-        ("train_batch_size",): (
-            "training.micro_batch_size x gradient_accumulation_steps x ranks",
-            micro_batch_size * gradient_accumulation_steps * world_size,
-        ),
-        ("train_micro_batch_size_per_gpu",): ("training.micro_batch_size", micro_batch_size),
-        ("gradient_accumulation_steps",): ("training.gradient_accumulation_steps", gradient_accumulation_steps),
-        ("gradient_clipping",): ("training.gradient_clipping", gradient_clipping),
+        ("train_batch_size",): (in_all, samples * accumulation_steps * world_size),
+        ("train_micro_batch_size_per_gpu",): ("training.micro_batch_size", samples),
+        ("gradient_accumulation_steps",): ("training.gradient_accumulation_steps", accumulation_steps),
+        ("gradient_clipping",): ("training.gradient_clipping", clipping),
         ("bf16", "enabled"): ("training.precision as bf16", precision == "bf16"),
         ("fp16", "enabled"): ("training.precision as fp16", precision == "fp16"),
     }

@@ -95,10 +95,8 @@ def make_plan(
         check_weights(model_config, recipe.model)
     deepspeed = merge_deepspeed_config(
         section,
-        micro_batch_size=training.micro_batch_size,
-        gradient_accumulation_steps=accumulation_steps,
+        training,
         world_size=world_size,
-        gradient_clipping=training.gradient_clipping or 0.0,
         precision=precision,
         untested_optimizer=not KINDS[recipe.optimizer.kind].listed,
     )
