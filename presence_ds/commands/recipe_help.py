@@ -41,8 +41,8 @@ class RecipeHelp(Action):
         if values == ALL:
             parser.print_help()
         else:
-            path = self._find_section(values or "")
-            (self._section_page(path) if path else self._first_page()).print_help()
+            path, section = self._find_section(values or "")
+            (self._section_page(path, section) if path else self._first_page()).print_help()
         parser.exit()
 
     def _first_page(self) -> ArgumentParser:
@@ -69,22 +69,21 @@ class RecipeHelp(Action):
         page.add_argument("--print_config", action="store_true", help="Print the recipe that results, and exit.")
         return page
 
-    def _find_section(self, path: str) -> str:
-        """``path`` if it is that of a section such as data.tokenizer, or else the section that the field lies in."""
+    def _find_section(self, path: str) -> tuple[str, Any]:
+        """Path and dataclass of the section at ``path``, or else of the one that the field lies in."""
+        found = ""
         section: Any = Recipe
-        found: list[str] = []
+        inner: Any = Recipe
         for name in path.split(".") if path else ():
-            if section is None or name not in _fields(section):
+            if inner is None or name not in _fields(inner):
                 known = ", ".join(name for name, kind in _fields(Recipe).items() if _section_of(kind))
                 raise ArgumentError(self, f"{path} is no section of a recipe: it must be one of {known}, or {ALL}")
-            section = _section_of(_fields(section)[name])
-            found += [name] if section is not None else []
-        return ".".join(found)
+            inner = _section_of(_fields(inner)[name])
+            if inner is not None:
+                found, section = f"{found}.{name}" if found else name, inner
+        return found, section
 
-    def _section_page(self, path: str) -> ArgumentParser:
-        section: Any = Recipe
-        for name in path.split("."):
-            section = _section_of(_fields(section)[name])
+    def _section_page(self, path: str, section: Any) -> ArgumentParser:
         page = ArgumentParser(usage=f"{self._usage} [--{path}.FIELD VALUE ...]", add_help=False)
         page.add_class_arguments(section, path)
         return page
