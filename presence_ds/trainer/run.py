@@ -46,12 +46,7 @@ from presence_ds.trainer.recipe.plan import Plan, make_plan
 from presence_ds.trainer.recipe.recipe import Recipe
 from presence_ds.trainer.run_directory.hang_watch import HangWatch, collective_timeout
 from presence_ds.trainer.run_directory.hub_commits import pin_commits
-from presence_ds.trainer.run_directory.layout import (
-    RunDirectory,
-    run_directory_path,
-    write_json,
-    write_stopped,
-)
+from presence_ds.trainer.run_directory.layout import RunDirectory, run_directory_path, write_json, write_stopped
 from presence_ds.trainer.run_directory.lock import RunLock
 from presence_ds.trainer.trainer import Trainer
 
