@@ -48,7 +48,7 @@ def _for_training(built: Any, model: ModelConfig) -> torch.nn.Module:
     return built
 
 
-def try_to_build(config: PretrainedConfig, model: ModelConfig, field: str = "model") -> torch.nn.Module | None:
+def try_to_build(config: PretrainedConfig, model: ModelConfig) -> torch.nn.Module | None:
     """The model on the meta device, without weights; None for code that comes with a model, which may not allow that.
 
     Raises:
@@ -59,13 +59,11 @@ def try_to_build(config: PretrainedConfig, model: ModelConfig, field: str = "mod
     try:
         return _without_weights(config, model)
     except Exception as error:  # whatever sizes that do not fit lead to
-        described = f"{field}.config describes" if model.path is None else f"{field}.path {model.path} describes"
+        described = "model.config describes" if model.path is None else f"model.path {model.path} describes"
         raise ConfigError(f"{described} no model that can be built: {first_line(error)}") from None
 
 
-def check_attention(
-    config: PretrainedConfig, model: ModelConfig, *, device: str | None, precision: str, field: str = "model"
-) -> None:
+def check_attention(config: PretrainedConfig, model: ModelConfig, *, device: str | None, precision: str) -> None:
     """Raise `ConfigError` if the model cannot train with ``model.attention``.
 
     Args:
@@ -76,7 +74,7 @@ def check_attention(
     name = model.attention
     if name is None:
         return
-    found = f'{field}.attention is "{name}"'
+    found = f'model.attention is "{name}"'
     known = ["eager", *sorted(set(ALL_ATTENTION_FUNCTIONS.valid_keys()) - {"paged|eager"})]  # that one only generates
     if name not in known and "/" not in name:  # with a slash, a kernel on the Hugging Face hub
         raise ConfigError(f"{found}: it must be one of {', '.join(known)}, or null")

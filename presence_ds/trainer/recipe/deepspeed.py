@@ -13,52 +13,46 @@ from presence_ds.trainer.recipe.recipe import TrainingConfig
 LARGEST_STAGE = 3
 
 
-def read_deepspeed_json(path: Path, field: str = "deepspeed") -> dict[str, Any]:
+def read_deepspeed_json(path: Path) -> dict[str, Any]:
     """The parsed JSON file, its ZeRO section checked.
 
     Raises:
         ConfigError: no such file, no JSON object, or a setting this project does not work with.
     """
     from deepspeed.runtime import constants
-
-    section = read_settings(path, field)
-    known = OBJECTS | {value for value in vars(constants).values() if isinstance(value, str)}
-    for name, value in section.items():
-        if name in OBJECTS and not isinstance(value, dict):
-            raise ConfigError(f"{field}: {path.name} {name} is {json.dumps(value)}: it must be an object")
-        meant = get_close_matches(name, known, n=1, cutoff=0.85)
-        if name not in known and meant:
-            raise ConfigError(
-                f"{field}: {path.name} has {name}, which DeepSpeed would pass over: did you mean {meant[0]}?"
-            )
-    for name in ("bf16", "fp16"):
-        enabled = section.get(name, {}).get("enabled", False)
-        if not isinstance(enabled, bool) and enabled != "auto":
-            raise ConfigError(f"{field}: {path.name} {name}.enabled is {json.dumps(enabled)}: it must be true or false")
-    section.setdefault("zero_optimization", {}).setdefault("stage", 0)
-    for name, instead in REFUSED_SECTIONS.items():
-        if name in section:
-            raise ConfigError(f'{field}: {path.name} has a section "{name}": {instead}')
-    for monitor in ("wandb", "tensorboard", "csv_monitor", "comet"):
-        if section.get(monitor, {}).get("enabled", False):
-            raise ConfigError(f'{field}: {path.name} enables "{monitor}": metrics are the recipe\'s (logging, wandb)')
-    _check_zero(section["zero_optimization"], f"{field}: {path.name} zero_optimization")
-    return section
-
-
-def _check_zero(zero: dict[str, Any], field: str) -> None:
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
     from pydantic import ValidationError
 
-    stage = zero["stage"]
+    section = read_settings(path, "deepspeed")
+    found = f"deepspeed: {path.name}"
+    known = OBJECTS | {value for value in vars(constants).values() if isinstance(value, str)}
+    for name, value in section.items():
+        if name in OBJECTS and not isinstance(value, dict):
+            raise ConfigError(f"{found} {name} is {json.dumps(value)}: it must be an object")
+        meant = get_close_matches(name, known, n=1, cutoff=0.85)
+        if name not in known and meant:
+            raise ConfigError(f"{found} has {name}, which DeepSpeed would pass over: did you mean {meant[0]}?")
+    for name in ("bf16", "fp16"):
+        enabled = section.get(name, {}).get("enabled", False)
+        if not isinstance(enabled, bool) and enabled != "auto":
+            raise ConfigError(f"{found} {name}.enabled is {json.dumps(enabled)}: it must be true or false")
+    section.setdefault("zero_optimization", {}).setdefault("stage", 0)
+    for name, instead in REFUSED_SECTIONS.items():
+        if name in section:
+            raise ConfigError(f'{found} has a section "{name}": {instead}')
+    for monitor in ("wandb", "tensorboard", "csv_monitor", "comet"):
+        if section.get(monitor, {}).get("enabled", False):
+            raise ConfigError(f'{found} enables "{monitor}": metrics are the recipe\'s (logging, wandb)')
+    stage = section["zero_optimization"]["stage"]
     if isinstance(stage, bool) or not isinstance(stage, int) or stage not in range(LARGEST_STAGE + 1):
-        raise ConfigError(f"{field}.stage is {json.dumps(stage)}: it must be 0, 1, 2 or 3")
+        raise ConfigError(f"{found} zero_optimization.stage is {json.dumps(stage)}: it must be 0, 1, 2 or 3")
     try:
-        DeepSpeedZeroConfig(**zero)
+        DeepSpeedZeroConfig(**section["zero_optimization"])
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{field}.{name}: {first['msg']}") from None
+        raise ConfigError(f"{found} zero_optimization.{name}: {first['msg']}") from None
+    return section
 
 
 def merge_deepspeed_config(
