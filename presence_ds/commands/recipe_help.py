@@ -19,22 +19,14 @@ class RecipeHelp(Action):
     """``-h``, ``--help [SECTION]``: print a page and exit.
 
     Args:
-        usage: of the command, without the fields of the recipe.
-        description: what the command does.
         add_options: adds the command's own arguments to a parser.
     """
 
     def __init__(
-        self,
-        option_strings: list[str],
-        *,
-        usage: str,
-        description: str,
-        add_options: Callable[[ArgumentParser], None],
-        **options: Any,
+        self, option_strings: list[str], *, add_options: Callable[[ArgumentParser], None], **options: Any
     ) -> None:
         super().__init__(option_strings, nargs="?", metavar="SECTION", **options)
-        self._usage, self._description, self._add_options = usage, description, add_options
+        self._add_options = add_options
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         """Print the first page, the one of the section or field ``values``, or everything."""
@@ -42,21 +34,23 @@ class RecipeHelp(Action):
             parser.print_help()
         else:
             path, section = self._find_section(values or "")
-            (self._section_page(path, section) if path else self._first_page()).print_help()
+            usage = parser.usage.split(" [options]")[0]
+            page = _section_page(usage, path, section) if path else self._first_page(usage, parser.description)
+            page.print_help()
         parser.exit()
 
-    def _first_page(self) -> ArgumentParser:
-        command = self._usage.split(" RECIPE.yaml")[0]
+    def _first_page(self, usage: str, description: str) -> ArgumentParser:
+        command = usage.split(" RECIPE.yaml")[0]
         sections = [f"  {name:12}{_summary(name)}" for name, kind in _fields(Recipe).items() if _section_of(kind)]
         end = [
             f"sections of a recipe; {command} --help SECTION explains one, --help {ALL} every one:",
             *sections,
             "",
-            f"example: {self._usage.replace('RECIPE', 'quickstart')} --data.sequence_length 256",
+            f"example: {usage.replace('RECIPE', 'quickstart')} --data.sequence_length 256",
         ]
         page = ArgumentParser(
-            usage=f"{self._usage} [options] [--SECTION.FIELD VALUE ...]",
-            description=fill(self._description, get_terminal_size().columns - 2),  # as argparse does
+            usage=f"{usage} [options] [--SECTION.FIELD VALUE ...]",
+            description=fill(description, get_terminal_size().columns - 2),  # as argparse does
             epilog="\n".join(end),
             formatter_class=RawDescriptionHelpFormatter,
             add_help=False,
@@ -83,10 +77,11 @@ class RecipeHelp(Action):
                 found, section = f"{found}.{name}" if found else name, inner
         return found, section
 
-    def _section_page(self, path: str, section: Any) -> ArgumentParser:
-        page = ArgumentParser(usage=f"{self._usage} [--{path}.FIELD VALUE ...]", add_help=False)
-        page.add_class_arguments(section, path)
-        return page
+
+def _section_page(usage: str, path: str, section: Any) -> ArgumentParser:
+    page = ArgumentParser(usage=f"{usage} [--{path}.FIELD VALUE ...]", add_help=False)
+    page.add_class_arguments(section, path)
+    return page
 
 
 def _fields(section: Any) -> dict[str, Any]:
