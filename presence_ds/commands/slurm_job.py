@@ -26,19 +26,7 @@ from presence_ds.errors import ConfigError
 from presence_ds.resources import resource
 from presence_ds.trainer.run_directory.layout import RunDirectory, write_atomically, write_json
 
-SHOWN_VARIABLES = (
-    "NCCL_",
-    "GLOO_",
-    "CUDA_",
-    "HF_",
-    "DS_",
-    "TORCH_",
-    "OMP_",
-    "PRESENCE_",
-    "SBATCH_",
-    "WANDB_",
-    "PYTHON",
-)
+PREFIXES = "NCCL_ GLOO_ CUDA_ HF_ DS_ TORCH_ OMP_ PRESENCE_ SBATCH_ WANDB_ PYTHON"  # of variables that are shown
 SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD", re.IGNORECASE)
 
 
@@ -191,7 +179,7 @@ def _environment() -> dict[str, Any]:
     variables = {
         name: value
         for name, value in sorted(os.environ.items())
-        if name.startswith(SHOWN_VARIABLES) and not SECRET.search(name)
+        if name.startswith(tuple(PREFIXES.split())) and not SECRET.search(name)
     }
     return {
         "python": sys.version,
