@@ -53,7 +53,9 @@ class Trainer:
         self.source_names = source_names
         self.step = self.tokens = self.step_tokens = 0
         self.waited = 0.0  # seconds in which this rank has waited for batches
-        self.stop: Stopped | None = None  # set by a callback, on every rank alike: the run ends after this step
+        self.stop: Stopped | None = (
+            None  # set by a callback, on every rank alike: the run ends after this step, to go on later
+        )
         self._text_tokens = text_tokens
         self.batches = batches
         self._callbacks = callbacks
@@ -63,11 +65,6 @@ class Trainer:
     def is_last_step(self) -> bool:
         """Whether ``step`` is the last optimizer step of the run."""
         return self.step == self.total_steps
-
-    @property
-    def stopping(self) -> bool:
-        """Whether the run ends after this step, although it is not the last one, and is to go on later."""
-        return self.stop is not None
 
     def notify(self, hook: str, *arguments: Any) -> None:
         """Call one hook of every callback, in order."""
@@ -135,15 +132,16 @@ class Trainer:
         return {name: batch[name].to(self.engine.device, non_blocking=True) for name in names}
 
     def _metrics(self, learning_rate: float) -> Metrics:
-        statistics = {
-            name: value for name, value in self.engine.presence.statistics.items() if name not in ("step", "sources")
-        }
-        metrics: Metrics = {"step": self.step, "tokens": self.tokens, **statistics}
-        metrics["learning_rate"] = learning_rate
+        statistics = self.engine.presence.statistics
         # DeepSpeed has none at ZeRO stage 0, and after a step without a target that of the step before
         norm = None if self.engine.presence.is_empty else self.engine.get_global_grad_norm()
-        metrics["gradient_norm"] = None if norm is None else float(norm)
-        return metrics
+        return {
+            "step": self.step,
+            "tokens": self.tokens,
+            **{name: value for name, value in statistics.items() if name not in ("step", "sources")},
+            "learning_rate": learning_rate,
+            "gradient_norm": None if norm is None else float(norm),
+        }
 
     def _source_metrics(self) -> Metrics:
         """What takes a loop over the sources, for the steps that are logged."""

@@ -7,7 +7,6 @@ self-influence), ``skipped_steps`` (DeepSpeed did not update), ``loss_spikes`` a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,13 +46,11 @@ class Anomalies(Callback):
         spiking: whether the mean loss of the last step was a spike, so that its state may be worth nothing.
     """
 
-    def __init__(self, config: AnomaliesConfig, checkpoints: Path, warn: Callable[[str], None]) -> None:
-        """``warn`` takes the line about the first, the 10th, the 100th, ... of a kind."""
+    def __init__(self, config: AnomaliesConfig, checkpoints: Path) -> None:
         self.counts = dict.fromkeys(KINDS, 0)
         self.spiking = False
         self._config = config
         self._checkpoints = checkpoints
-        self._warn = warn
         self._streaks = dict.fromkeys(KINDS, 0)
         self._recent: dict[str, list[int]] = {name: [] for name in KINDS}  # steps within the window
         self._updated = False  # whether a step of the run was ever applied
@@ -99,14 +96,15 @@ class Anomalies(Callback):
             self.counts[name] += happened
             metrics[name] = self.counts[name]
             if not (name == "skipped_steps" and finding_scale):
-                self._note(name, happened, trainer.step)
+                self._note(trainer, name, happened)
 
     def on_step_end(self, trainer: Trainer) -> None:
         if self._over is not None:
             raise AnomalyError(f"{self._over}; no checkpoint was written of it, the newest is in {self._checkpoints}")
 
-    def _note(self, name: str, happened: bool, step: int) -> None:
+    def _note(self, trainer: Trainer, name: str, happened: bool) -> None:
         limit: Limit = getattr(self._config, name)
+        step = trainer.step
         self._streaks[name] = self._streaks[name] + 1 if happened else 0
         recent = self._recent[name] = [at for at in self._recent[name] if at > step - self._config.window_steps]
         if not happened:
@@ -114,8 +112,8 @@ class Anomalies(Callback):
         recent.append(step)
         what, remedy = KINDS[name]
         count = self.counts[name]
-        if count == 10 ** (len(str(count)) - 1):
-            self._warn(f"step {step}: {what} (now {count} {name}; metrics.jsonl counts them)")
+        if count == 10 ** (len(str(count)) - 1):  # the first, the 10th, the 100th, ...
+            trainer.ranks.warn(f"step {step}: {what} (now {count} {name}; metrics.jsonl counts them)")
         for kind, number in (("consecutive", self._streaks[name]), ("in_window", len(recent))):
             allowed = getattr(limit, kind)
             if self._over is None and allowed is not None and number >= allowed:
