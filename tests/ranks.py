@@ -39,14 +39,22 @@ def _in(environment: dict[str, str], target: Callable[..., None], *args: Any) ->
 class Ranks:
     """``size`` processes of one process group, which run functions of importable modules side by side."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, imports_anew: bool = False) -> None:
+        """``imports_anew``: for libraries that read the environment when they are imported."""
         self.size = size
         port = free_port()
         self._connections: list[Connection] = []
         self._processes: list[BaseProcess] = []
         for rank in range(size):
             ours, theirs = multiprocessing.Pipe()
-            self._processes.append(forked(_serve, theirs, rank, size, port, daemon=True))
+            if imports_anew:
+                process: BaseProcess = multiprocessing.get_context("spawn").Process(
+                    target=_serve, args=(theirs, rank, size, port), daemon=True
+                )
+                process.start()
+            else:
+                process = forked(_serve, theirs, rank, size, port, daemon=True)
+            self._processes.append(process)
             self._connections.append(ours)
 
     def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Any]:

@@ -9,6 +9,7 @@ from tempfile import NamedTemporaryFile
 from typing import NoReturn
 
 from deepspeed.accelerator import get_accelerator
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 from presence_ds.errors import ConfigError
 from presence_ds.launch.environment import CPU_RANKS, cores_per_rank
@@ -55,7 +56,7 @@ def launch(arguments: list[str], requested: int | None, signals: list[int], step
             # otherwise CUDA_VISIBLE_DEVICES decides
             if requested is not None or get_accelerator().device_name() == "cpu":
                 command.append(f"--num_accelerators={processes}")
-            command.append(f"--master_port={free_port()}")
+            command.append(f"--master_port={get_free_port()}")
         command += ["--no_local_rank", "--module", "presence_ds.train", *arguments]
         place = "" if step is None else f" on node {step.node} of {step.nodes}, {socket.gethostname()}"
         line = f"starting {processes} ranks{place}; the first start in an environment compiles an operator of DeepSpeed"
@@ -80,10 +81,3 @@ def device_numbers(processes: int) -> list[int]:
             f"{variable} is {visible}: the DeepSpeed launcher takes numbers over several nodes; start one task per GPU"
         )
     return [int(number) for number in visible.split(",")][:processes]
-
-
-def free_port() -> int:
-    """A TCP port that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

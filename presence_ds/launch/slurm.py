@@ -77,17 +77,12 @@ class SlurmStep:
             )
 
     def rank_environment(self, devices: int) -> dict[str, str]:
-        """What a launcher would set for the rank that this task is.
-
-        Args:
-            devices: accelerators that this task sees: 1 where SLURM has bound each task to its own.
-        """
-        local_size = self.tasks // self.nodes
+        """What a launcher would set for the rank that this task is; ``devices`` as for `check_devices`."""
         return {
             "RANK": str(self.task),
             "WORLD_SIZE": str(self.tasks),
             "LOCAL_RANK": str(self.local_task if devices != 1 else 0),
-            "LOCAL_SIZE": str(local_size),
+            "LOCAL_SIZE": str(self.tasks // self.nodes),
             "MASTER_ADDR": self.address,
             "MASTER_PORT": str(self.port),
         }

@@ -50,14 +50,16 @@ def supervise(command: list[str], processes: int, signals: list[int]) -> int:
     tree = psutil.Process(runner.pid)
     ranks: list[psutil.Process] = []
     sent: set[tuple[int, int]] = set()
-    while not _ends(runner):
+    while runner.poll() is None:
         if len(ranks) < processes:
-            ranks = _grandchildren(tree)
+            ranks = [rank for child in _children(tree) for rank in _children(child)]
         for number in received:
             for target in ranks if number in signals else _children(tree):
                 if (number, target.pid) not in sent:
                     sent.add((number, target.pid))
                     _send(target, number)
+        with suppress(subprocess.TimeoutExpired):
+            runner.wait(POLL)
     status = runner.returncode
     if left := [rank for rank in ranks if _is_alive(rank)]:
         if status <= 0:  # otherwise a rank has failed, and the launcher has just killed the others
@@ -75,15 +77,6 @@ def supervise(command: list[str], processes: int, signals: list[int]) -> int:
             print(f"presence: error: a rank was killed: {signal.strsignal(-status)}{reason}", file=sys.stderr)
             return FAILED
     return status if status >= 0 else 128 - status
-
-
-def _ends(process: subprocess.Popen[bytes]) -> bool:
-    """Whether a process ends within `POLL`."""
-    try:
-        process.wait(POLL)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
 
 
 def _end(processes: list[psutil.Process]) -> None:
@@ -104,10 +97,6 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
     with suppress(psutil.NoSuchProcess):
         return list(process.children())
     return []
-
-
-def _grandchildren(process: psutil.Process) -> list[psutil.Process]:
-    return [grandchild for child in _children(process) for grandchild in _children(child)]
 
 
 def _send(process: psutil.Process, number: int) -> None:

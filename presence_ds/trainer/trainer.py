@@ -90,7 +90,7 @@ class Trainer:
                 for callback in reversed(self._callbacks.values()):
                     stack.callback(callback.close)
         if self.stop is not None:
-            self.ranks.meet(PATIENCE)  # the launcher ends the others when the first one leaves
+            self.ranks.barrier(PATIENCE)  # the launcher ends the others when the first one leaves
             raise self.stop
 
     def _run(self) -> None:

@@ -89,7 +89,7 @@ def test_a_dataset_of_the_hub_is_read_at_its_commit(
     hub = {"HF_ENDPOINT": server.endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hub")}
     for name, value in hub.items():  # which the client libraries read when they are imported
         monkeypatch.setenv(name, value)
-    ranks = Ranks(2)
+    ranks = Ranks(2, imports_anew=True)
     try:
         options = arguments(streaming_recipe, run_dir, "--training.steps", "8")
         for incidents, status in (([("signal", 3, 1, "SIGTERM")], 75), ([], 0)):

@@ -4,8 +4,6 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from presence_ds.data.config import DataConfig
 from presence_ds.data.corpus.manifest import check_corpus
 from presence_ds.data.sources.config import SourceConfig
@@ -28,6 +26,8 @@ def fill_from_prepared(config: DataConfig, field: str = "data") -> None:
         return
     if config.prepared == "":
         raise ConfigError(f"{field}.prepared is empty: give the folder of a prepared corpus, or null")
+    from pydantic import TypeAdapter  # not for those who only ask for help
+
     made = TypeAdapter(DataConfig).validate_python(check_corpus(prepared_folder(config))["config"])
     config.sources = _fill_sources(config, made, field)
     _fill(config, made, DataConfig(), field, config.prepared)

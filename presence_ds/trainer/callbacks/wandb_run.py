@@ -149,7 +149,7 @@ class WandbRun(Callback):
             project=self._config.project,
             entity=self._config.entity,
             group=self._config.group,
-            name=self._config.name or self._directory.name,
+            name=self._config.name or self._directory.path.name,
             id=run_id,
             resume=None if offline else "allow",  # without it `wandb sync` puts a file in the place of the server's run
             dir=str(self._directory.path),

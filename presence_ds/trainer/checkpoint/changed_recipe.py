@@ -35,8 +35,7 @@ def recipe_values(recipe: Recipe, plan: Plan, deepspeed: str, run_dir: Path) -> 
     config = json.loads(plan.model_config.to_json_string(use_diff=False))
     values["model"]["config"] = {name: value for name, value in config.items() if name not in OF_THE_LIBRARY}
     values["training"]["precision"] = plan.precision
-    accumulation_steps = plan.deepspeed["gradient_accumulation_steps"]
-    running = recipe.presence.uses_running_statistics(accumulation_steps)
+    running = recipe.presence.uses_running_statistics(plan.deepspeed["gradient_accumulation_steps"])
     values["presence"] = plain_values(recipe.presence, running=running)
     plain: dict[str, Any] = json.loads(json.dumps(values | {"deepspeed": deepspeed, "run_dir": str(run_dir)}))
     return plain

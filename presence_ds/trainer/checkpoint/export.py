@@ -15,13 +15,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from presence_ds.data.corpus.manifest import TOKENIZER_FOLDER
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.building.device import DTYPES
-from presence_ds.trainer.checkpoint.manifest import (
-    MANIFEST,
-    DamagedError,
-    complete_checkpoints,
-    damage,
-    read_manifest,
-)
+from presence_ds.trainer.checkpoint.manifest import MANIFEST, DamagedError, complete_checkpoints, damage, read_manifest
 from presence_ds.trainer.checkpoint.weights import MODEL_FILES, read_weights
 from presence_ds.trainer.run_directory.layout import RunDirectory
 
@@ -45,11 +39,16 @@ def export(
     Raises:
         ConfigError: the checkpoint cannot be used, or ``output`` is there.
     """
-    check_output(output, overwrite)
+    if output.exists() and not overwrite:
+        raise ConfigError(f"output is {output}, which is there already: name a new folder, or give --overwrite")
+    if output.exists() and not (output / "config.json").is_file():
+        raise ConfigError(f"output is {output}, which holds no model: it is not overwritten, name another folder")
     if tokenizer is not None and not tokenizer.is_dir():
         raise ConfigError(f"tokenizer is {tokenizer}: there is no such folder")
     checkpoint = find_checkpoint(source)
-    tokenizer = tokenizer or find_tokenizer(checkpoint)
+    if tokenizer is None:
+        run = RunDirectory(checkpoint.absolute().parent.parent)
+        tokenizer = next((folder for folder in (run.tokenizer, run.corpus / TOKENIZER_FOLDER) if folder.is_dir()), None)
     weights, description = read_weights(checkpoint)
     model = build(checkpoint, description, weights, DTYPES[dtype])
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -63,14 +62,6 @@ def export(
             os.replace(output, Path(folder, "replaced"))
         os.replace(written, output)
     return found
-
-
-def check_output(output: Path, overwrite: bool) -> None:
-    """Raise `ConfigError` unless ``output`` is free, or a model's folder that may be replaced."""
-    if output.exists() and not overwrite:
-        raise ConfigError(f"output is {output}, which is there already: name a new folder, or give --overwrite")
-    if output.exists() and not (output / "config.json").is_file():
-        raise ConfigError(f"output is {output}, which holds no model: it is not overwritten, name another folder")
 
 
 def find_checkpoint(source: Path) -> Path:
@@ -103,12 +94,6 @@ def find_checkpoint(source: Path) -> Path:
         if problems:
             raise ConfigError(f"checkpoint is {source}: it is damaged ({problems[0]}); name another checkpoint")
     return source
-
-
-def find_tokenizer(checkpoint: Path) -> Path | None:
-    """The tokenizer of the run directory that ``checkpoint`` lies in; None if it lies in none."""
-    run = RunDirectory(checkpoint.absolute().parent.parent)
-    return next((folder for folder in (run.tokenizer, run.corpus / TOKENIZER_FOLDER) if folder.is_dir()), None)
 
 
 def build(

@@ -27,7 +27,7 @@ def load_settings(deepspeed: dict[str, Any]) -> dict[str, Any]:
     return {**deepspeed, "checkpoint": {**deepspeed.get("checkpoint", {}), "load_universal": True}}
 
 
-def check_convertible(manifest: Manifest, source: Path, field: str) -> None:
+def check_convertible(manifest: Manifest, source: Path) -> None:
     """Raise `ConfigError` if DeepSpeed cannot bring the checkpoint to another number of ranks."""
     what = None
     if manifest.setup["optimizer"] not in ADAMS:
@@ -38,7 +38,7 @@ def check_convertible(manifest: Manifest, source: Path, field: str) -> None:
         what = "optimizer state offloaded to NVMe"
     if what is not None:
         raise ConfigError(
-            f"{field}.resume: {source} was written by {manifest.world_size} ranks, and with {what} it can only be "
+            f"checkpoint.resume: {source} was written by {manifest.world_size} ranks, and with {what} it can only be "
             f"loaded on as many: start the run with {manifest.world_size}"
         )
 

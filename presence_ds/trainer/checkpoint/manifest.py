@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from presence_ds.errors import ConfigError
+from presence_ds.errors import ConfigError, PresenceError
 from presence_ds.trainer.run_directory.layout import write_atomically
 
 MANIFEST = "manifest.json"
@@ -23,7 +23,7 @@ CHUNK = 1 << 22  # bytes read at once
 THREADS = 4  # files hashed at the same time by a rank; hashlib lets go of the interpreter
 
 
-class DamagedError(Exception):
+class DamagedError(PresenceError):
     """A checkpoint is not what was written; the message says what is wrong with which file."""
 
 
@@ -152,12 +152,9 @@ def checkpoint_folders(folder: Path) -> list[Path]:
 def _is_complete(checkpoint: Path) -> bool:
     try:
         files = read_manifest(checkpoint).files
-    except (DamagedError, ConfigError):
+        return all((checkpoint / name).stat().st_size == file.bytes for name, file in files.items())
+    except (PresenceError, OSError):
         return False
-    return all(
-        (checkpoint / name).is_file() and (checkpoint / name).stat().st_size == file.bytes
-        for name, file in files.items()
-    )
 
 
 def sync(paths: Iterable[Path]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,7 @@ from torch import nn
 from presence_ds.capture import full_shape
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.checkpoint.config import CheckpointConfig
-from presence_ds.trainer.checkpoint.loading import (
-    check_convertible,
-    convert,
-    load_universal,
-    settings_of_the_recipe,
-)
+from presence_ds.trainer.checkpoint.loading import check_convertible, convert, load_universal, settings_of_the_recipe
 from presence_ds.trainer.checkpoint.manifest import (
     DamagedError,
     Manifest,
@@ -53,26 +49,10 @@ class Resume:
     path: Path
     manifest: Manifest
     damaged: list[Path]
-    resized: bool = False
+    resized: bool
 
 
-@dataclass(frozen=True)
-class Setup:
-    """What a run and a checkpoint must have in common, besides the parameters."""
-
-    zero_stage: int
-    precision: str
-    optimizer: str
-    tokens_per_step: int
-
-
-def find_resume(
-    config: CheckpointConfig,
-    folder: Path,
-    ranks: Ranks,
-    warn: Callable[[str], None],
-    field: str = "checkpoint",
-) -> Resume | None:
+def find_resume(config: CheckpointConfig, folder: Path, ranks: Ranks, warn: Callable[[str], None]) -> Resume | None:
     """The checkpoint to go on from, or None to start anew; called on every rank, which read a share of the files each.
 
     A damaged checkpoint is passed over for the next older one, with a line through ``warn``. Nothing is changed.
@@ -88,10 +68,14 @@ def find_resume(
     candidates = ranks.broadcast(checkpoint_folders(folder)[::-1]) if automatic else named
     passed: dict[Path, str] = {}
     for candidate in candidates:
-        manifest, problems = _inspect(candidate, ranks)
-        if manifest is None or problems:
-            more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-            passed[candidate] = problems[0] + more
+        try:
+            manifest = ranks.on_main(partial(read_manifest, candidate))
+        except DamagedError as error:
+            passed[candidate] = str(error)
+            continue
+        problems = list(chain(*ranks.gather(damage(candidate, manifest, ranks.rank, ranks.world_size))))
+        if problems:
+            passed[candidate] = problems[0] + (f" and {len(problems) - 1} more" if len(problems) > 1 else "")
             continue
         for damaged, problem in passed.items():
             warn(
@@ -100,47 +84,31 @@ def find_resume(
             )
         resized = manifest.world_size != ranks.world_size and manifest.setup["zero_stage"] > 0
         if resized:
-            check_convertible(manifest, candidate, field)
+            check_convertible(manifest, candidate)
         return Resume(candidate, manifest, list(passed), resized)
     if not passed:
         return None
     what = "; ".join(f"{path.name}: {problem}" for path, problem in passed.items())
     if automatic:
         raise ConfigError(
-            f"{field}.resume is auto and no checkpoint in {folder} is intact ({what}): name another checkpoint, or a "
-            f"new run_dir to start anew"
+            f"checkpoint.resume is auto and no checkpoint in {folder} is intact ({what}): name another checkpoint, or "
+            f"a new run_dir to start anew"
         )
     raise ConfigError(
-        f"{field}.resume is {config.resume}: it is no intact checkpoint ({what}); it must be auto, never, or a "
+        f"checkpoint.resume is {config.resume}: it is no intact checkpoint ({what}); it must be auto, never, or a "
         f"directory such as RUN_DIR/checkpoints/step_00000100"
     )
 
 
-def _inspect(checkpoint: Path, ranks: Ranks) -> tuple[Manifest | None, list[str]]:
-    """The manifest, and what is wrong with the checkpoint; the same on every rank."""
-
-    def read() -> tuple[Manifest | None, list[str]]:
-        try:
-            return read_manifest(checkpoint), []
-        except DamagedError as error:
-            return None, [str(error)]
-
-    manifest, problems = ranks.on_main(read)
-    if manifest is not None:
-        found = ranks.gather(damage(checkpoint, manifest, ranks.rank, ranks.world_size))
-        problems = [problem for part in found for problem in part]
-    return manifest, problems
-
-
-def describe_setup(trainer: Trainer) -> Setup:
-    """The set-up of this run."""
+def describe_setup(trainer: Trainer) -> dict[str, Any]:
+    """What a run and a checkpoint must have in common, besides the parameters."""
     engine = trainer.engine
-    return Setup(
-        zero_stage=engine.zero_optimization_stage(),
-        precision=str(engine.module.dtype).removeprefix("torch."),
-        optimizer=type(engine.basic_optimizer).__name__,
-        tokens_per_step=trainer.tokens_per_step,
-    )
+    return {
+        "zero_stage": engine.zero_optimization_stage(),
+        "precision": str(engine.module.dtype).removeprefix("torch."),
+        "optimizer": type(engine.basic_optimizer).__name__,
+        "tokens_per_step": trainer.tokens_per_step,
+    }
 
 
 def parameter_shapes(model: nn.Module) -> dict[str, list[int]]:
@@ -148,7 +116,7 @@ def parameter_shapes(model: nn.Module) -> dict[str, list[int]]:
     return {name: list(full_shape(parameter)) for name, parameter in model.named_parameters()}
 
 
-def check_fits(trainer: Trainer, resume: Resume, field: str = "checkpoint") -> None:
+def check_fits(trainer: Trainer, resume: Resume) -> None:
     """Whether the run can go on from the checkpoint, before anything is loaded.
 
     Raises:
@@ -159,14 +127,15 @@ def check_fits(trainer: Trainer, resume: Resume, field: str = "checkpoint") -> N
     for name in dict.fromkeys([*here, *there]):
         if here.get(name) != there.get(name):
             raise ConfigError(
-                f"{field}.resume: {resume.path} is of another model: parameter {name} is {there.get(name, 'missing')} "
-                f"there and {here.get(name, 'missing')} here; resume with the model that wrote it, or in a new run_dir"
+                f"checkpoint.resume: {resume.path} is of another model: parameter {name} is "
+                f"{there.get(name, 'missing')} there and {here.get(name, 'missing')} here; resume with the model that "
+                f"wrote it, or in a new run_dir"
             )
-    for name, value in asdict(describe_setup(trainer)).items():
+    for name, value in describe_setup(trainer).items():
         if resume.manifest.setup[name] != value:
             raise ConfigError(
-                f"{field}.resume: {resume.path} was written with {name} {resume.manifest.setup[name]} and this run has "
-                f"{value}: resume with the same"
+                f"checkpoint.resume: {resume.path} was written with {name} {resume.manifest.setup[name]} and this run "
+                f"has {value}: resume with the same"
             )
 
 
@@ -183,8 +152,7 @@ def restore(trainer: Trainer, resume: Resume) -> None:
         else:
             trainer.engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
     same_ranks = resume.manifest.world_size == ranks.world_size
-    file = checkpoint / trainer_file(ranks.rank if same_ranks else 0)
-    state = torch.load(file, map_location="cpu", weights_only=True)
+    state = _load(checkpoint, ranks.rank if same_ranks else 0)
     if not same_ranks:
         state["trainer"]["batches"] = _divided_batches(trainer, checkpoint, resume.manifest.world_size)
     trainer.load_state_dict(state["trainer"])
@@ -197,17 +165,12 @@ def restore(trainer: Trainer, resume: Resume) -> None:
 
 def _divided_batches(trainer: Trainer, checkpoint: Path, before: int) -> dict[str, Any]:
     """This rank's position in the data, out of those of the ``before`` ranks that wrote the checkpoint."""
-
-    def states() -> Iterator[dict[str, Any]]:
-        for rank in range(before):
-            state = torch.load(checkpoint / trainer_file(rank), map_location="cpu", weights_only=True)
-            yield state["trainer"]["batches"]
-
     ranks = trainer.ranks
     divided = None
     with ranks.agreement():
         if ranks.is_main:
-            divided = trainer.batches.divide(states(), ranks.world_size)
+            states = (_load(checkpoint, rank)["trainer"]["batches"] for rank in range(before))
+            divided = trainer.batches.divide(states, ranks.world_size)
     return ranks.scatter(divided)
 
 
@@ -221,6 +184,12 @@ def _load_resized(trainer: Trainer, checkpoint: Path) -> None:
     finally:
         if ranks.is_main:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _load(checkpoint: Path, rank: int) -> dict[str, Any]:
+    """What a rank has put into its own file."""
+    state: dict[str, Any] = torch.load(checkpoint / trainer_file(rank), map_location="cpu", weights_only=True)
+    return state
 
 
 def trainer_file(rank: int) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,6 @@ from torch import nn
 
 import presence_ds
 from presence_ds.capture import full_shape
-from presence_ds.trainer.checkpoint.background import BackgroundWriter
 from presence_ds.trainer.checkpoint.config import CheckpointConfig
 from presence_ds.trainer.checkpoint.manifest import (
     FileRecord,
@@ -39,21 +37,6 @@ GIB = 2**30
 OPTIMIZER_BYTES = 12  # for each parameter: float32 weights and the two moments of Adam
 
 
-@dataclass(frozen=True)
-class Begun:
-    """A checkpoint that is being written.
-
-    Attributes:
-        unfinished: the folder it is written to.
-        final: the folder it becomes.
-        manifest: all but the files.
-    """
-
-    unfinished: Path
-    final: Path
-    manifest: Manifest
-
-
 class Saver:
     """Writes checkpoints of one run into ``folder``, one at a time."""
 
@@ -62,18 +45,18 @@ class Saver:
         self._config = config
         self._recipe = recipe
         self._folder = folder
-        self._writer: CheckpointWriter | None = None
-        self._begun: Begun | None = None
+        self._writer = CheckpointWriter(asynchronous=config.asynchronous)
+        self._begun: tuple[Path, Manifest] | None = None  # the folder it is in, and all but the files
 
     @property
     def unfinished_step(self) -> int | None:
         """The optimizer step whose checkpoint is begun and not complete; None without one."""
-        return None if self._begun is None else self._begun.manifest.step
+        return None if self._begun is None else self._begun[1].step
 
     @property
     def busy(self) -> bool:
         """Whether this rank is still writing what is begun, so that `complete` would have to wait."""
-        return self._writer is not None and self._writer.busy
+        return self._writer.busy
 
     def begin(self, trainer: Trainer) -> str | None:
         """Begin to write the state after the trainer's current step; on every rank, with none unfinished.
@@ -83,8 +66,7 @@ class Saver:
         Returns:
             None, or, the same on every rank, why nothing is begun.
         """
-        if self._writer is None:
-            self._writer = BackgroundWriter() if self._config.asynchronous else CheckpointWriter()
+        if trainer.engine.checkpoint_engine is not self._writer:
             attach_writer(trainer.engine, self._writer)
         ranks = trainer.ranks
         final = self._folder / f"step_{trainer.step:08d}"
@@ -95,8 +77,7 @@ class Saver:
         if ranks.is_main:
             shutil.rmtree(unfinished, ignore_errors=True)
             shortage = lack_of_space(self._folder, trainer.engine.module)
-        shortage = ranks.broadcast(shortage)
-        if shortage is not None:
+        if (shortage := ranks.broadcast(shortage)) is not None:
             return shortage
         self._writer.begin(unfinished)
         trainer.engine.save_checkpoint(str(self._folder), tag=unfinished.name, save_latest=False)
@@ -106,13 +87,13 @@ class Saver:
         manifest = Manifest(
             step=trainer.step,
             world_size=ranks.world_size,
-            setup=asdict(describe_setup(trainer)),
+            setup=describe_setup(trainer),
             parameters=parameter_shapes(trainer.engine.module),
             files={},
             versions={"presence_ds": presence_ds.__version__, "deepspeed": version("deepspeed")},
             recipe=self._recipe,
         )
-        self._begun = Begun(unfinished, final, manifest)
+        self._begun = unfinished, manifest
         return None
 
     def complete(self, ranks: Ranks) -> str | None:
@@ -122,21 +103,20 @@ class Saver:
             None when the checkpoint is on the disk and pointed to; otherwise, the same on every rank, why there is
             none. What was there before is untouched then.
         """
-        if self._writer is None or self._begun is None:
+        if self._begun is None:
             return None
         written = ranks.collect(self._writer.finish())
         begun, self._begun = self._begun, None
         problem = None
         if written is not None:
-            problem = commit(begun, written)
+            problem = commit(*begun, written)
             if problem is None:
                 self._delete_old()
         return ranks.broadcast(problem)
 
     def abandon(self) -> None:
         """Write no more of what is begun; it stays unfinished, and the next run removes it."""
-        if self._writer is not None:
-            self._writer.abandon()
+        self._writer.abandon()
 
     def _delete_old(self) -> None:
         if self._config.keep is None:
@@ -148,23 +128,24 @@ class Saver:
                     delete(old)
 
 
-def commit(begun: Begun, written: list[Written]) -> str | None:
+def commit(unfinished: Path, manifest: Manifest, written: list[Written]) -> str | None:
     """Make a checkpoint durable and visible, then point ``latest`` to it.
 
     Args:
-        begun: the checkpoint, of which every rank has written its part.
+        unfinished: its folder, into which every rank has written its part.
+        manifest: all but the files.
         written: what each rank wrote.
 
     Returns:
         None, or why there is no checkpoint; nothing is left of it then.
     """
-    unfinished, final = begun.unfinished, begun.final
+    final = unfinished.with_name(unfinished.name.removeprefix(UNFINISHED))
     try:
         for rank, part in enumerate(written):
             if part.error is not None:
                 raise OSError(f"{part.error} (rank {rank})")
-        begun.manifest.files.update(_files(unfinished, written))
-        write_manifest(unfinished, begun.manifest)
+        manifest.files.update(_files(unfinished, written))
+        write_manifest(unfinished, manifest)
         sync([unfinished, *(folder for folder in unfinished.rglob("*") if folder.is_dir())])
         os.replace(unfinished, final)
         sync([final.parent])

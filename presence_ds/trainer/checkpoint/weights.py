@@ -43,18 +43,14 @@ def read_weights(checkpoint: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
             weights = dict(states["module"])
             if any(checkpoint.glob(SHARDS)):
                 with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # it tells its progress
-                    masters = get_fp32_state_dict_from_zero_checkpoint(
+                    weights |= get_fp32_state_dict_from_zero_checkpoint(
                         str(checkpoint.parent), checkpoint.name, lazy_mode=True
                     )
-                weights |= masters
-    except UnpicklingError as error:
-        if "unsupported global" in str(error).lower():
-            raise ConfigError(
-                f"{checkpoint}: a file holds objects that no DeepSpeed checkpoint holds: {_line(error)}"
-            ) from None
-        raise ConfigError(f"{checkpoint}: a file is damaged: {_line(error)}") from None
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
-        raise ConfigError(f"{checkpoint}: a file is damaged or missing: {_line(error)}") from None
+    except (UnpicklingError, OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
+        text = " ".join(str(error).split())
+        foreign = "unsupported global" in text.lower()
+        what = "holds objects that no DeepSpeed checkpoint holds" if foreign else "is damaged or missing"
+        raise ConfigError(f"{checkpoint}: a file {what}: {text[:300]}") from None
     return weights, states.get(MODEL_KEY, {})
 
 
@@ -71,10 +67,6 @@ def _plain_values_only() -> Iterator[None]:
             del os.environ[FORCE]
         else:
             os.environ[FORCE] = before
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"

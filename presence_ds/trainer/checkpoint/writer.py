@@ -2,12 +2,19 @@
 
 DeepSpeed's ``save_checkpoint`` contains collectives. A rank that left it with an error, because its disk is full, would
 leave the others waiting; so the writer lets it run to its end and says afterwards what went wrong.
+
+While training goes on the files are written from a copy in host memory. DeepSpeed's states are serialised as it hands
+them over, to the bytes that a file would hold, into memory that is kept from one checkpoint to the next (fresh memory
+costs more than the copy): training may change them as soon as the call returns. Hashing, writing and syncing let go of
+the interpreter and are left to a thread, which takes part in no collective.
 """
 
 import hashlib
 import os
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import torch
@@ -15,7 +22,7 @@ from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 
 from presence_ds.engine.zero import copy_recovery_scripts_once
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.checkpoint.manifest import FileRecord
+from presence_ds.trainer.checkpoint.manifest import CHUNK, FileRecord
 
 
 @dataclass
@@ -34,30 +41,43 @@ class Written:
 class CheckpointWriter(TorchCheckpointEngine):
     """The part of DeepSpeed's checkpointing that puts bytes on a disk; its files are those of DeepSpeed's own one."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, asynchronous: bool) -> None:
+        """``asynchronous``: copy what is to be saved, and write the copies between `start` and `finish`."""
         super().__init__()
-        self._folder = Path()
+        self._asynchronous = asynchronous
         self._written = Written()
+        self._memory: list[BytesIO] = []  # of the files of a checkpoint, which come in the same order every time
+        self._thread: Thread | None = None
+        self._abandoned = Event()
 
     def begin(self, folder: Path) -> None:
         """Start a checkpoint, all files of which lie in ``folder``."""
         self._folder = folder
         self._written = Written()
+        self._pending: list[tuple[Path, BytesIO, int]] = []  # with the number of bytes
 
     def start(self) -> None:
-        """Everything is saved: write it. Here it has been written already."""
+        """Everything is saved: write it, if it has not been written already."""
+        if self._pending:
+            self._thread = Thread(target=self._write, name="checkpoint", daemon=True)
+            self._thread.start()
 
     @property
     def busy(self) -> bool:
         """Whether `finish` would have to wait."""
-        return False
+        return self._thread is not None and self._thread.is_alive()
 
     def finish(self) -> Written:
         """What was written since `begin`, all of it on the disk."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
         return self._written
 
     def abandon(self) -> None:
         """Leave the checkpoint as it is, unfinished."""
+        self._abandoned.set()
+        self.finish()
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
         """DeepSpeed's call for a folder to write to."""
@@ -68,11 +88,33 @@ class CheckpointWriter(TorchCheckpointEngine):
 
     def save(self, state_dict: Any, path: str | Path) -> None:
         """DeepSpeed's call for one file. After a failure the remaining files are not begun."""
-        if self._written.error is not None:
-            return
-        file = HashingFile(Path(path))
-        torch.save(state_dict, file)  # type: ignore[arg-type]  # it calls write and flush
-        self._close(file)
+        if self._asynchronous:
+            if len(self._memory) == len(self._pending):
+                self._memory.append(BytesIO())
+            memory = self._memory[len(self._pending)]
+            memory.seek(0)
+            torch.save(state_dict, memory)
+            self._pending.append((Path(path), memory, memory.tell()))
+        elif self._written.error is None:
+            file = HashingFile(Path(path))
+            torch.save(state_dict, file)  # type: ignore[arg-type]  # it calls write and flush
+            self._close(file)
+
+    def _write(self) -> None:
+        """In the thread."""
+        try:
+            for path, memory, size in self._pending:
+                if self._written.error is not None:
+                    return
+                file = HashingFile(path)
+                with memory.getbuffer() as data:
+                    for start in range(0, size, CHUNK):
+                        if self._abandoned.is_set():
+                            return
+                        file.write(data[start : min(start + CHUNK, size)])
+                self._close(file)
+        except Exception as error:  # whatever it is, the other ranks have to hear of it
+            self._written.error = f"{type(error).__name__}: {error}"
 
     def _close(self, file: "HashingFile") -> None:
         try:

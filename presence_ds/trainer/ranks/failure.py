@@ -11,9 +11,10 @@ from types import TracebackType
 from typing import NoReturn
 
 from presence_ds.errors import FAILED, HealthError, PresenceError, Stopped
+from presence_ds.launch.environment import local_size
 from presence_ds.launch.supervisor import SUPERVISED
 from presence_ds.trainer.ranks.messages import Message, Messages
-from presence_ds.trainer.ranks.process_group import Ranks, local_size
+from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.ranks.rank_log import print_error, print_line, write_traceback
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -76,19 +77,16 @@ class Failures:
                 text = f"rank {message.rank} has ended without a word: it was killed, for want of memory perhaps"
                 message = Message("lost", message.rank, FAILED, text)
             self._first = message
-            speaker = 1 if message.kind == "lost" and message.rank == 0 else 0
-            is_said = message.kind == "lost" and self._is_supervised(message.rank)
+            lost, size = message.kind == "lost", local_size()
+            speaker = 1 if lost and message.rank == 0 else 0
+            # the supervisor says it of a rank of this machine
+            is_said = lost and SUPERVISED in os.environ and message.rank // size == self._rank // size
             if message.text and self._rank == speaker and not is_said:
                 print_error(message.text)
             self._heard.set()  # what waits for this ends the process
         timer = threading.Timer(ORDERLY, os._exit, [message.status])
         timer.daemon = True
         timer.start()
-
-    def _is_supervised(self, rank: int) -> bool:
-        """Whether ``rank`` is of this machine and `presence_ds.launch.supervisor` says there how it has ended."""
-        size = local_size()
-        return SUPERVISED in os.environ and rank // size == self._rank // size
 
     def _send(self, message: Message) -> None:
         if not self._messages.send(message):

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from presence_ds.trainer.ranks.process_group import Ranks
 
@@ -58,19 +59,19 @@ class Messages:
         port = server.getsockname()[1] if server is not None else 0
         port, token = ranks.broadcast((port, secrets.token_hex(16)))
         self._expected = ranks.world_size - 1
-        if server is not None:
-            listener = threading.Thread(target=self._serve, args=(server, token), daemon=True, name="messages")
-        else:
-            address = os.environ.get("MASTER_ADDR", "127.0.0.1"), port
-            listener = threading.Thread(target=self._listen, args=(address, token), daemon=True, name="messages")
-        listener.start()
+        address = os.environ.get("MASTER_ADDR", "127.0.0.1"), port
+        hear = partial(self._listen, address, token) if server is None else partial(self._serve, server, token)
+        threading.Thread(target=hear, daemon=True, name="messages").start()
         if ranks.is_main:
             self._connected.wait(CONNECT)
 
     def send(self, message: Message) -> bool:
         """Tell every rank, this one too; whether rank 0 could be told."""
         if self._rank == 0:
-            self._pass_on(message)
+            for connection in list(self._connections.values()):
+                with suppress(OSError):
+                    self._write(connection, message)
+            self._receive(message)
             return True
         if self._closed or not self._connected.wait(SEND):
             return False
@@ -90,13 +91,6 @@ class Messages:
     def _write(self, connection: socket.socket, message: Message) -> None:
         with self._lock:
             connection.sendall(json.dumps(asdict(message)).encode() + b"\n")
-
-    def _pass_on(self, message: Message) -> None:
-        """Rank 0's part of `send`."""
-        for connection in list(self._connections.values()):
-            with suppress(OSError):
-                self._write(connection, message)
-        self._receive(message)
 
     def _serve(self, server: socket.socket, token: str) -> None:
         """Rank 0: hear all others."""
@@ -127,7 +121,7 @@ class Messages:
         if not received:
             if self._connections.pop(caller.rank, None) is not None:
                 lost = Message("lost", caller.rank)
-                timer = threading.Timer(LOSS, lambda: None if self._closed else self._pass_on(lost))
+                timer = threading.Timer(LOSS, lambda: None if self._closed else self.send(lost))
                 timer.daemon = True
                 timer.start()
             return False
@@ -146,7 +140,7 @@ class Messages:
             if message.kind == "bye":
                 self._connections.pop(caller.rank, None)
             else:
-                self._pass_on(message)
+                self.send(message)
         return True
 
     def _listen(self, address: tuple[str, int], token: str) -> None:
@@ -173,12 +167,12 @@ class Messages:
             self._receive(Message("lost", 0))
 
 
+@dataclass
 class Caller:
     """A connection to rank 0: which rank it is of, and the beginning of its next line."""
 
-    def __init__(self) -> None:
-        self.rank = -1
-        self.rest = b""
+    rank: int = -1
+    rest: bytes = b""
 
 
 def _keep_alive(connection: socket.socket) -> None:

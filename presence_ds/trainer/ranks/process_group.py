@@ -76,11 +76,10 @@ class Ranks:
             error = raised
         except OSError as raised:  # one without a name comes from a write to a file of the run
             error = ConfigError(f"{raised.filename or 'run_dir'}: {raised.strerror or raised}")
-        errors: list[PresenceError | None] = [None] * self.world_size
         try:
             with self._signals.leaving() if self._signals is not None else nullcontext():
-                self._wait(dist.barrier(group=self._control, async_op=True))
-            dist.all_gather_object(errors, error, group=self._control)
+                self.barrier()
+            errors = self.gather(error)
         except RuntimeError:  # another rank has left
             raise error or PresenceError("another rank has ended") from None
         for found in errors:
@@ -89,10 +88,8 @@ class Ranks:
 
     def on_main(self, work: Callable[[], T]) -> T:
         """What ``work()`` gives on rank 0, on every rank (any picklable object); an error there is raised on all."""
-        found: Any = None
         with self.agreement():
-            if self.is_main:
-                found = work()
+            found: Any = work() if self.is_main else None
         result: T = self.broadcast(found)
         return result
 
@@ -136,13 +133,17 @@ class Ranks:
         dist.broadcast_object_list(box, src=0, group=self._control)
         return box[0]
 
-    def barrier(self) -> None:
-        """Wait for every rank, up to `CONTROL_TIMEOUT`."""
-        dist.barrier(group=self._control)
+    def barrier(self, seconds: float = float("inf")) -> None:
+        """Wait for every rank, but no longer than ``seconds`` and `CONTROL_TIMEOUT`.
 
-    def meet(self, seconds: float) -> None:
-        """Wait for every rank, but no longer than ``seconds``."""
-        self._wait(dist.barrier(group=self._control, async_op=True), seconds)
+        In Python, so that a signal is handled meanwhile: `work.wait` would only return to it at the end.
+        """
+        work = dist.barrier(group=self._control, async_op=True)
+        end = time.monotonic() + seconds
+        while not work.is_completed() and time.monotonic() < end:
+            time.sleep(POLL)
+        if work.is_completed():
+            work.wait()
 
     def largest(self, value: int) -> Callable[[], int]:
         """Begin to compare ``value`` between the ranks; what is returned waits for the largest one."""
@@ -154,14 +155,6 @@ class Ranks:
             return int(box)
 
         return result
-
-    def _wait(self, work: dist.Work, seconds: float = float("inf")) -> None:
-        """Wait in Python, so that a signal is handled meanwhile: `work.wait` would only return to it at the end."""
-        end = time.monotonic() + seconds
-        while not work.is_completed() and time.monotonic() < end:
-            time.sleep(POLL)
-        if work.is_completed():
-            work.wait()
 
     def sum(self, values: list[float], device: torch.device) -> list[float]:
         """Element-wise float64 sum of ``values`` over the ranks."""

@@ -104,10 +104,9 @@ def write_traceback(error: BaseException) -> str:
 
 
 def _flush() -> None:
-    with suppress(OSError):
-        sys.stdout.flush()
-    with suppress(OSError):
-        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
 
 
 def _lossy(stream: TextIO) -> TextIO:

@@ -5,12 +5,13 @@ import select
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from torch.distributed import DistError
 
 from presence_ds.errors import PresenceError
 from presence_ds.launch.environment import environment_rank
+from presence_ds.trainer.ranks.rank_log import print_line
 from presence_ds.trainer.ranks.stop_signals import StopSignals, stopped_in_setup
 
 NOTICE = 60.0  # seconds between two lines of rank 0 about it
@@ -53,7 +54,7 @@ def _watch(signals: StopSignals, reader: int, met: threading.Event) -> None:
     while number is None and not met.is_set():
         readable, _, _ = select.select([reader], [], [], NOTICE)
         if readable:
-            number = next((number for number in os.read(reader, 512) if signals.handles(number)), None)
+            number = next((number for number in os.read(reader, 512) if number in signals.numbers), None)
         else:
             _say(_place())
     if number is not None and not met.wait(PATIENCE):
@@ -63,10 +64,8 @@ def _watch(signals: StopSignals, reader: int, met: threading.Event) -> None:
 
 
 def _say(text: str) -> None:
-    """On rank 0, and be it that nobody listens any more."""
     if environment_rank() == 0:
-        with suppress(OSError):
-            os.write(2, f"presence: {text}\n".encode())
+        print_line(f"presence: {text}")
 
 
 def _place() -> str:

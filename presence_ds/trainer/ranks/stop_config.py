@@ -34,7 +34,7 @@ class StopConfig:
         for name in self.signals:
             if name not in signal.Signals.__members__ or name in NO_STOP:
                 raise ConfigError(f"{field}.signals has {name}: it must be names such as SIGTERM, SIGUSR1 and SIGINT")
-        seconds = _seconds(self.wall_clock)
+        seconds = self.wall_clock_seconds
         if self.wall_clock is not None and (seconds is None or not 0.0 < seconds < float("inf")):
             raise ConfigError(
                 f'{field}.wall_clock is {self.wall_clock}: it must be seconds, "HH:MM:SS" or "DAYS-HH:MM:SS", above 0'
@@ -47,16 +47,11 @@ class StopConfig:
 
     @property
     def wall_clock_seconds(self) -> float | None:
-        """``wall_clock`` in seconds; None without a limit."""
-        return _seconds(self.wall_clock)
-
-
-def _seconds(text: float | str | None) -> float | None:
-    """Seconds of ``text``; None if it is None or in no known form."""
-    if text is None or isinstance(text, (int, float)):
-        return text
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)", text)
-    if match is None:
-        return None
-    days, hours, minutes, seconds = (int(group or 0) for group in match.groups())
-    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+        """``wall_clock`` in seconds; None without a limit, or where `validate` refuses its form."""
+        if not isinstance(self.wall_clock, str):
+            return self.wall_clock
+        match = re.fullmatch(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)", self.wall_clock)
+        if match is None:
+            return None
+        days, hours, minutes, seconds = (int(group or 0) for group in match.groups())
+        return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)

@@ -21,7 +21,8 @@ class StopSignals:
     none that came before is lost. Once the run has been stopped they are ignored: nothing is left to be done.
 
     Attributes:
-        received: number of the first signal that came; None so far. SIGALRM stands for the wall clock.
+        numbers: of the signals that stop the run; SIGALRM stands for the wall clock.
+        received: number of the first signal that came; None so far.
     """
 
     def __init__(self, config: StopConfig) -> None:
@@ -29,16 +30,16 @@ class StopSignals:
         self.received: int | None = None
         self._raises = self._leaves = False
         self._before: dict[int, Any] = {}
-        self._numbers = config.signal_numbers
+        self.numbers = config.signal_numbers
         self._seconds = config.wall_clock_seconds
 
     def __enter__(self) -> "StopSignals":
         if self._seconds is not None:
-            self._numbers = [*self._numbers, signal.SIGALRM]
+            self.numbers = [*self.numbers, signal.SIGALRM]
             elapsed = time.time() - psutil.Process().create_time()
-            signal.setitimer(signal.ITIMER_REAL, max(self._seconds - elapsed, SOON))
-        self._before = {number: signal.signal(number, self._handle) for number in self._numbers}
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._numbers)
+            signal.setitimer(signal.ITIMER_REAL, max(self._seconds - elapsed, 0.001))  # 0 would turn it off
+        self._before = {number: signal.signal(number, self._handle) for number in self.numbers}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.numbers)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -47,10 +48,6 @@ class StopSignals:
         stopped = kind is not None and issubclass(kind, Stopped)
         for number, before in self._before.items():
             signal.signal(number, signal.SIG_IGN if stopped else before)
-
-    def handles(self, number: int) -> bool:
-        """Whether the signal of this number stops the run."""
-        return number in self._numbers
 
     @contextmanager
     def raising(self) -> Iterator[None]:
@@ -97,6 +94,3 @@ def describe(number: int) -> str:
 def reason(number: int) -> str:
     """`Stopped.reason` of a signal."""
     return "wall_clock" if number == signal.SIGALRM else "signal"
-
-
-SOON = 0.001  # seconds: 0 would turn the timer off

@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -33,6 +34,8 @@ from presence_ds.trainer.run_directory.layout import RunDirectory, write_atomica
 STATUS = 77  # of a process that ends here, beside those in `presence_ds.errors`
 GRACE = 10.0  # seconds in which every rank has written where it is
 LONG = 6.0  # times as long may take what is done rarely: the first step, a checkpoint
+LOOK = 0.5  # seconds between two looks of each rank that does not read
+SHOWN = 4
 COLLECTIVES = (os.path.join("torch", "distributed", ""), os.path.join("deepspeed", "comm", ""), process_group.__file__)
 
 
@@ -61,15 +64,13 @@ class Report:
 class HangWatch:
     """Told by the trainer of every bit of progress; ends the process if there is none for ``seconds``."""
 
-    def __init__(
-        self, ranks: Ranks, directory: RunDirectory, seconds: float | None, failures: Failures | None = None
-    ) -> None:
+    def __init__(self, ranks: Ranks, directory: RunDirectory, seconds: float | None, failures: Failures) -> None:
         """Nothing is watched if ``seconds`` is None. ``failures`` tells the other ranks of a hang."""
         self.step = 0
         self._ranks = ranks
         self._directory = directory
         self._seconds = seconds
-        self._failures = failures or Failures()
+        self._failures = failures
         self._progress = 0
         self._factor = LONG  # until the first step is done
         self._ended = threading.Event()
@@ -228,10 +229,10 @@ class HangWatch:
         found = {}
         for rank, (host, pid) in enumerate(self._hosts):
             state = self._path(rank).with_suffix(".state")
-            if state.exists() or rank not in reports:
-                found[rank] = (
-                    state.read_text(encoding="utf-8").strip() if state.exists() else f"process {pid} on {host}"
-                )
+            if state.exists():
+                found[rank] = state.read_text(encoding="utf-8").strip()
+            elif rank not in reports:
+                found[rank] = f"process {pid} on {host}"
         return found
 
     def _path(self, rank: int) -> Path:
@@ -280,17 +281,11 @@ def _wait(done: Callable[[], bool], seconds: float, poll: float = 0.1) -> bool:
     return True
 
 
-def _in_collective(frame: FrameType | None) -> bool:
+def _in_collective(frame: FrameType) -> bool:
     """Whether one of the calls that led to ``frame`` waits for other ranks."""
-    while frame is not None:
-        code = frame.f_code
-        if any(part in code.co_filename for part in COLLECTIVES):
-            return True
-        if code.co_name == "wait" and "deepspeed" in code.co_filename:  # ZeRO's handles
-            return True
-        frame = frame.f_back
-    return False
-
-
-LOOK = 0.5  # seconds between two looks of each rank that does not read
-SHOWN = 4
+    codes = [caller.f_code for caller, _ in traceback.walk_stack(frame)]
+    return any(
+        any(part in code.co_filename for part in COLLECTIVES)
+        or (code.co_name == "wait" and "deepspeed" in code.co_filename)  # ZeRO's handles
+        for code in codes
+    )

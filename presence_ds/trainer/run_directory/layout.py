@@ -53,11 +53,6 @@ class RunDirectory:
         self.stacks = self.path / "stacks"
         self.summary = self.path / "summary.json"
 
-    @property
-    def name(self) -> str:
-        """Last part of the path."""
-        return self.path.name
-
     def log(self, rank: int) -> Path:
         """What ``rank`` prints."""
         return self.logs / f"rank_{rank:05d}.log"

@@ -17,6 +17,7 @@ import threading
 import time
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +34,18 @@ class RunLock:
     """Held by every rank of a run from `acquire` to the end of its process, or of the ``with`` block."""
 
     def __init__(self) -> None:
-        self._descriptor: int | None = None
+        self._descriptor = -1  # of no file
         self._kernel_locks = True
         self._stop = threading.Event()
         self._heart: threading.Thread | None = None
 
-    def acquire(self, path: Path, ranks: Ranks, *, patience: float = PATIENCE, silence: float = SILENCE) -> None:
+    def acquire(self, path: Path, ranks: Ranks, *, patience: float = PATIENCE) -> None:
         """Take the lock file ``path`` on every rank, waiting up to ``patience`` seconds for another run to go.
 
         Raises:
             ConfigError: another run uses the directory of ``path``; the same on every rank.
         """
-        ranks.on_main(partial(self.take, path, patience=patience, silence=silence))
+        ranks.on_main(partial(self.take, path, patience=patience))
         with ranks.agreement():
             if not ranks.is_main:
                 self._descriptor = os.open(path, os.O_RDWR)
@@ -76,7 +77,6 @@ class RunLock:
         self._heart.start()
 
     def _flock(self, kind: int) -> bool:
-        assert self._descriptor is not None
         try:
             fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)
         except OSError as error:
@@ -86,29 +86,25 @@ class RunLock:
             return False
         return True
 
-    def _beat(self, count: int) -> None:
-        assert self._descriptor is not None
-        record = {"host": socket.gethostname(), "pid": os.getpid(), "started": self._started, "beat": count}
+    def _beat(self, number: int) -> None:
+        record = {"host": socket.gethostname(), "pid": os.getpid(), "started": self._started, "beat": number}
         text = json.dumps(record).encode()
         os.pwrite(self._descriptor, text, 0)
         os.ftruncate(self._descriptor, len(text))
         os.fsync(self._descriptor)
 
     def _keep_beating(self) -> None:
-        count = 0
+        beats = count(1)
         while not self._stop.wait(BEAT):
-            count += 1
-            try:
-                self._beat(count)
-            except OSError:  # a full disk, say, which the run itself will meet
-                continue
+            with suppress(OSError):  # a full disk, say, which the run itself will meet
+                self._beat(next(beats))
 
     def __enter__(self) -> "RunLock":
         return self
 
     def __exit__(self, *_: object) -> None:
         """Let go; the file stays, empty."""
-        if self._descriptor is None:
+        if self._descriptor < 0:
             return
         if self._heart is not None:
             self._stop.set()
@@ -116,7 +112,7 @@ class RunLock:
             with suppress(OSError):
                 os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
-        self._descriptor = None
+        self._descriptor = -1
 
 
 def _parse(content: bytes) -> dict[str, Any]:

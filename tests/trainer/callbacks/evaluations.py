@@ -10,6 +10,7 @@ from torch.nn import functional as F
 import presence_ds
 from presence_ds.trainer.callbacks.evaluation import Evaluation
 from presence_ds.trainer.callbacks.evaluation_config import EvaluationConfig
+from presence_ds.trainer.ranks.failure import Failures
 from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.run_directory.hang_watch import HangWatch
 from presence_ds.trainer.run_directory.layout import RunDirectory
@@ -51,7 +52,7 @@ def evaluate(stage: int, max_batches: int | None = None) -> dict[str, Any]:
     }
     nothing: Any = iter(())  # no step is taken
     ranks = Ranks()
-    trainer = Trainer(engine, nothing, ranks, {}, HangWatch(ranks, RunDirectory(Path()), None), **options)
+    trainer = Trainer(engine, nothing, ranks, {}, HangWatch(ranks, RunDirectory(Path()), None, Failures()), **options)
     trainer.step = 1
     mine = batches[dist.get_rank() :: dist.get_world_size()]
     metrics: dict[str, Any] = {}
