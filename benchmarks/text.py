@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from presence_ds.data.readers.documents import Document, Fields
-from presence_ds.data.readers.jsonl import read_jsonl
+from presence_ds.data.readers.json import read_jsonl
 from presence_ds.data.readers.part import Part
 from presence_ds.data.readers.text import read_text
-from presence_ds.data.samples.concat import concat
+from presence_ds.data.samples.packing import concat
 from presence_ds.data.sources.noise import shuffle_words
 from presence_ds.data.sources.python_packages import find_modules, read_modules
 from presence_ds.data.tokenizer.config import TokenizerConfig

@@ -111,7 +111,7 @@ class DataConfig:
                 f"{field}.packing is {self.packing} with {field}.objective.kind {self.objective.kind}, which needs "
                 f"samples of one length: it must be concat"
             )
-        self.tokenizer.validate(f"{field}.tokenizer", self.objective.num_sentinels(self.sequence_length))
+        self.tokenizer.validate(f"{field}.tokenizer", self.lengths.spans)
         if self.streaming is not None:
             self._check_streaming(field)
         if self.noise is not None:

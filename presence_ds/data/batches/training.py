@@ -1,7 +1,7 @@
 """Batches of packed samples on every rank, resumable at any batch and on any number of ranks."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ def build_loader(
     world_size: int,
     seed: int = 0,
     weights: dict[str, float] | None = None,
-    source_names: list[str] | None = None,
+    source_names: Sequence[str] = (),
     num_workers: int = 0,
 ) -> DataLoader[Sample]:
     """Build this rank's endless loader of full micro-batches, which leaves the global random numbers alone.
@@ -78,11 +78,8 @@ def build_loader(
             f"the {dataset.part} part has {len(dataset)} samples, fewer than the {needed} of one micro-batch on every "
             f"rank ({micro_batch_size} samples on {world_size} ranks): give more text or a smaller micro-batch"
         )
-    order: Order
-    if weights is None:
-        order = ShuffledOrder(len(dataset), seed)
-    else:
-        assert source_names is not None
+    order: Order = ShuffledOrder(len(dataset), seed)
+    if weights is not None:
         order = MixedOrder(dataset, source_names, weights, seed)
     sampler = RankSampler(order, micro_batch_size, rank, world_size)
     return DataLoader(dataset, batch_sampler=sampler, num_workers=num_workers, generator=torch.Generator())

@@ -15,11 +15,10 @@ from presence_ds.data.config import DataConfig
 from presence_ds.data.corpus.dataset import sample_features
 from presence_ds.data.corpus.manifest import TOKENIZER_FOLDER, TRAIN_FILE, VALIDATION_FILE, VALIDATION_TEXTS
 from presence_ds.data.corpus.report import CorpusReport, SourceReport
-from presence_ds.data.corpus.storage import ArrowWriter, read_batches
+from presence_ds.data.corpus.storage import ArrowWriter
 from presence_ds.data.hashing import text_hash, unit_hash
 from presence_ds.data.readers.documents import Document
-from presence_ds.data.samples import PACKINGS
-from presence_ds.data.samples.packed import Tokens
+from presence_ds.data.samples.packing import PACKINGS, Tokens
 from presence_ds.data.sources.config import SourceConfig
 from presence_ds.data.sources.finding import SourceFile, find_files
 from presence_ds.data.sources.noise import NoiseConfig, is_copied, shuffle_words
@@ -45,20 +44,18 @@ class Input:
     def of(cls, source: SourceConfig, streamed: bool) -> "Input":
         """What is to be read of ``source``; raises as `find_files`."""
         skipped = Skipped()
-        return cls(source, find_files(source, streamed, skipped), skipped)
+        return cls(source, find_files(source, streamed, skipped.side_files), skipped)
 
 
 class Builder:
-    """One preparation: reads sources into documents on disk, then packs those into samples."""
+    """A preparation; its reports are filled as it goes."""
 
     def __init__(
         self, config: DataConfig, train: list[Input], validation: list[Input], work: Path, progress: Progress
     ) -> None:
-        assert config.sequence_length is not None  # DataConfig.validate
-        assert config.packing is not None
+        assert config.packing is not None  # DataConfig.validate
         self.config, self.train, self.validation = config, train, validation
-        self.row_length = config.lengths.row
-        self.num_sentinels = config.objective.num_sentinels(config.sequence_length)
+        self.row_length, self.num_sentinels = config.lengths.row, config.lengths.spans
         self.packing = config.packing
         self.work = work
         self.progress = progress
@@ -81,11 +78,35 @@ class Builder:
                 self._read(given, "train")
         for given in self.validation:
             self._read(given, "validation")
-        return self._write()
+        noise = self.config.noise
+        train_names = [source.name for source in self.config.sources]
+        noise_names = [] if noise is None else [noise.name]
+        names = list(dict.fromkeys([*train_names, *noise_names, *self.reports["validation"]]))
+        tokenizer = self._train_tokenizer() if self.loaded_tokenizer is None else self.loaded_tokenizer
+        tokenizer.save_pretrained(self.work / TOKENIZER_FOLDER)
+        schema = sample_features(self.row_length, self.packing).arrow_schema
+        with ArrowWriter(self.work / TRAIN_FILE, schema) as writer:
+            for name, report in self.reports["train"].items():
+                self._pack(self._training_documents(name), tokenizer, writer, "train", name, names.index(name))
+                report.duplicates = self.num_read["train", name] - report.documents
+            if noise is not None:
+                self.reports["train"][noise.name] = SourceReport()
+                copies = self._shuffled_copies(noise, train_names)
+                self._pack(copies, tokenizer, writer, "train", noise.name, names.index(noise.name))
+        with ArrowWriter(self.work / VALIDATION_FILE, schema) as writer:
+            for name in self.reports["validation"]:
+                documents = self._documents_in("validation", name)
+                self._pack(documents, tokenizer, writer, "validation", name, names.index(name))
+        self._check_size()
+        if self.config.streaming is not None:
+            (self.work / VALIDATION_TEXTS).write_bytes(b"".join(sorted(self.validation_texts)))
+        shutil.rmtree(self.work / "documents", ignore_errors=True)  # streaming without validation has none
+        return names, CorpusReport(self.row_length, len(tokenizer), self.reports["train"], self.reports["validation"])
 
     def _read(self, given: Input, part: str) -> None:
         """Write the documents of a source of ``part`` to disk; from a training source, validation may be held out."""
-        holds_out = part == "train" and self.config.validation_sources is None and self.config.validation_fraction > 0
+        seed, fraction = self.config.seed, self.config.validation_fraction
+        holds_out = part == "train" and self.config.validation_sources is None and fraction > 0
         parts = ("train", "validation") if holds_out else (part,)
         source, skipped = given.source, given.skipped
         for name in parts:
@@ -98,7 +119,8 @@ class Builder:
                 for name in parts
             }
             for document in self._documents_of(source, given.files, skipped):
-                to = "validation" if holds_out and self._is_held_out(document) else part
+                is_held_out = holds_out and unit_hash(seed, "validation", document.id) < fraction
+                to = "validation" if is_held_out else part
                 writers[to].write((document.id, document.text), len(document.text))
                 self.num_read[to, source.name] += 1
                 if to == "validation":
@@ -115,59 +137,21 @@ class Builder:
     def _print(self, line: str) -> None:
         self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def _write(self) -> tuple[list[str], CorpusReport]:
-        """Write the tokenizer and both parts' packed samples."""
-        noise = self.config.noise
-        train_names = [source.name for source in self.config.sources]
-        noise_names = [] if noise is None else [noise.name]
-        names = list(dict.fromkeys([*train_names, *noise_names, *self.reports["validation"]]))
-        tokenizer = self._train_tokenizer() if self.loaded_tokenizer is None else self.loaded_tokenizer
-        tokenizer.save_pretrained(self.work / TOKENIZER_FOLDER)
-        schema = sample_features(self.row_length, self.packing).arrow_schema
-        with ArrowWriter(self.work / TRAIN_FILE, schema) as writer:
-            for name in self.reports["train"]:
-                documents = self._training_documents(name, self.reports["train"][name])
-                self._pack(documents, tokenizer, writer, "train", name, names.index(name))
-            if noise is not None:
-                self.reports["train"][noise.name] = SourceReport()
-                copies = self._shuffled_copies(noise, train_names)
-                self._pack(copies, tokenizer, writer, "train", noise.name, names.index(noise.name))
-        with ArrowWriter(self.work / VALIDATION_FILE, schema) as writer:
-            for name in self.reports["validation"]:
-                documents = self._documents_in("validation", name)
-                self._pack(documents, tokenizer, writer, "validation", name, names.index(name))
-        report = CorpusReport(
-            sequence_length=self.row_length,
-            vocab_size=len(tokenizer),
-            train=self.reports["train"],
-            validation=self.reports["validation"],
-        )
-        self._check_size(report)
-        if self.config.streaming is not None:
-            (self.work / VALIDATION_TEXTS).write_bytes(b"".join(sorted(self.validation_texts)))
-        shutil.rmtree(self.work / "documents", ignore_errors=True)  # streaming without validation has none
-        return names, report
-
     def _documents(self, part: str, name: str) -> Path:
         """File that holds a source's documents until they are packed; names may hold characters that paths cannot."""
         folder = self.work / "documents"
         folder.mkdir(exist_ok=True)
         return folder / f"{part}-{list(self.reports[part]).index(name)}.arrow"
 
-    def _is_held_out(self, document: Document) -> bool:
-        return unit_hash(self.config.seed, "validation", document.id) < self.config.validation_fraction
-
     def _documents_in(self, part: str, name: str) -> Iterator[list[Document]]:
-        for batch in read_batches(self._documents(part, name)):
-            yield [Document(*row) for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)]
+        with pa.memory_map(str(self._documents(part, name))) as file, pa.ipc.open_stream(file) as batches:
+            for batch in batches:
+                yield [Document(*row) for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)]
 
-    def _training_documents(self, name: str, report: SourceReport | None = None) -> Iterator[list[Document]]:
-        """Documents of a training source but those whose text validation has too, which are counted into ``report``."""
+    def _training_documents(self, name: str) -> Iterator[list[Document]]:
+        """Documents of a training source but those whose text validation has too."""
         for batch in self._documents_in("train", name):
-            kept = [document for document in batch if text_hash(document.text) not in self.validation_texts]
-            if report is not None:
-                report.duplicates += len(batch) - len(kept)
-            yield kept
+            yield [document for document in batch if text_hash(document.text) not in self.validation_texts]
 
     def _shuffled_copies(self, noise: NoiseConfig, names: list[str]) -> Iterator[list[Document]]:
         seed = self.config.seed
@@ -182,13 +166,8 @@ class Builder:
     def _train_tokenizer(self) -> PreTrainedTokenizerBase:
         total = sum(self.num_read["train", source.name] for source in self.config.sources)
         task = self.progress.add_task("train tokenizer", total=total or None)
-
-        def texts() -> Iterator[str]:
-            for document in self._to_train_on():
-                yield document.text
-                self.progress.advance(task)
-
-        tokenizer = train_tokenizer(self.config.tokenizer, texts(), self.num_sentinels)
+        texts = (document.text for document in self.progress.track(self._to_train_on(), task_id=task))
+        tokenizer = train_tokenizer(self.config.tokenizer, texts, self.num_sentinels)
         self.progress.update(task, completed=total or None)
         return tokenizer
 
@@ -240,7 +219,7 @@ class Builder:
         report.padding = report.samples * length - placed
         self.progress.update(task, completed=report.documents, total=report.documents)
 
-    def _check_size(self, report: CorpusReport) -> None:
+    def _check_size(self) -> None:
         for part, advice in (
             ("train", "give more text or a smaller sequence_length"),
             (
@@ -254,7 +233,7 @@ class Builder:
                 raise DataError(
                     f"the {part} part has {sum(source.documents for source in sources)} documents with "
                     f"{max(source.tokens for source in sources)} tokens in its largest source, too few for one sample "
-                    f"of sequence_length {report.sequence_length}: {advice}"
+                    f"of sequence_length {self.row_length}: {advice}"
                 )
 
 

@@ -64,15 +64,13 @@ def open_corpus(directory: Path | str, trust_remote_code: bool = False, seed: in
     config = manifest["config"]
 
     def part(name: str, file: str) -> PackedDataset:
-        objective = make_objective(
-            ObjectiveConfig(**config["objective"]),
-            config["sequence_length"],
-            config["packing"],
-            tokenizer,
-            seed,
-            name,
-        )
-        return PackedDataset(_map_rows(directory / file), name, objective)
+        path, kind = directory / file, ObjectiveConfig(**config["objective"])
+        objective = make_objective(kind, config["sequence_length"], config["packing"], tokenizer, seed, name)
+        try:
+            rows = datasets.Dataset.from_file(str(path))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise DataError(f"{path} is damaged ({' '.join(str(error).split())}): prepare the corpus again") from None
+        return PackedDataset(rows, name, objective)
 
     return Corpus(
         train=part("train", TRAIN_FILE),
@@ -91,14 +89,5 @@ def load_corpus_tokenizer(directory: Path, trust_remote_code: bool) -> PreTraine
 
 
 def _read_hashes(path: Path) -> frozenset[bytes]:
-    if not path.exists():
-        return frozenset()
-    hashes = path.read_bytes()
+    hashes = path.read_bytes() if path.exists() else b""
     return frozenset(hashes[start : start + TEXT_HASH_BYTES] for start in range(0, len(hashes), TEXT_HASH_BYTES))
-
-
-def _map_rows(path: Path) -> datasets.Dataset:
-    try:
-        return datasets.Dataset.from_file(str(path))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path} is damaged ({' '.join(str(error).split())}): prepare the corpus again") from None

@@ -1,4 +1,4 @@
-"""Arrow files written a batch at a time and read memory-mapped, and folders that appear complete or not at all."""
+"""Arrow files written a batch at a time, and folders that appear complete or not at all."""
 
 import glob
 import os
@@ -6,9 +6,8 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +17,7 @@ BATCH_BYTES = 4 * 2**20
 LEFTOVER_SECONDS = 24 * 3600  # an unfinished folder that was not written to for so long belongs to a killed run
 
 
-class ArrowWriter:
+class ArrowWriter(AbstractContextManager["ArrowWriter"]):
     """Append rows to an arrow stream file, holding at most about `BATCH_BYTES` or `BATCH_ROWS` rows in memory."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
@@ -41,21 +40,10 @@ class ArrowWriter:
             self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
             self._rows, self._bytes = [], 0
 
-    def __enter__(self) -> "ArrowWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
             self._flush()
         self._writer.close()
-
-
-def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """Read the batches of an arrow stream file in turn, memory-mapped."""
-    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
-        yield from reader
 
 
 @contextmanager

@@ -112,7 +112,9 @@ class MixedOrder:
         DataError: a source with a weight has no samples.
     """
 
-    def __init__(self, dataset: PackedDataset, source_names: list[str], weights: dict[str, float], seed: int) -> None:
+    def __init__(
+        self, dataset: PackedDataset, source_names: Sequence[str], weights: dict[str, float], seed: int
+    ) -> None:
         runs = {source_names[source_id]: found for source_id, found in source_runs(dataset).items()}
         if empty := [name for name in weights if name not in runs]:
             raise DataError(
@@ -140,7 +142,9 @@ class MixedOrder:
                 of_source = sources == index
                 order = self._orders[index]
                 epochs, numbers = np.divmod(order.draws(ordinals[of_source]), order.num_samples)
-                rows = _row(self._runs[index], numbers)
+                first, before = self._runs[index]
+                run = np.searchsorted(before, numbers, side="right") - 1
+                rows = first[run] + numbers - before[run]
                 draws[of_block[of_source]] = rows + epochs * self.num_samples
         return draws
 
@@ -170,10 +174,3 @@ def source_runs(dataset: PackedDataset) -> dict[int, Runs]:
         own = sources == source_id
         runs[source_id] = (first[own], np.concatenate([[0], np.cumsum(lengths[own])]))
     return runs
-
-
-def _row(runs: Runs, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows of the dataset by the number of a sample within its source."""
-    first, before = runs
-    run = np.searchsorted(before, numbers, side="right") - 1
-    return first[run] + numbers - before[run]

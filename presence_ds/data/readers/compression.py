@@ -8,7 +8,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -38,13 +38,8 @@ class GzipDecompressor:
         self._zlib = zlib.decompressobj(zlib.MAX_WBITS | 16)
         self.needs_input = True
 
-    @property
-    def eof(self) -> bool:
-        return self._zlib.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._zlib.unused_data
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._zlib, name)  # eof and unused_data
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
         content = self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
@@ -59,36 +54,20 @@ class ZstdDecompressor:
     or for its content where that is less and stated.
     """
 
-    HEAD_BYTES = 18  # at most
-
     def __init__(self) -> None:
         self._frame = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG})
-        self._head = b""
 
-    @property
-    def eof(self) -> bool:
-        return self._frame.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._frame.unused_data
-
-    @property
-    def needs_input(self) -> bool:
-        return self._frame.needs_input
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._frame, name)  # eof, needs_input and unused_data
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
-        self._head += data[: self.HEAD_BYTES - len(self._head)]
         try:
             return self._frame.decompress(data, max_length)
         except zstd.ZstdError as error:
             if "Allocation" in str(error):
                 raise MemoryError from None
-            with suppress(zstd.ZstdError):
-                if dictionary := zstd.get_frame_info(self._head).dictionary_id:
-                    raise NotReadError(
-                        f"it was compressed with the dictionary {dictionary}: compress it without"
-                    ) from None
+            if "Dictionary mismatch" in str(error):
+                raise NotReadError("it was compressed with a dictionary: compress it without") from None
             raise
 
 

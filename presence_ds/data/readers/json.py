@@ -1,16 +1,46 @@
-"""A JSON file of any shape."""
+"""JSON: one object per line, or a file of any shape."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from presence_ds.data.readers.compression import open_file
-from presence_ds.data.readers.documents import BadRow, Document, Fields
+from presence_ds.data.readers.documents import BadRow, Document, Fields, UnreadableFile, too_long
 from presence_ds.data.readers.hub_file import File
-from presence_ds.data.readers.jsonl import check_line_ends, read_jsonl
-from presence_ds.data.readers.lines import BYTE_ORDER_MARK, check_head
+from presence_ds.data.readers.lines import BYTE_ORDER_MARK, Lines, check_head
 from presence_ds.data.readers.part import Part
 from presence_ds.errors import DataError
+
+OBJECTS = re.compile(rb"\}[ \t]*\r[ \t\r]*\{")
+
+
+def read_jsonl(path: File, name: str, fields: Fields, part: Part) -> Iterator[Document | BadRow]:
+    """Read one JSON object per line; blank lines are ignored. Ids are ``name:line`` unless ``fields`` has one.
+
+    A line of more than ``fields.max_bytes`` is a bad row, of which no more than that is held in memory.
+
+    Raises:
+        UnreadableFile: there are carriage returns where lines ought to end.
+    """
+    lines = Lines(path, part, fields.max_bytes, text=False)
+    for number, raw in lines:
+        if raw.isspace() or not part.takes():
+            continue
+        location = lines.location(number)
+        if len(raw) > fields.max_bytes:
+            _check_line_ends(path, raw)
+            yield BadRow(location, too_long(fields.max_bytes))
+            continue
+        try:
+            row = json.loads(raw.removeprefix(BYTE_ORDER_MARK).decode())
+        except UnicodeDecodeError:
+            yield BadRow(location, "not valid UTF-8")
+        except (ValueError, RecursionError) as error:
+            _check_line_ends(path, raw)
+            yield BadRow(location, f"not valid JSON ({error})")
+        else:
+            yield fields.document(row, lines.id(name, number), location)
 
 
 def read_json(path: File, name: str, fields: Fields, part: Part) -> Iterator[Document | BadRow]:
@@ -31,7 +61,7 @@ def read_json(path: File, name: str, fields: Fields, part: Part) -> Iterator[Doc
         yield from read_jsonl(path, name, fields, part)
         return
     if first is None:
-        check_line_ends(path, line)
+        _check_line_ends(path, line)
     with open_file(path, "a JSON file") as stream:
         try:
             content = json.loads(stream.read().removeprefix(BYTE_ORDER_MARK).decode())
@@ -50,6 +80,15 @@ def read_json(path: File, name: str, fields: Fields, part: Part) -> Iterator[Doc
         part.place = part.place._replace(row=number)
         if part.takes():
             yield fields.document(row, f"{name}:{number}", f"{path} row {number}")
+
+
+def _check_line_ends(path: File, raw: bytes) -> None:
+    """Raise `UnreadableFile` if a line that cannot be used is several objects with carriage returns between them."""
+    if OBJECTS.search(raw):
+        raise UnreadableFile(
+            f"{path} cannot be read as JSON lines: its lines end in carriage returns (\\r) alone, and must in line "
+            f"feeds: convert it (tr '\\r' '\\n')"
+        )
 
 
 def _json_or_none(raw: bytes) -> object:

@@ -1,32 +1,29 @@
 """Rows of parquet and arrow files."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
-from typing import Any, Literal
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from presence_ds.data.readers.arrow import arrow_batches, count_arrow_rows
+from presence_ds.data.readers.arrow import arrow_batches, count_arrow_rows, skip_rows
 from presence_ds.data.readers.compression import one_line, uncompressed
 from presence_ds.data.readers.documents import BadRow, Document, Fields
 from presence_ds.data.readers.hub_file import File
-from presence_ds.data.readers.parquet import open_parquet, parquet_batches
 from presence_ds.data.readers.part import Part
 from presence_ds.errors import DataError
 
+TABLE_BATCH_ROWS = 1000
 NOT_UTF8 = object()
 BINARY = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
 
 
 def read_table(
-    path: File,
-    name: str,
-    kind: Literal["parquet", "arrow"],
-    fields: Fields,
-    part: Part,
-    rows_before: int = 0,
+    path: File, name: str, kind: str, fields: Fields, part: Part, rows_before: int
 ) -> Iterator[Document | BadRow]:
-    """Read the rows of a parquet or arrow file. Ids are ``name:row`` unless ``fields`` has one.
+    """Read the rows of a file of ``kind`` parquet or arrow. Ids are ``name:row`` unless ``fields`` has one.
 
     Rows are counted from 1, or in the ids from ``rows_before`` + 1.
 
@@ -38,12 +35,12 @@ def read_table(
     with ExitStack() as stack:
         stack.enter_context(one_line(path, "a parquet file" if kind == "parquet" else "an arrow file"))
         plain = stack.enter_context(uncompressed(path))
-        table = stack.enter_context(open_parquet(plain)) if kind == "parquet" else None
+        table = stack.enter_context(_open_parquet(plain)) if kind == "parquet" else None
         begin, end = 0, None
         if part.count > 1:
             begin, end = part.bounds(count_arrow_rows(plain) if table is None else table.metadata.num_rows)
         number = begin + part.place.row
-        for batch in arrow_batches(plain, number) if table is None else parquet_batches(table, columns, number):
+        for batch in arrow_batches(plain, number) if table is None else _parquet_batches(table, columns, number):
             if missing := [column for column in columns if column not in batch.schema.names]:
                 raise DataError(f'{path} has no column "{missing[0]}": its columns are {", ".join(batch.schema.names)}')
             selected = batch.select(columns)
@@ -60,6 +57,34 @@ def read_table(
                 yield fields.document(values, f"{name}:{rows_before + number}", location)
             if end is not None and number >= end:
                 return
+
+
+@contextmanager
+def _open_parquet(path: File) -> Iterator[pq.ParquetFile]:
+    """Open a file, of which no more than the end is read for that.
+
+    Of a file on the hub pyarrow asks for the columns that it reads, a row group at a time, and for nothing else.
+    """
+    with ExitStack() as stack:
+        source = path if isinstance(path, Path) else stack.enter_context(path.open("rb", buffering=0))
+        yield stack.enter_context(pq.ParquetFile(source, page_checksum_verification=True))
+
+
+def _parquet_batches(table: pq.ParquetFile, columns: list[str], start: int = 0) -> Iterator[pa.RecordBatch]:
+    """Batches of ``columns`` from row ``start`` on, or where one is missing an empty batch of all that the file has.
+
+    The row group that ``start`` lies in is read from its beginning, and none before it.
+    """
+    names = table.schema_arrow.names
+    if not set(columns) <= set(names):
+        yield pa.RecordBatch.from_pylist([], schema=table.schema_arrow)
+        return
+    group = 0
+    while group < table.num_row_groups and start >= table.metadata.row_group(group).num_rows:
+        start -= table.metadata.row_group(group).num_rows
+        group += 1
+    groups = range(group, table.num_row_groups)
+    yield from skip_rows(table.iter_batches(TABLE_BATCH_ROWS, row_groups=groups, columns=columns), start)
 
 
 def _values(column: pa.Array) -> list[Any]:

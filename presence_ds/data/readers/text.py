@@ -11,11 +11,7 @@ from presence_ds.data.readers.part import Part, Place
 
 
 def read_text(
-    path: File,
-    name: str,
-    documents: Literal["file", "line", "paragraph"],
-    max_bytes: int,
-    part: Part,
+    path: File, name: str, documents: Literal["file", "line", "paragraph"], max_bytes: int, part: Part
 ) -> Iterator[Document | BadRow]:
     """Read a UTF-8 text file: the whole file as one document, one per line, or one per paragraph (between blank lines).
 
@@ -36,17 +32,13 @@ def read_text(
     block = bytearray()
     first_line = 1
     for number, raw in lines:
-        if raw.isspace():
-            if block and part.takes():
+        if not raw.isspace():
+            first_line = first_line if block else number
+            block += raw[: max_bytes + 1 - len(block)]
+        if block and (documents == "line" or raw.isspace()):
+            if part.takes():
                 yield _decode_document(bytes(block), lines.id(name, first_line), lines, first_line, max_bytes)
             block.clear()
-        elif documents == "line":
-            if part.takes():
-                yield _decode_document(raw, lines.id(name, number), lines, number, max_bytes)
-        else:
-            if not block:
-                first_line = number
-            block += raw[: max_bytes + 1 - len(block)]
     if block and part.takes():
         yield _decode_document(bytes(block), lines.id(name, first_line), lines, first_line, max_bytes)
 

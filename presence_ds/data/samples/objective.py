@@ -43,8 +43,8 @@ def make_objective(
     """
     if config.is_causal:
         return Causal(sequence_length, None if packing == "concat" else padding_id(tokenizer))
-    spans = config.spans(sequence_length)
-    return SpanCorruption(spans, sentinel_ids(tokenizer, spans.count), tokenizer.eos_token_id, seed, part)
+    lengths = config.lengths(sequence_length)
+    return SpanCorruption(lengths, sentinel_ids(tokenizer, lengths.spans), tokenizer.eos_token_id, seed, part)
 
 
 def pad(rows: Sequence[NDArray[np.int32]], length: int, value: int) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,9 @@
 """The ``data.objective`` section of a recipe, and how long samples become with it."""
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Literal
 
-from presence_ds.data.samples.spans import Spans, fit_spans
 from presence_ds.errors import ConfigError
 from presence_ds.sections import limited
 
@@ -16,11 +16,15 @@ class Lengths:
         row: of the text, as it is stored.
         inputs: positions of ``input_ids``.
         targets: positions of ``labels``.
+        noise: those of the row that span corruption cuts out.
+        spans: in so many stretches, each of which has a sentinel.
     """
 
     row: int
     inputs: int
     targets: int
+    noise: int = 0
+    spans: int = 0
 
 
 @dataclass
@@ -43,29 +47,37 @@ class ObjectiveConfig:
         """Whether it is for causal models, and not for encoder-decoder models."""
         return self.kind == "causal"
 
-    def spans(self, sequence_length: int) -> Spans:
-        """Of span_corruption."""
-        return fit_spans(sequence_length, self.noise_density, self.mean_span_length)
-
     def lengths(self, sequence_length: int) -> Lengths:
         """What a sample with ``sequence_length`` input positions is made of."""
         if self.is_causal:
             return Lengths(sequence_length, sequence_length, sequence_length)
-        spans = self.spans(sequence_length)
-        return Lengths(spans.row, spans.inputs, spans.targets)
-
-    def num_sentinels(self, sequence_length: int) -> int:
-        """Sentinels that the tokenizer has to have."""
-        return 0 if self.is_causal else self.spans(sequence_length).count
+        return fit_spans(sequence_length, self.noise_density, self.mean_span_length)
 
     def validate(self, field: str, sequence_length: int) -> None:
         """Raise `ConfigError` if the fields under ``field`` leave no text between spans."""
         if self.is_causal:
             return
-        spans = self.spans(sequence_length)
-        if spans.inputs != sequence_length or not spans.count <= min(spans.noise, spans.row - spans.noise):
+        found = self.lengths(sequence_length)
+        if found.inputs != sequence_length or not found.spans <= min(found.noise, found.row - found.noise):
             raise ConfigError(
                 f"{field}.noise_density is {self.noise_density} with mean_span_length {self.mean_span_length}, which "
                 f"leaves no text between the spans of a sample of {sequence_length} inputs: cut out less, or raise "
                 f"data.sequence_length"
             )
+
+
+def lengths_of(row: int, noise_density: float, mean_span_length: float) -> Lengths:
+    """What ``row`` tokens, at least 2, become: what is left and what is cut out, each with the sentinels and EOS."""
+    noise = min(max(round(row * noise_density), 1), row - 1)
+    spans = max(round(noise / mean_span_length), 1)
+    return Lengths(row, row - noise + spans + 1, noise + spans + 1, noise, spans)
+
+
+def fit_spans(inputs: int, noise_density: float, mean_span_length: float) -> Lengths:
+    """The longest row of which no more than ``inputs`` positions are left, as `random_spans_helper` of T5 finds it.
+
+    With 0.15 and 3.0, 1,024 inputs come from 1,137 tokens and leave 229 targets.
+    """
+    rows = range(2, round((inputs + 2) / (1 - noise_density)) + 3)
+    fitting = bisect_right(rows, inputs, key=lambda row: lengths_of(row, noise_density, mean_span_length).inputs)
+    return lengths_of(rows[max(fitting - 1, 0)], noise_density, mean_span_length)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from presence_ds.data.hashing import mix, stable_hash
-from presence_ds.data.samples.spans import Spans
+from presence_ds.data.samples.objective_config import Lengths
 
 GAMMA = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64 counts in steps of this
 
@@ -27,14 +27,14 @@ class SpanCorruption:
     """Corrupts rows of a fixed length; which spans are cut out depends on nothing but the seed, the part and the draw.
 
     Args:
-        spans: How a row is split.
-        sentinel_ids: Tokens of the spans in their order, ``spans.count`` of them.
+        lengths: Of a row, and of what becomes of it.
+        sentinel_ids: Tokens of the spans in their order, ``lengths.spans`` of them.
         eos_id: Last token of inputs and targets.
         seed: With ``part``, the name of a part of the corpus: which corruption.
     """
 
-    def __init__(self, spans: Spans, sentinel_ids: list[int], eos_id: int, seed: int, part: str) -> None:
-        self.spans = spans
+    def __init__(self, lengths: Lengths, sentinel_ids: list[int], eos_id: int, seed: int, part: str) -> None:
+        self.lengths = lengths
         self._sentinel_ids = np.array(sentinel_ids, dtype=np.int64)
         self._eos_id = eos_id
         self._key = np.uint64(stable_hash(seed, "span corruption", part))
@@ -43,11 +43,11 @@ class SpanCorruption:
         """Inputs and targets.
 
         Args:
-            rows: ``input_ids``, int32 [n, ``spans.row``].
+            rows: ``input_ids``, int32 [n, ``lengths.row``].
             draws: int64 [n], a number for every row that is another each time it is read.
 
         Returns:
-            ``input_ids`` [n, ``spans.inputs``] and ``labels`` [n, ``spans.targets``], int64.
+            ``input_ids`` [n, ``lengths.inputs``] and ``labels`` [n, ``lengths.targets``], int64.
         """
         lengths = self._draw_lengths(draws)
         starts = np.cumsum(lengths, axis=1) - lengths
@@ -59,13 +59,13 @@ class SpanCorruption:
         }
 
     def _draw_lengths(self, draws: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Lengths of the stretches of every row, which are by turns outside and inside a span, [n, 2 · count]."""
+        """Lengths of the stretches of every row, which are by turns outside and inside a span, [n, 2 · spans]."""
         words = self._key + mix(draws.astype(np.uint64) + GAMMA)
-        kept, noise = self.spans.row - self.spans.noise - 1, self.spans.noise - 1
+        kept, noise = self.lengths.row - self.lengths.noise - 1, self.lengths.noise - 1
         random = mix(words[:, None] + np.arange(1, kept + noise + 1, dtype=np.uint64) * GAMMA)
-        lengths = np.empty((len(draws), 2 * self.spans.count), dtype=np.int64)
-        lengths[:, 0::2] = _segments(random[:, :kept], self.spans.count)
-        lengths[:, 1::2] = _segments(random[:, kept:], self.spans.count)
+        lengths = np.empty((len(draws), 2 * self.lengths.spans), dtype=np.int64)
+        lengths[:, 0::2] = _segments(random[:, :kept], self.lengths.spans)
+        lengths[:, 1::2] = _segments(random[:, kept:], self.lengths.spans)
         return lengths
 
     def _replace(self, tokens: NDArray[np.int64], kept: NDArray[np.bool_], starts: NDArray[np.int64]) -> Tensor:

@@ -43,7 +43,7 @@ class Found:
     side_files: list[Path]
 
 
-def find(pattern: str, endings: Iterable[str], where: str) -> Found:
+def find(pattern: str, endings: tuple[str, ...], where: str) -> Found:
     """The files of a file, a folder (all below it with one of ``endings``, but hidden ones) or a glob.
 
     A folder, and a glob that ends in ``*``, leave out side files (`SIDE_FILE`).
@@ -53,7 +53,6 @@ def find(pattern: str, endings: Iterable[str], where: str) -> Found:
             compressed in a way that is not read.
     """
     path = os.path.abspath(os.path.expanduser(pattern))
-    endings = tuple(endings)
     if os.path.isfile(path):
         _check(path, endings, where)
         return Found(Path(path).parent, [Path(path)], [])

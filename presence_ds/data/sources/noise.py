@@ -8,8 +8,6 @@ from presence_ds.data.hashing import stable_hash, unit_hash
 from presence_ds.errors import ConfigError
 from presence_ds.sections import limited
 
-MAX_SHARE = 0.5  # every document has one copy then
-
 
 @dataclass
 class NoiseConfig:
@@ -21,7 +19,7 @@ class NoiseConfig:
         name: Name of the source the copies form. A copy keeps the id of its original.
     """
 
-    share: float = limited(0.2, above=0, most=MAX_SHARE)
+    share: float = limited(0.2, above=0, most=0.5)  # every document has one copy then
     name: str = "shuffled"
 
     def validate(self, field: str) -> None:

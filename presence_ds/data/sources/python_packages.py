@@ -12,6 +12,7 @@ import sysconfig
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -50,12 +51,10 @@ def read_modules(
     extract = _docstrings if content == "docstrings" else _code
     seen: set[bytes] = set()
     package_bytes: Counter[str] = Counter()
-    package_limit = None if max_megabytes is None else MAX_PACKAGE_SHARE * max_megabytes * 1e6
+    package_limit = inf if max_megabytes is None else MAX_PACKAGE_SHARE * max_megabytes * 1e6
     for path, name in modules:
         package = name.partition("/")[0]
-        if path.stat().st_size > MAX_MODULE_BYTES:
-            continue
-        if package_limit is not None and package_bytes[package] >= package_limit:
+        if path.stat().st_size > MAX_MODULE_BYTES or package_bytes[package] >= package_limit:
             continue
         try:
             source = path.read_bytes().decode()
@@ -66,8 +65,7 @@ def read_modules(
                 tree = ast.parse(source)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue  # not UTF-8, not this Python's syntax, or a null byte
-        text = extract(source, tree, seen)
-        if text:
+        if text := extract(source, tree, seen):
             package_bytes[package] += len(text.encode())
             yield Document(name, text)
 
@@ -84,9 +82,7 @@ def _docstring_nodes(tree: ast.Module) -> list[ast.Constant]:
     while blocks:
         block = blocks.pop()
         for name in ("body", "orelse", "finalbody", "handlers", "cases"):
-            statements = getattr(block, name, None)
-            if isinstance(statements, list):
-                blocks += statements
+            blocks += getattr(block, name, [])
         if isinstance(block, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and block.body:
             first = block.body[0]
             value = first.value if isinstance(first, ast.Expr) else None
@@ -115,10 +111,7 @@ def _code(source: str, tree: ast.Module, seen: set[bytes]) -> str:
 
 def _is_new(text: str, min_characters: int, seen: set[bytes]) -> bool:
     """Whether a text is long enough, valid, and met for the first time; it is remembered in ``seen``."""
-    if len(text) < min_characters or text_problem(text, "text"):
-        return False
-    digest = text_hash(text)
-    if digest in seen:
+    if len(text) < min_characters or text_problem(text, "text") or (digest := text_hash(text)) in seen:
         return False
     seen.add(digest)
     return True

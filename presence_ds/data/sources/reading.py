@@ -1,14 +1,13 @@
 """The documents of a source out of its files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
 from presence_ds.data.readers.checksums import check_unchanged
 from presence_ds.data.readers.compression import DECOMPRESSORS
 from presence_ds.data.readers.documents import BadRow, Document, Fields, UnreadableFile
-from presence_ds.data.readers.json import read_json
-from presence_ds.data.readers.jsonl import read_jsonl
+from presence_ds.data.readers.json import read_json, read_jsonl
 from presence_ds.data.readers.part import Part
 from presence_ds.data.readers.table import read_table
 from presence_ds.data.readers.text import read_text
@@ -38,7 +37,13 @@ def read_documents(
     """
     limit = float("inf") if source.max_megabytes is None else source.max_megabytes * 1e6
     tally, size = Tally(source, files, max_bad_share, skipped), 0
-    for row in _rows(source, files, skipped, on_bad_file, max_bytes):
+    rows: Iterable[Document | BadRow]
+    if source.format == "python_packages":
+        modules = [(file.path, file.name) for file in files if isinstance(file.path, Path)]  # all are
+        rows = python_packages.read_modules(modules, source.content, source.max_megabytes)
+    else:
+        rows = (row for file in files for row in read_part(source, file, Part(), skipped, on_bad_file, max_bytes))
+    for row in rows:
         tally.count(row)
         if isinstance(row, BadRow):
             continue
@@ -52,17 +57,6 @@ def read_documents(
             f'source "{source.name}" has {size / 1e6:g} megabytes of text, less than its min_megabytes '
             f"{source.min_megabytes:g}: are files missing or cut short?"
         )
-
-
-def _rows(
-    source: SourceConfig, files: list[SourceFile], skipped: Skipped, on_bad_file: OnBadFile, max_bytes: int
-) -> Iterator[Document | BadRow]:
-    if source.format == "python_packages":
-        modules = [(file.path, file.name) for file in files if isinstance(file.path, Path)]  # all are
-        yield from python_packages.read_modules(modules, source.content, source.max_megabytes)
-        return
-    for file in files:
-        yield from read_part(source, file, Part(), skipped, on_bad_file, max_bytes)
 
 
 def read_part(
@@ -108,5 +102,4 @@ def _read(source: SourceConfig, file: SourceFile, part: Part, max_bytes: int) ->
         return read_jsonl(file.path, file.name, fields, part)
     if file.format == "json":
         return read_json(file.path, file.name, fields, part)
-    kind: Literal["parquet", "arrow"] = "parquet" if file.format == "parquet" else "arrow"
-    return read_table(file.path, file.name, kind, fields, part, file.rows_before)
+    return read_table(file.path, file.name, file.format, fields, part, file.rows_before)

@@ -1,16 +1,11 @@
 """What of a source cannot be used, counted while it is read."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from presence_ds.data.readers.documents import BadRow, Document
+from presence_ds.data.sources.config import SourceConfig
+from presence_ds.data.sources.finding import SourceFile
 from presence_ds.errors import DataError
-
-if TYPE_CHECKING:
-    from presence_ds.data.sources.config import SourceConfig
-    from presence_ds.data.sources.finding import SourceFile
 
 MAX_EXAMPLES = 5  # bad rows kept word for word; the others are only counted
 EARLY_STOP_ROWS = 1000  # stop reading when not one of this many first rows can be used

@@ -1,5 +1,6 @@
 """Batches of a stream on one rank, resumable at any batch and on any number of ranks."""
 
+import math
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from presence_ds.data.batches.training import check_identity
 from presence_ds.data.samples.objective import Objective
-from presence_ds.data.streaming.stream import LaneSample, RankSamples, has_lane
+from presence_ds.data.streaming.stream import LaneSample, RankSamples
 from presence_ds.errors import PresenceError
 
 
@@ -56,8 +57,7 @@ class StreamedBatches(Iterator[dict[str, Any]]):
     @property
     def source_epochs(self) -> dict[str, float]:
         """Epochs of each source, by name, on this rank's lanes, to within a file."""
-        own = {number: state for number, state in self._states.items() if self._samples.has_lane(number)}
-        return self._samples.stream.epochs(own)
+        return self._samples.stream.epochs(self.state_dict()["lanes"])
 
     def prime(self) -> None:
         """Read the first sample of every lane of this rank.
@@ -91,8 +91,11 @@ class StreamedBatches(Iterator[dict[str, Any]]):
         self._states |= {item.lane: item.state for item in taken}
         self.position += self._micro_batch_size * self._samples.world_size
         samples = [item.sample for item in taken]
+        rows: Any = [sample.input_ids for sample in samples]
+        if len({len(row) for row in rows}) == 1:  # as `PackedDataset` has them
+            rows = np.stack(rows)
         return {
-            **self._objective({"input_ids": _rows([sample.input_ids for sample in samples])}, draws),
+            **self._objective({"input_ids": rows}, draws),
             "source_ids": torch.tensor([item.source_id for item in taken]),
             "offsets": torch.tensor([sample.offset for sample in samples]),
             "document_ids": [sample.document_id for sample in samples],
@@ -110,7 +113,7 @@ class StreamedBatches(Iterator[dict[str, Any]]):
 
     def state_dict(self) -> dict[str, Any]:
         """What this rank needs to go on: plain values."""
-        own = {number: state for number, state in sorted(self._states.items()) if self._samples.has_lane(number)}
+        own = self._of_rank(self._states, self._samples.rank, self._samples.world_size)
         return {"position": self.position, "order": self._identity, "lanes": own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -134,14 +137,12 @@ class StreamedBatches(Iterator[dict[str, Any]]):
             for number, lane in state["lanes"].items():
                 if number not in lanes or lanes[number]["taken"] < lane["taken"]:
                     lanes[number] = lane
-        count = self._samples.stream.streaming.lanes
-        return [
-            {
-                **state,
-                "lanes": {number: lanes[number] for number in sorted(lanes) if has_lane(number, count, rank, ranks)},
-            }
-            for rank in range(ranks)
-        ]
+        return [{**state, "lanes": self._of_rank(lanes, rank, ranks)} for rank in range(ranks)]
+
+    def _of_rank(self, states: dict[int, dict[str, Any]], rank: int, ranks: int) -> dict[int, dict[str, Any]]:
+        """The states of the lanes that some of the positions of ``rank`` are on."""
+        step = math.gcd(ranks, self._samples.stream.streaming.lanes)
+        return {number: states[number] for number in sorted(states) if (number - rank) % step == 0}
 
 
 @contextmanager
@@ -156,11 +157,6 @@ def _tokenizers_may_fork() -> Iterator[None]:
             del os.environ["TOKENIZERS_PARALLELISM"]
         else:
             os.environ["TOKENIZERS_PARALLELISM"] = before
-
-
-def _rows(rows: list[Any]) -> Any:
-    """Rows as `PackedDataset` has them: an array, or a list where they differ in length."""
-    return np.stack(rows) if len({len(row) for row in rows}) == 1 else rows
 
 
 def _unchanged(item: Any) -> Any:

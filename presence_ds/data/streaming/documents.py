@@ -124,7 +124,14 @@ class LaneDocuments:
             if self._tally.rows:
                 self._tally.check()
             if is_empty:
-                self._raise_empty()
+                where, files = f'source "{self._tally.source.name}"', self._tally.skipped.files
+                if files:
+                    raise DataError(
+                        f"{where}: a lane has no file that can be read; the first that cannot is {files[0]}"
+                    )
+                raise DataError(
+                    f"{where} has no document on one of the lanes: give it more text, or lower data.streaming.lanes"
+                )
             epoch, first, is_empty = epoch + 1, 0, True
 
     def _read(self, share: Share, place: Place) -> Iterator[tuple[Place, Document, Place]]:
@@ -155,11 +162,3 @@ class LaneDocuments:
             _say(f"skipped {example}")
         if isinstance(row, BadRow) and self._tally.rows > EARLY_STOP_ROWS:
             self._tally.check()
-
-    def _raise_empty(self) -> None:
-        source, files = f'source "{self._tally.source.name}"', self._tally.skipped.files
-        if files:
-            raise DataError(f"{source}: a lane has no file that can be read; the first that cannot is {files[0]}")
-        raise DataError(
-            f"{source} has no document on one of the lanes: give it more text, or lower data.streaming.lanes"
-        )

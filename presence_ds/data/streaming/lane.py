@@ -11,8 +11,7 @@ from presence_ds.data.config import DataConfig
 from presence_ds.data.order.mixture import Mixture
 from presence_ds.data.readers.documents import Document
 from presence_ds.data.readers.part import Place
-from presence_ds.data.samples import PACKINGS
-from presence_ds.data.samples.packed import PackedSample, Tokens
+from presence_ds.data.samples.packing import PACKINGS, PackedSample, Tokens
 from presence_ds.data.streaming.documents import Cursor, LaneDocuments
 from presence_ds.data.tokenizer.encoding import encode
 from presence_ds.errors import DataError

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -14,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from presence_ds.data.config import DataConfig
 from presence_ds.data.order.mixture import Mixture, mixture_weights
 from presence_ds.data.readers.hub_file import HubFile
-from presence_ds.data.samples.packed import PackedSample
+from presence_ds.data.samples.packing import PackedSample
 from presence_ds.data.sources.finding import SourceFile
 from presence_ds.data.sources.tally import Tally
 from presence_ds.data.streaming.config import StreamingConfig
@@ -126,10 +125,6 @@ class RankSamples(IterableDataset[LaneSample | PresenceError]):
         self.position = 0
         self.states: dict[int, dict[str, Any]] = {}
 
-    def has_lane(self, number: int) -> bool:
-        """Whether some of the rank's positions are on the lane."""
-        return has_lane(number, self.stream.streaming.lanes, self.rank, self.world_size)
-
     def __iter__(self) -> Iterator[LaneSample | PresenceError]:
         """Samples; an error is yielded, as a worker that raises it would hide it in a traceback, and ends them."""
         info = get_worker_info()
@@ -147,8 +142,3 @@ class RankSamples(IterableDataset[LaneSample | PresenceError]):
                 yield error
                 return
             yield LaneSample(number, source_id, sample, lanes[number].state())
-
-
-def has_lane(number: int, lanes: int, rank: int, world_size: int) -> bool:
-    """Whether some of the positions of ``rank`` are on lane ``number`` of ``lanes``."""
-    return (number - rank) % math.gcd(world_size, lanes) == 0

@@ -41,8 +41,7 @@ class Vocabulary:
     def to_be_trained(cls, data: DataConfig) -> "Vocabulary":
         """The largest that ``data``, validated, leads to."""
         assert data.tokenizer.vocab_size is not None  # TokenizerConfig.validate
-        assert data.sequence_length is not None
-        sentinels = data.objective.num_sentinels(data.sequence_length)
+        sentinels = data.lengths.spans
         bos = len(special_tokens("EOS", sentinels, True)) - 1 if data.tokenizer.add_bos else 0
         return cls(data.tokenizer.vocab_size, bos, 0, 1 if sentinels > 0 else None, is_known=False)
 

@@ -33,7 +33,7 @@ def pin_commits(data: DataConfig, resolved: dict[str, Any], file: Path, ranks: R
             for source in (source for group in groups.values() for source in group if is_remote(source)):
                 key = f"{source.path}@{source.revision or 'main'}"
                 if key not in commits:
-                    commits[key] = known.get(key) or resolve(source.name, str(source.path), source.revision)
+                    commits[key] = known.get(key) or resolve(source)
             if commits:
                 write_json(file, {**known, **commits})
     commits = ranks.broadcast(commits)

@@ -86,9 +86,7 @@ def little_memory(more: int = 1 << 28) -> Iterator[None]:
 def test_intact_file_that_cannot_be_read_is_not_left_out(tmp_path: Path, on_bad_file: OnBadFile) -> None:
     path = tmp_path / "a.jsonl.zst"
     path.write_bytes(with_dictionary(LINES))
-    with pytest.raises(
-        DataError, match=r"a\.jsonl\.zst cannot be read as a file: it was compressed with the dictionary"
-    ):
+    with pytest.raises(DataError, match=r"a\.jsonl\.zst cannot be read as a file: it was compressed with a dictionary"):
         texts(path, on_bad_file)
     path.write_bytes(WHOLE["window_31.zst"])
     with (

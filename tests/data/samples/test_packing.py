@@ -5,11 +5,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from presence_ds.data.samples import PACKINGS
-from presence_ds.data.samples.best_fit import BUFFER_ROWS, best_fit
-from presence_ds.data.samples.concat import concat
-from presence_ds.data.samples.one_document import one_document_per_sample
-from presence_ds.data.samples.packed import PackedSample
+from presence_ds.data.samples.packing import (
+    BUFFER_ROWS,
+    PACKINGS,
+    PackedSample,
+    best_fit,
+    concat,
+    one_document_per_sample,
+)
 
 EOS = 999
 Documents = list[list[int]]

@@ -27,9 +27,8 @@ from presence_ds.data import (
     open_corpus,
     prepare_corpus,
 )
-from presence_ds.data.samples.objective_config import Lengths
+from presence_ds.data.samples.objective_config import Lengths, fit_spans, lengths_of
 from presence_ds.data.samples.span_corruption import SpanCorruption
-from presence_ds.data.samples.spans import Spans, fit_spans
 from presence_ds.data.tokenizer.config import MIN_SENTINELS
 from presence_ds.data.tokenizer.encoding import encode, sentinel_ids
 from presence_ds.data.tokenizer.training import train_tokenizer
@@ -40,20 +39,20 @@ MakeConfig = Callable[..., DataConfig]
 EOS, FIRST_SENTINEL = 1, 10_000
 
 
-def corruption(spans: Spans, seed: int = 0, part: str = "train") -> SpanCorruption:
-    return SpanCorruption(spans, list(range(FIRST_SENTINEL, FIRST_SENTINEL + spans.count)), EOS, seed, part)
+def corruption(lengths: Lengths, seed: int = 0, part: str = "train") -> SpanCorruption:
+    return SpanCorruption(lengths, list(range(FIRST_SENTINEL, FIRST_SENTINEL + lengths.spans)), EOS, seed, part)
 
 
-def rows(spans: Spans, count: int) -> dict[str, Any]:
+def rows(lengths: Lengths, count: int) -> dict[str, Any]:
     """Tokens 100, 101, ... in every row, so that a token is its place."""
-    return {"input_ids": np.tile(np.arange(100, 100 + spans.row, dtype=np.int32), (count, 1))}
+    return {"input_ids": np.tile(np.arange(100, 100 + lengths.row, dtype=np.int32), (count, 1))}
 
 
 def test_the_papers_lengths() -> None:
     """mT5 as PRESENCE trains it: 229 targets of 1,024 inputs, 1024 · 229 = 234,496; and T5's own 512 and 114."""
-    assert ObjectiveConfig("span_corruption").lengths(1024) == Lengths(row=1137, inputs=1024, targets=229)
+    assert ObjectiveConfig("span_corruption").lengths(1024) == Lengths(1137, 1024, 229, noise=171, spans=57)
     assert 1024 * ObjectiveConfig("span_corruption").lengths(1024).targets == 234_496
-    assert ObjectiveConfig("span_corruption").lengths(512) == Lengths(row=568, inputs=512, targets=114)
+    assert ObjectiveConfig("span_corruption").lengths(512) == Lengths(568, 512, 114, noise=85, spans=28)
     assert ObjectiveConfig().lengths(1024) == Lengths(1024, 1024, 1024)
 
 
@@ -77,24 +76,24 @@ def t5_random_spans_helper(inputs_length: int, noise_density: float, mean_length
 
 @given(st.integers(32, 4000), st.floats(0.1, 0.5), st.floats(1.5, 10))
 def test_lengths_are_those_of_t5(inputs: int, density: float, mean: float) -> None:
-    spans = fit_spans(inputs, density, mean)
-    assert (spans.row, spans.targets) == t5_random_spans_helper(inputs, density, mean)
-    assert spans.inputs == inputs
+    lengths = fit_spans(inputs, density, mean)
+    assert (lengths.row, lengths.targets) == t5_random_spans_helper(inputs, density, mean)
+    assert lengths.inputs == inputs
 
 
 @given(st.integers(12, 300), st.floats(0.05, 0.6), st.floats(1, 8), st.integers(0, 2**40))
 def test_inputs_and_targets_make_the_tokens_again(inputs: int, density: float, mean: float, draw: int) -> None:
     """Sentinels in order, each where a span was and before it, EOS last: put back, the spans give the row."""
-    spans = fit_spans(inputs, density, mean)
-    if spans.count > min(spans.noise, spans.row - spans.noise):
+    lengths = fit_spans(inputs, density, mean)
+    if lengths.spans > min(lengths.noise, lengths.row - lengths.noise):
         with pytest.raises(ConfigError, match="leaves no text between the spans"):
             ObjectiveConfig("span_corruption", density, mean).validate("objective", inputs)
         return
-    batch = corruption(spans)(rows(spans, 3), np.array([draw, draw + 1, draw + 2]))
+    batch = corruption(lengths)(rows(lengths, 3), np.array([draw, draw + 1, draw + 2]))
     assert batch["input_ids"].dtype == batch["labels"].dtype == torch.int64
-    assert batch["input_ids"].shape == (3, spans.inputs)
-    assert batch["labels"].shape == (3, spans.targets)
-    sentinels = list(range(FIRST_SENTINEL, FIRST_SENTINEL + spans.count))
+    assert batch["input_ids"].shape == (3, lengths.inputs)
+    assert batch["labels"].shape == (3, lengths.targets)
+    sentinels = list(range(FIRST_SENTINEL, FIRST_SENTINEL + lengths.spans))
     for left, cut_out in zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True):
         assert left.pop() == cut_out.pop() == EOS
         assert left[0] < FIRST_SENTINEL
@@ -105,14 +104,15 @@ def test_inputs_and_targets_make_the_tokens_again(inputs: int, density: float, m
         of_sentinel = {s: cut_out[starts[i] + 1 : starts[i + 1]] for i, s in enumerate(sentinels)}
         assert all(of_sentinel.values())
         whole = [token for kept in left for token in of_sentinel.get(kept, [kept])]
-        assert whole == rows(spans, 1)["input_ids"][0].tolist()
+        assert whole == rows(lengths, 1)["input_ids"][0].tolist()
 
 
 def test_every_division_into_spans_is_as_likely() -> None:
     """4 spans of 9 tokens: each of the C(8, 3) divisions about as often, also of what lies between them."""
-    spans = Spans(row=21, noise=9, count=4)
+    lengths = lengths_of(21, 9 / 21, 9 / 4)
+    assert (lengths.noise, lengths.spans) == (9, 4)
     number = 56 * 400
-    labels = corruption(spans)(rows(spans, number), np.arange(number))["labels"].numpy()
+    labels = corruption(lengths)(rows(lengths, number), np.arange(number))["labels"].numpy()
     found: dict[str, Counter[tuple[int, ...]]] = {"spans": Counter(), "between": Counter()}
     for row in labels.tolist():
         starts = [row.index(FIRST_SENTINEL + index) for index in range(4)] + [len(row) - 1]
@@ -128,15 +128,15 @@ def test_every_division_into_spans_is_as_likely() -> None:
 
 
 def test_a_draw_decides_alone() -> None:
-    spans = fit_spans(64, 0.15, 3.0)
+    lengths = fit_spans(64, 0.15, 3.0)
     draws = np.arange(40)
-    labels = corruption(spans)(rows(spans, 40), draws)["labels"]
-    turned = corruption(spans)(rows(spans, 40), draws[::-1])["labels"]
+    labels = corruption(lengths)(rows(lengths, 40), draws)["labels"]
+    turned = corruption(lengths)(rows(lengths, 40), draws[::-1])["labels"]
     assert torch.equal(turned.flip(0), labels)
-    assert torch.equal(corruption(spans)(rows(spans, 1), draws[7:8])["labels"][0], labels[7])
+    assert torch.equal(corruption(lengths)(rows(lengths, 1), draws[7:8])["labels"][0], labels[7])
     assert len({tuple(row) for row in labels.tolist()}) == 40
-    for other in (corruption(spans, seed=1), corruption(spans, part="validation")):
-        assert (other(rows(spans, 40), draws)["labels"] == labels).all(1).sum() == 0
+    for other in (corruption(lengths, seed=1), corruption(lengths, part="validation")):
+        assert (other(rows(lengths, 40), draws)["labels"] == labels).all(1).sum() == 0
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import pytest
 from presence_ds.data import DataConfig, SourceConfig, open_corpus, prepare_corpus
 from presence_ds.data.sources.finding import find_files
 from presence_ds.data.sources.python_packages import find_modules
-from presence_ds.data.sources.tally import Skipped
 from presence_ds.errors import DataError
 
 LINE = '{"text": "one"}\n'
@@ -150,12 +149,12 @@ def test_side_files_are_data_only_when_they_are_named(tmp_path: Path) -> None:
     for name in (*side, *other, *data):
         write(tmp_path / name)
     for path in (str(tmp_path), f"{tmp_path}/**"):
-        skipped = Skipped()
+        side_files: list[str] = []
         if "**" in path:
             for name in ("_SUCCESS", "_delta_log/0.json", "data/x.jsonl.crc"):
                 (tmp_path / name).unlink()
-        assert [file.name for file in find_files(SourceConfig("s", path), skipped=skipped)] == data
-        assert skipped.side_files == sorted(str(tmp_path / name) for name in side)
+        assert [file.name for file in find_files(SourceConfig("s", path), side_files=side_files)] == data
+        assert side_files == sorted(str(tmp_path / name) for name in side)
     assert names(f"{tmp_path}/*.md") == ["README.md"]
     assert names(tmp_path / "README.md", f"{tmp_path}/essays/*.md") == ["README.md", *data[1:3]]
 
