@@ -32,26 +32,22 @@ class Stopped(PresenceError):
     """The run ends before its last step because it was asked to, and can go on later.
 
     Attributes:
-        reason: signal, stop_file or wall_clock; anomaly for the subclass.
+        reason: signal, stop_file or wall_clock; anomaly or health for the subclasses.
     """
 
     status = 75  # EX_TEMPFAIL of sysexits.h: try again later
+    reason = "signal"
 
-    def __init__(self, message: str, reason: str = "signal") -> None:
-        super().__init__(message, reason)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return str(self.args[0])
+    def __init__(self, message: str, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason or self.reason
 
 
 class AnomalyError(Stopped):
     """The run ends because going on would do harm; its state is not saved."""
 
     status = 76
-
-    def __init__(self, message: str, reason: str = "anomaly") -> None:
-        super().__init__(message, reason)
+    reason = "anomaly"
 
 
 class NonFiniteError(AnomalyError):
@@ -62,9 +58,7 @@ class HealthError(AnomalyError):
     """A device or a node is sick; nothing was begun."""
 
     status = 78
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, "health")
+    reason = "health"
 
 
 class CheckpointError(PresenceError):

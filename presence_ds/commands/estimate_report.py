@@ -18,11 +18,12 @@ def print_estimate(console: Console, estimate: Estimate) -> None:
 
 
 def _facts(estimate: Estimate) -> dict[str, str]:
-    tokens = estimate.tokens_per_step * estimate.steps
-    at_most = "at most " if estimate.padded else ""
+    plan = estimate.plan
+    tokens = plan.tokens_per_step * estimate.steps
+    at_most = "at most " if plan.padded else ""
     facts = {
-        "parameters": f"{estimate.parameters:,}, in {estimate.precision}",
-        "tokens per step": f"{at_most}{estimate.tokens_per_step:,} on {estimate.ranks} ranks",
+        "parameters": f"{estimate.parameters:,}, in {plan.precision}",
+        "tokens per step": f"{at_most}{plan.tokens_per_step:,} on {estimate.ranks} ranks",
         "tokens": f"{at_most}{tokens:,} in {estimate.steps:,} steps",
         "scoring adds": "not counted for this kind of model",
     }
@@ -38,7 +39,7 @@ def _facts(estimate: Estimate) -> dict[str, str]:
 def _memory(estimate: Estimate) -> Table:
     table = Table("GiB per rank", title=f"Memory on {estimate.ranks} ranks (*: this recipe's ZeRO stage)")
     for stage in range(4):
-        table.add_column(f"ZeRO-{stage}{'*' if stage == estimate.stage else ''}", justify="right")
+        table.add_column(f"ZeRO-{stage}{'*' if stage == estimate.plan.zero_stage else ''}", justify="right")
     states = estimate.states
     rows: dict[str, list[float | None]] = {
         "parameters": [state.parameters for state in states],

@@ -37,10 +37,8 @@ def make_recipe_parser(usage: str, description: str, add_options: Callable[[Argu
         description=description,
         add_help=False,
     )
-    about: dict[str, Any] = {"usage": usage, "description": description, "add_options": add_options}
-    parser.add_argument(
-        "-h", "--help", action=RecipeHelp, **about, help=f"A first page; the fields of a section, or {ALL}, and exit."
-    )
+    about = f"A first page; the fields of a section, or {ALL}, and exit."
+    parser.add_argument("-h", "--help", action=RecipeHelp, add_options=add_options, help=about)
     parser.add_argument("recipe", action=RecipeFile, help="YAML file with the fields below; later options override it.")
     add_options(parser)
     parser.add_class_arguments(Recipe)

@@ -19,44 +19,38 @@ class RecipeHelp(Action):
     """``-h``, ``--help [SECTION]``: print a page and exit.
 
     Args:
-        usage: of the command, without the fields of the recipe.
-        description: what the command does.
         add_options: adds the command's own arguments to a parser.
     """
 
     def __init__(
-        self,
-        option_strings: list[str],
-        *,
-        usage: str,
-        description: str,
-        add_options: Callable[[ArgumentParser], None],
-        **options: Any,
+        self, option_strings: list[str], *, add_options: Callable[[ArgumentParser], None], **options: Any
     ) -> None:
         super().__init__(option_strings, nargs="?", metavar="SECTION", **options)
-        self._usage, self._description, self._add_options = usage, description, add_options
+        self._add_options = add_options
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         """Print the first page, the one of the section or field ``values``, or everything."""
         if values == ALL:
             parser.print_help()
         else:
-            path = self._find_section(values or "")
-            (self._section_page(path) if path else self._first_page()).print_help()
+            path, section = self._find_section(values or "")
+            usage = parser.usage.split(" [options]")[0]
+            page = _section_page(usage, path, section) if path else self._first_page(usage, parser.description)
+            page.print_help()
         parser.exit()
 
-    def _first_page(self) -> ArgumentParser:
-        command = self._usage.split(" RECIPE.yaml")[0]
+    def _first_page(self, usage: str, description: str) -> ArgumentParser:
+        command = usage.split(" RECIPE.yaml")[0]
         sections = [f"  {name:12}{_summary(name)}" for name, kind in _fields(Recipe).items() if _section_of(kind)]
         end = [
             f"sections of a recipe; {command} --help SECTION explains one, --help {ALL} every one:",
             *sections,
             "",
-            f"example: {self._usage.replace('RECIPE', 'quickstart')} --data.sequence_length 256",
+            f"example: {usage.replace('RECIPE', 'quickstart')} --data.sequence_length 256",
         ]
         page = ArgumentParser(
-            usage=f"{self._usage} [options] [--SECTION.FIELD VALUE ...]",
-            description=fill(self._description, get_terminal_size().columns - 2),  # as argparse does
+            usage=f"{usage} [options] [--SECTION.FIELD VALUE ...]",
+            description=fill(description, get_terminal_size().columns - 2),  # as argparse does
             epilog="\n".join(end),
             formatter_class=RawDescriptionHelpFormatter,
             add_help=False,
@@ -69,25 +63,25 @@ class RecipeHelp(Action):
         page.add_argument("--print_config", action="store_true", help="Print the recipe that results, and exit.")
         return page
 
-    def _find_section(self, path: str) -> str:
-        """``path`` if it is that of a section such as data.tokenizer, or else the section that the field lies in."""
+    def _find_section(self, path: str) -> tuple[str, Any]:
+        """Path and dataclass of the section at ``path``, or else of the one that the field lies in."""
+        found = ""
         section: Any = Recipe
-        found: list[str] = []
+        inner: Any = Recipe
         for name in path.split(".") if path else ():
-            if section is None or name not in _fields(section):
+            if inner is None or name not in _fields(inner):
                 known = ", ".join(name for name, kind in _fields(Recipe).items() if _section_of(kind))
                 raise ArgumentError(self, f"{path} is no section of a recipe: it must be one of {known}, or {ALL}")
-            section = _section_of(_fields(section)[name])
-            found += [name] if section is not None else []
-        return ".".join(found)
+            inner = _section_of(_fields(inner)[name])
+            if inner is not None:
+                found, section = f"{found}.{name}" if found else name, inner
+        return found, section
 
-    def _section_page(self, path: str) -> ArgumentParser:
-        section: Any = Recipe
-        for name in path.split("."):
-            section = _section_of(_fields(section)[name])
-        page = ArgumentParser(usage=f"{self._usage} [--{path}.FIELD VALUE ...]", add_help=False)
-        page.add_class_arguments(section, path)
-        return page
+
+def _section_page(usage: str, path: str, section: Any) -> ArgumentParser:
+    page = ArgumentParser(usage=f"{usage} [--{path}.FIELD VALUE ...]", add_help=False)
+    page.add_class_arguments(section, path)
+    return page
 
 
 def _fields(section: Any) -> dict[str, Any]:

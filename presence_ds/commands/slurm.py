@@ -12,14 +12,7 @@ from presence_ds.commands.recipe_arguments import (
     read_recipe,
     resolved_recipe,
 )
-from presence_ds.commands.slurm_job import (
-    read_site,
-    ready_script,
-    sbatch_variables,
-    submit,
-    try_script,
-    write_run_directory,
-)
+from presence_ds.commands.slurm_job import read_site, ready_script, sbatch, sbatch_variables, write_run_directory
 from presence_ds.errors import ConfigError
 from presence_ds.launch.environment import CPU_RANKS
 from presence_ds.trainer.run_directory.layout import RunDirectory, run_directory_path
@@ -92,7 +85,7 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
     options |= {name: getattr(parsed, name) for name in ("time", "partition") if getattr(parsed, name) is not None}
     options |= parsed.sbatch
     script, variables = ready_script(site, parsed.template, options, path), sbatch_variables(site, options)
-    starts = try_script(script, variables)
+    starts = sbatch("--test-only", script, variables)
     for change in changed:
         print(f"changed since the checkpoint: {change}")
     if parsed.dry_run:
@@ -100,5 +93,6 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
         print(f"{parsed.nodes} nodes x {per_node} ranks; {starts}")
         return
     directory.claim(training_steps=recipe.training.steps, may_resume=recipe.checkpoint.resume != "never")
-    job = submit(write_run_directory(directory, script, resolved), variables)
+    write_run_directory(directory, script, resolved)
+    job = sbatch("--parsable", script, variables).split(";")[0]
     print(f"job {job}: {parsed.nodes} nodes x {per_node} ranks, {directory.slurm / f'presence-{path.name}-{job}.log'}")

@@ -26,19 +26,7 @@ from presence_ds.errors import ConfigError
 from presence_ds.resources import resource
 from presence_ds.trainer.run_directory.layout import RunDirectory, write_atomically, write_json
 
-SHOWN_VARIABLES = (
-    "NCCL_",
-    "GLOO_",
-    "CUDA_",
-    "HF_",
-    "DS_",
-    "TORCH_",
-    "OMP_",
-    "PRESENCE_",
-    "SBATCH_",
-    "WANDB_",
-    "PYTHON",
-)
+PREFIXES = "NCCL_ GLOO_ CUDA_ HF_ DS_ TORCH_ OMP_ PRESENCE_ SBATCH_ WANDB_ PYTHON"  # of variables that are shown
 SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD", re.IGNORECASE)
 
 
@@ -122,27 +110,8 @@ def sbatch_variables(site: Site, options: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in site.variables.items() if name not in names}
 
 
-def try_script(script: str, variables: dict[str, str]) -> str:
-    """What sbatch says of a script: when and where it would start.
-
-    Raises:
-        ConfigError: sbatch is not there, or refuses the job.
-    """
-    return _sbatch(["--test-only"], script, variables)
-
-
-def submit(script: Path, variables: dict[str, str]) -> str:
-    """Submit a script; the number of the job.
-
-    Raises:
-        ConfigError: sbatch refuses the job.
-    """
-    text = script.read_text(encoding="utf-8", errors="surrogateescape")
-    return _sbatch(["--parsable"], text, variables).split(";")[0]
-
-
-def write_run_directory(directory: RunDirectory, script: str, recipe: dict[str, Any]) -> Path:
-    """Write RUN_DIR/slurm; the path of the script.
+def write_run_directory(directory: RunDirectory, script: str, recipe: dict[str, Any]) -> None:
+    """Write RUN_DIR/slurm.
 
     Raises:
         ConfigError: nothing can be written there.
@@ -159,14 +128,18 @@ def write_run_directory(directory: RunDirectory, script: str, recipe: dict[str, 
             f"run_dir is {directory.path}: nothing can be written there ({error.strerror}); free space or quota, or "
             f"name another directory"
         ) from None
-    return folder / "job.sbatch"
 
 
-def _sbatch(options: list[str], script: str, variables: dict[str, str]) -> str:
+def sbatch(option: str, script: str, variables: dict[str, str]) -> str:
+    """What sbatch says of a script: with ``--test-only`` when and where it would start, with ``--parsable`` its job.
+
+    Raises:
+        ConfigError: sbatch is not there, or refuses the job.
+    """
     if shutil.which("sbatch") is None:
         raise ConfigError("sbatch is not installed here: submit from a login node of the cluster")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("SBATCH_", "SLURM_JOB"))}
-    done = _run(["sbatch", *options], input=script, env=environment | variables)
+    done = _run(["sbatch", option], input=script, env=environment | variables)
     said = " ".join((done.stdout + done.stderr).split())
     if done.returncode != 0:
         raise ConfigError(
@@ -206,7 +179,7 @@ def _environment() -> dict[str, Any]:
     variables = {
         name: value
         for name, value in sorted(os.environ.items())
-        if name.startswith(SHOWN_VARIABLES) and not SECRET.search(name)
+        if name.startswith(tuple(PREFIXES.split())) and not SECRET.search(name)
     }
     return {
         "python": sys.version,

@@ -1,6 +1,6 @@
 """Where the micro-batches of a rank come from: a corpus, read or prepared, or text that is streamed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,13 +18,12 @@ from presence_ds.data import (
 )
 from presence_ds.data.corpus.manifest import TOKENIZER_FOLDER
 from presence_ds.data.corpus.prepared import prepared_folder
-from presence_ds.data.samples.objective import make_objective
+from presence_ds.data.samples.objective import Objective, make_objective
 from presence_ds.data.sources.finding import find_files, is_remote
 from presence_ds.errors import PresenceError
 from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.recipe.recipe import Recipe
 from presence_ds.trainer.run_directory.layout import RunDirectory
-from presence_ds.trainer.trainer import Batches
 
 
 def load_corpus(data: DataConfig, directory: RunDirectory, ranks: Ranks) -> Corpus:
@@ -39,10 +38,10 @@ def load_corpus(data: DataConfig, directory: RunDirectory, ranks: Ranks) -> Corp
     return corpus
 
 
-def training_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks) -> Batches:
+def training_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks) -> BatchStream | StreamedBatches:
     """Micro-batches of this rank out of the whole training part, or of text that is streamed."""
     if recipe.data.streaming is not None:
-        return SharedBatches(streamed_batches(corpus, recipe, ranks), ranks)
+        return streamed_batches(corpus, recipe, ranks)
     weights = mixture_weights(recipe.data.sources, recipe.data.noise)
     loader = build_loader(
         corpus.train, **loader_options(recipe, ranks), weights=weights, source_names=corpus.source_names
@@ -74,7 +73,7 @@ def streamed_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks) -> StreamedBa
             data.objective, data.sequence_length, data.packing, corpus.tokenizer, data.seed, "train"
         )
         samples = RankSamples(stream, ranks.rank, ranks.world_size)
-        return StreamedBatches(samples, objective, recipe.training.micro_batch_size, data.num_workers)
+        return SharedBatches(samples, objective, recipe.training.micro_batch_size, data.num_workers, ranks)
 
 
 def loader_options(recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
@@ -88,26 +87,20 @@ def loader_options(recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
     }
 
 
-class SharedBatches:
-    """This rank's streamed batches. A fault in the text that one rank meets ends the run on all of them.
+class SharedBatches(StreamedBatches):
+    """Streamed batches of this rank, where a fault in the text that one rank meets ends the run on all of them.
 
     A batch is read while the one before is given, and ranks ask each other whether all could read it while they train
     on that one, so that none waits for the answer.
     """
 
-    def __init__(self, batches: StreamedBatches, ranks: Ranks) -> None:
-        self._batches = batches
+    def __init__(
+        self, samples: RankSamples, objective: Objective, micro_batch_size: int, num_workers: int, ranks: Ranks
+    ) -> None:
+        super().__init__(samples, objective, micro_batch_size, num_workers)
         self._ranks = ranks
         self._error: PresenceError | None = None  # of this rank, in the next batch
         self._faults: Callable[[], int] | None = None  # on any rank, in the next batch
-
-    @property
-    def epoch(self) -> int:
-        return self._batches.epoch
-
-    @property
-    def source_epochs(self) -> dict[str, float]:
-        return self._batches.source_epochs
 
     def prime(self) -> None:
         """Read the first sample of every lane; on every rank at once.
@@ -116,7 +109,7 @@ class SharedBatches:
             PresenceError: what is wrong with the text of any of them.
         """
         with self._ranks.agreement():
-            self._batches.prime()
+            super().prime()
 
     def __next__(self) -> dict[str, Any]:
         """The next batch; on every rank at once.
@@ -125,29 +118,23 @@ class SharedBatches:
             PresenceError: the same on every rank, if the text cannot be read on on any.
         """
         if self._faults is None:
-            self._read_ahead()
+            self._begin_next()
         assert self._faults is not None
         if self._faults():
             with self._ranks.agreement():
                 if self._error is not None:
                     raise self._error
-        batch = next(self._batches)
-        self._read_ahead()
+        batch = super().__next__()
+        self._begin_next()
         return batch
 
-    def _read_ahead(self) -> None:
+    def _begin_next(self) -> None:
         try:
-            self._batches.read_ahead()
+            self.read_ahead()
         except PresenceError as error:
             self._error = error
         self._faults = self._ranks.largest(int(self._error is not None))
 
-    def state_dict(self) -> dict[str, Any]:
-        return self._batches.state_dict()
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._batches.load_state_dict(state)
+        super().load_state_dict(state)
         self._error = self._faults = None
-
-    def divide(self, states: Iterator[dict[str, Any]], ranks: int) -> list[dict[str, Any]]:
-        return self._batches.divide(states, ranks)

@@ -23,7 +23,7 @@ from presence_ds.trainer.building.vocabulary import Vocabulary, fit_vocabulary
 from presence_ds.trainer.callbacks.anomalies import Anomalies
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.checkpoint import Checkpoints
-from presence_ds.trainer.callbacks.console import Console, print_setup, print_summary
+from presence_ds.trainer.callbacks.console import Console, print_setup
 from presence_ds.trainer.callbacks.evaluation import make_evaluation
 from presence_ds.trainer.callbacks.metrics_file import MetricsFile
 from presence_ds.trainer.callbacks.reference import make_reference
@@ -42,16 +42,12 @@ from presence_ds.trainer.ranks.health import check_health
 from presence_ds.trainer.ranks.process_group import Neighbours, Ranks
 from presence_ds.trainer.ranks.rank_log import RankLog
 from presence_ds.trainer.ranks.stop_signals import StopSignals
+from presence_ds.trainer.recipe.deepspeed import is_offloaded
 from presence_ds.trainer.recipe.plan import Plan, make_plan
 from presence_ds.trainer.recipe.recipe import Recipe
 from presence_ds.trainer.run_directory.hang_watch import HangWatch, collective_timeout
 from presence_ds.trainer.run_directory.hub_commits import pin_commits
-from presence_ds.trainer.run_directory.layout import (
-    RunDirectory,
-    run_directory_path,
-    write_json,
-    write_stopped,
-)
+from presence_ds.trainer.run_directory.layout import RunDirectory, run_directory_path, write_json, write_stopped
 from presence_ds.trainer.run_directory.lock import RunLock
 from presence_ds.trainer.trainer import Trainer
 
@@ -146,7 +142,8 @@ def set_up(
         model = build_model(plan.model_config, recipe.model)
     throughput = make_throughput(recipe, plan, ranks.world_size)
 
-    optimizer = build_optimizer(model, recipe.optimizer, offloaded_to_cpu=plan.offloaded_to_cpu)
+    offloaded_to_cpu = is_offloaded(plan.deepspeed["zero_optimization"], "optimizer")
+    optimizer = build_optimizer(model, recipe.optimizer, offloaded_to_cpu=offloaded_to_cpu)
     scheduler = build_lr_scheduler(optimizer, recipe.lr_schedule, recipe.training.steps)
     settings = load_settings(plan.deepspeed) if resume is not None and resume.resized else plan.deepspeed
     engine, _, _, _ = presence_ds.initialize(
@@ -210,7 +207,7 @@ def make_callbacks(
     callbacks["throughput"] = throughput
     if (restarts := restart_count()) is not None:
         callbacks["requeues"] = Requeues(restarts)
-    anomalies = Anomalies(recipe.anomalies, directory.checkpoints, ranks.warn)
+    anomalies = Anomalies(recipe.anomalies, directory.checkpoints)
     callbacks["anomalies"] = anomalies
     evaluation = make_evaluation(recipe, corpus, ranks) if len(corpus.validation) > 0 else None
     if evaluation is not None:
@@ -222,8 +219,7 @@ def make_callbacks(
             callbacks["wandb"] = WandbRun(recipe.wandb, directory, resolved, console.print, recipe.stop.signal_numbers)
     if recipe.reference.sources:
         callbacks["reference"] = make_reference(recipe, corpus, ranks)
-    show = partial(print_summary, console)
-    callbacks["stage_summary"] = StageSummary(directory.summary, evaluation, throughput, anomalies, show)
+    callbacks["stage_summary"] = StageSummary(directory.summary, evaluation, throughput, anomalies, console)
     callbacks["stopping"] = Stopping(recipe.stop, directory, signals)
-    callbacks["checkpoints"] = Checkpoints(recipe.checkpoint, directory.checkpoints, values, anomalies, ranks.warn)
+    callbacks["checkpoints"] = Checkpoints(recipe.checkpoint, directory.checkpoints, values, anomalies)
     return callbacks

@@ -1,12 +1,13 @@
 """The training loop. Everything optional is a callback."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
+from presence_ds.data import BatchStream, StreamedBatches
 from presence_ds.engine import PresenceEngine
 from presence_ds.errors import Stopped
 from presence_ds.trainer.callbacks.callback import Callback
@@ -18,26 +19,6 @@ from presence_ds.trainer.run_directory.hang_watch import HangWatch
 # document_ids: B strings
 Batch = dict[str, Any]
 Metrics = dict[str, Any]  # one line of metrics.jsonl
-
-
-class Batches(Protocol):
-    """Micro-batches without end on this rank: `BatchStream`, or `SharedBatches` where text is streamed."""
-
-    @property
-    def epoch(self) -> int: ...
-
-    @property
-    def source_epochs(self) -> dict[str, float]: ...
-
-    def __next__(self) -> Batch: ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """What this rank needs to go on."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-    def divide(self, states: Iterator[dict[str, Any]], ranks: int) -> list[dict[str, Any]]:
-        """What each of ``ranks`` ranks needs to go on, out of the states of those that there were."""
 
 
 class Trainer:
@@ -52,7 +33,7 @@ class Trainer:
     def __init__(
         self,
         engine: PresenceEngine,
-        batches: Batches,
+        batches: BatchStream | StreamedBatches,
         ranks: Ranks,
         callbacks: dict[str, Callback],
         watch: HangWatch,
@@ -72,7 +53,9 @@ class Trainer:
         self.source_names = source_names
         self.step = self.tokens = self.step_tokens = 0
         self.waited = 0.0  # seconds in which this rank has waited for batches
-        self.stop: Stopped | None = None  # set by a callback, on every rank alike: the run ends after this step
+        self.stop: Stopped | None = (
+            None  # set by a callback, on every rank alike: the run ends after this step, to go on later
+        )
         self._text_tokens = text_tokens
         self.batches = batches
         self._callbacks = callbacks
@@ -82,16 +65,6 @@ class Trainer:
     def is_last_step(self) -> bool:
         """Whether ``step`` is the last optimizer step of the run."""
         return self.step == self.total_steps
-
-    @property
-    def stopping(self) -> bool:
-        """Whether the run ends after this step, although it is not the last one, and is to go on later."""
-        return self.stop is not None
-
-    @property
-    def has_dynamic_loss_scale(self) -> bool:
-        """Whether steps are skipped until a loss scale is found at which fp16 does not overflow."""
-        return bool(self.engine.fp16_enabled() and self.engine.dynamic_loss_scale())
 
     def notify(self, hook: str, *arguments: Any) -> None:
         """Call one hook of every callback, in order."""
@@ -159,15 +132,16 @@ class Trainer:
         return {name: batch[name].to(self.engine.device, non_blocking=True) for name in names}
 
     def _metrics(self, learning_rate: float) -> Metrics:
-        statistics = {
-            name: value for name, value in self.engine.presence.statistics.items() if name not in ("step", "sources")
-        }
-        metrics: Metrics = {"step": self.step, "tokens": self.tokens, **statistics}
-        metrics["learning_rate"] = learning_rate
+        statistics = self.engine.presence.statistics
         # DeepSpeed has none at ZeRO stage 0, and after a step without a target that of the step before
         norm = None if self.engine.presence.is_empty else self.engine.get_global_grad_norm()
-        metrics["gradient_norm"] = None if norm is None else float(norm)
-        return metrics
+        return {
+            "step": self.step,
+            "tokens": self.tokens,
+            **{name: value for name, value in statistics.items() if name not in ("step", "sources")},
+            "learning_rate": learning_rate,
+            "gradient_norm": None if norm is None else float(norm),
+        }
 
     def _source_metrics(self) -> Metrics:
         """What takes a loop over the sources, for the steps that are logged."""

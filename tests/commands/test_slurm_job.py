@@ -8,14 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from presence_ds.commands.slurm_job import (
-    Site,
-    read_site,
-    ready_script,
-    sbatch_variables,
-    try_script,
-    write_run_directory,
-)
+from presence_ds.commands.slurm_job import Site, read_site, ready_script, sbatch, sbatch_variables, write_run_directory
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.run_directory.layout import RunDirectory
 from tests.trainer.conftest import ROOT
@@ -106,7 +99,7 @@ def test_a_ready_script_is_the_template_and_little_more(template: str, home: Pat
 def test_without_sbatch(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(home))
     with pytest.raises(ConfigError, match="sbatch is not installed here: submit from a login node"):
-        try_script("", {})
+        sbatch("--test-only", "", {})
 
 
 def test_what_is_recorded_gives_access_to_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

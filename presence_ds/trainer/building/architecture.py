@@ -4,13 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import (
-    CONFIG_MAPPING,
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    PretrainedConfig,
-)
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PretrainedConfig
 
 from presence_ds.data import ObjectiveConfig
 from presence_ds.errors import ConfigError
@@ -21,7 +15,7 @@ ADAPTER = "adapter_config.json"
 LEGACY_FIELDS = {"rope_theta", "rope_scaling"}  # transformers moves them into rope_parameters
 
 
-def load_model_config(model: ModelConfig, field: str = "model") -> PretrainedConfig:
+def load_model_config(model: ModelConfig) -> PretrainedConfig:
     """The `transformers` configuration that ``model`` names, its field names and types checked.
 
     Raises:
@@ -30,12 +24,12 @@ def load_model_config(model: ModelConfig, field: str = "model") -> PretrainedCon
     if model.path is not None:
         if model.is_pretrained and Path(model.source, ADAPTER).is_file():
             raise ConfigError(
-                f"{field}.path is {model.path}: it holds an adapter ({ADAPTER}): merge it into its model, and name that"
+                f"model.path is {model.path}: it holds an adapter ({ADAPTER}): merge it into its model, and name that"
             )
         try:
             config = AutoConfig.from_pretrained(model.source, trust_remote_code=model.trust_remote_code)
         except Exception as error:  # also whatever a damaged config.json leads to
-            raise ConfigError(f"{field}.path is {model.path}: {first_line(error)}") from None
+            raise ConfigError(f"model.path is {model.path}: {first_line(error)}") from None
         _drop_foreign_padding(config)
         return config
     assert model.config is not None  # ModelConfig.validate
@@ -43,7 +37,7 @@ def load_model_config(model: ModelConfig, field: str = "model") -> PretrainedCon
     model_type = fields.pop("model_type", None)
     if model_type not in CONFIG_MAPPING:
         raise ConfigError(
-            f'{field}.config.model_type is "{model_type}": it must be a model type of transformers, such as llama'
+            f'model.config.model_type is "{model_type}": it must be a model type of transformers, such as llama'
         )
     config_class = CONFIG_MAPPING[model_type]
     known = set(config_class().to_dict()) | set(config_class.attribute_map) | LEGACY_FIELDS
@@ -51,11 +45,11 @@ def load_model_config(model: ModelConfig, field: str = "model") -> PretrainedCon
         known.add(DECODER_START)
     for name in fields:
         if name not in known:
-            raise ConfigError(f"{field}.config.{name} is not a field of {config_class.__name__}")
+            raise ConfigError(f"model.config.{name} is not a field of {config_class.__name__}")
     try:
         return config_class(**fields)
     except (StrictDataclassError, TypeError, ValueError) as error:
-        raise ConfigError(f"{field}.config: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"model.config: {' '.join(str(error).split())}") from None
 
 
 def _drop_foreign_padding(config: PretrainedConfig) -> None:
@@ -66,15 +60,16 @@ def _drop_foreign_padding(config: PretrainedConfig) -> None:
         set_token_id(config, "pad_token_id", None)
 
 
-def check_objective(config: PretrainedConfig, objective: ObjectiveConfig, field: str = "data.objective") -> None:
+def check_objective(config: PretrainedConfig, objective: ObjectiveConfig) -> None:
     """Raise `ConfigError` if models of this kind are not trained with ``objective``."""
     if objective.is_causal and config.is_encoder_decoder:
         raise ConfigError(
-            f"{field}.kind is causal, and {config.model_type} is an encoder-decoder model: it must be span_corruption"
+            f"data.objective.kind is causal, and {config.model_type} is an encoder-decoder model: it must be "
+            f"span_corruption"
         )
     if not objective.is_causal and not config.is_encoder_decoder:
         raise ConfigError(
-            f"{field}.kind is {objective.kind}, and {config.model_type} is no encoder-decoder model: it must be "
+            f"data.objective.kind is {objective.kind}, and {config.model_type} is no encoder-decoder model: it must be "
             f"causal, or the model one such as t5 or mt5"
         )
 

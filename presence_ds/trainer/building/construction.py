@@ -33,24 +33,22 @@ def build_model(config: PretrainedConfig, model: ModelConfig) -> torch.nn.Module
         except (OSError, ValueError, ImportError) as error:
             raise ConfigError(f"model: {first_line(error)}") from None
     train_padding(built, config, is_random=not model.is_pretrained)
-    _freeze_other_parts(built)
+    return _for_training(built, model)
+
+
+def _for_training(built: Any, model: ModelConfig) -> torch.nn.Module:
+    """Leave out of training what text does not go through, such as a vision tower: weight decay alone would move it."""
+    if text_config(built.config) is not built.config:
+        parts = (built.get_decoder(), built.get_input_embeddings(), built.get_output_embeddings())
+        of_text = {id(parameter) for part in parts if part is not None for parameter in part.parameters()}
+        for parameter in built.parameters():
+            parameter.requires_grad_(parameter.requires_grad and id(parameter) in of_text)
     if model.activation_checkpointing:
         built.gradient_checkpointing_enable({"use_reentrant": False})
     return built
 
 
-def _freeze_other_parts(model: Any) -> None:
-    """Leave out of training what text does not go through, such as a vision tower: weight decay alone would move it."""
-    if text_config(model.config) is model.config:
-        return
-    parts = (model.get_decoder(), model.get_input_embeddings(), model.get_output_embeddings())
-    of_text = {id(parameter) for part in parts if part is not None for parameter in part.parameters()}
-    for parameter in model.parameters():
-        if id(parameter) not in of_text:
-            parameter.requires_grad_(False)
-
-
-def try_to_build(config: PretrainedConfig, model: ModelConfig, field: str = "model") -> torch.nn.Module | None:
+def try_to_build(config: PretrainedConfig, model: ModelConfig) -> torch.nn.Module | None:
     """The model on the meta device, without weights; None for code that comes with a model, which may not allow that.
 
     Raises:
@@ -59,16 +57,13 @@ def try_to_build(config: PretrainedConfig, model: ModelConfig, field: str = "mod
     if model.trust_remote_code:
         return None
     try:
-        with torch.device("meta"):
-            return model_class(config).from_config(copy.deepcopy(config))
+        return _without_weights(config, model)
     except Exception as error:  # whatever sizes that do not fit lead to
-        described = f"{field}.config describes" if model.path is None else f"{field}.path {model.path} describes"
+        described = "model.config describes" if model.path is None else f"model.path {model.path} describes"
         raise ConfigError(f"{described} no model that can be built: {first_line(error)}") from None
 
 
-def check_attention(
-    config: PretrainedConfig, model: ModelConfig, *, device: str | None, precision: str, field: str = "model"
-) -> None:
+def check_attention(config: PretrainedConfig, model: ModelConfig, *, device: str | None, precision: str) -> None:
     """Raise `ConfigError` if the model cannot train with ``model.attention``.
 
     Args:
@@ -79,7 +74,7 @@ def check_attention(
     name = model.attention
     if name is None:
         return
-    found = f'{field}.attention is "{name}"'
+    found = f'model.attention is "{name}"'
     known = ["eager", *sorted(set(ALL_ATTENTION_FUNCTIONS.valid_keys()) - {"paged|eager"})]  # that one only generates
     if name not in known and "/" not in name:  # with a slash, a kernel on the Hugging Face hub
         raise ConfigError(f"{found}: it must be one of {', '.join(known)}, or null")
@@ -92,8 +87,7 @@ def check_attention(
     if model.trust_remote_code:
         return  # code that comes with a model may not allow to be built without weights
     try:
-        with torch.device("meta"):
-            model_class(config).from_config(copy.deepcopy(config), attn_implementation=name)
+        _without_weights(config, model, attn_implementation=name)
     except Exception as error:  # the package is missing, or the model has no such attention
         raise ConfigError(f"{found}: {first_line(error)}") from None
 
@@ -101,15 +95,16 @@ def check_attention(
 def build_empty_model(config: PretrainedConfig, model: ModelConfig, dtype: torch.dtype) -> torch.nn.Module:
     """The model on the meta device: shapes and dtypes alone, in training mode."""
     attention = "sdpa" if "flash" in (model.attention or "") else model.attention  # keeps the same, needs no package
-    options = {} if attention is None else {"attn_implementation": attention}
+    options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     try:
-        with torch.device("meta"):
-            built = model_class(config).from_config(
-                copy.deepcopy(config), dtype=dtype, trust_remote_code=model.trust_remote_code, **options
-            )
+        built = _without_weights(config, model, dtype=dtype, **options)
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"model: {first_line(error)}") from None
-    _freeze_other_parts(built)
-    if model.activation_checkpointing:
-        built.gradient_checkpointing_enable({"use_reentrant": False})
-    return built.train()
+    return _for_training(built, model).train()
+
+
+def _without_weights(config: PretrainedConfig, model: ModelConfig, **options: Any) -> Any:
+    with torch.device("meta"):
+        return model_class(config).from_config(
+            copy.deepcopy(config), trust_remote_code=model.trust_remote_code, **options
+        )

@@ -39,11 +39,12 @@ def check_positions(
     """
     longest = max(lengths.inputs, lengths.targets)
     text = text_config(config)
-    tables = {name: m for name, m in model.named_modules() if isinstance(m, nn.Embedding)}
     tables = {
         name: table
-        for name, table in tables.items()
-        if table.num_embeddings != text.vocab_size and longest // 2 <= table.num_embeddings < longest + LARGEST_OFFSET
+        for name, table in model.named_modules()
+        if isinstance(table, nn.Embedding)
+        and table.num_embeddings != text.vocab_size
+        and longest // 2 <= table.num_embeddings < longest + LARGEST_OFFSET
     }
     if not tables:
         return

@@ -21,7 +21,7 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 BUFFERS = ("inv_freq", "position_ids", "token_type_ids", "attn.bias", "masked_bias")  # older versions saved these
 
 
-def check_weights(config: PretrainedConfig, model: ModelConfig, field: str = "model") -> None:
+def check_weights(config: PretrainedConfig, model: ModelConfig) -> None:
     """Raise `ConfigError` if ``model.path`` has not the weights of the model; they are not read but for their headers.
 
     Without the package accelerate, names and shapes are checked by `load_pretrained` alone.
@@ -29,17 +29,17 @@ def check_weights(config: PretrainedConfig, model: ModelConfig, field: str = "mo
     quantization = getattr(config, "quantization_config", None)
     if quantization is not None:
         raise ConfigError(
-            f"{field}.path is {model.path}: its weights are quantized, which cannot be trained; name the model as it "
+            f"model.path is {model.path}: its weights are quantized, which cannot be trained; name the model as it "
             f"was before"
         )
     folder = Path(model.source)
     if folder.is_dir():
-        _check_files(folder, f"{field}.path is {model.path}")
+        _check_files(folder, f"model.path is {model.path}")
     if is_accelerate_available():
-        load_pretrained(config, model, field, device_map="meta", dtype="auto")
+        load_pretrained(config, model, device_map="meta", dtype="auto")
 
 
-def load_pretrained(config: PretrainedConfig, model: ModelConfig, field: str = "model", **options: Any) -> Any:
+def load_pretrained(config: PretrainedConfig, model: ModelConfig, **options: Any) -> Any:
     """The model with the weights at ``model.path``.
 
     Args:
@@ -48,7 +48,7 @@ def load_pretrained(config: PretrainedConfig, model: ModelConfig, field: str = "
     Raises:
         ConfigError: a file cannot be read, or a weight is missing, has another shape, or is not the model's.
     """
-    found = f"{field}.path is {model.path}"
+    found = f"model.path is {model.path}"
     try:
         with _quiet():
             built, report = model_class(config).from_pretrained(
@@ -62,7 +62,7 @@ def load_pretrained(config: PretrainedConfig, model: ModelConfig, field: str = "
             )
     except Exception as error:  # of transformers, safetensors and the file system
         raise ConfigError(f"{found}: {first_line(error)}") from None
-    _check_report(built, report, model, found, field)
+    _check_report(built, report, model, found)
     return built
 
 
@@ -102,7 +102,7 @@ def _weight_files(folder: Path, found: str) -> list[Path]:
     raise ConfigError(f"{found}: {state} as safetensors, or set from_scratch")
 
 
-def _check_report(built: Any, report: dict[str, Any], model: ModelConfig, found: str, field: str) -> None:
+def _check_report(built: Any, report: dict[str, Any], model: ModelConfig, found: str) -> None:
     """Raise `ConfigError` for the first difference between weights and model that ``model`` does not allow."""
 
     def refused(names: Any) -> list[str]:
@@ -118,7 +118,7 @@ def _check_report(built: Any, report: dict[str, Any], model: ModelConfig, found:
         if other is not None:
             raise ConfigError(f"{found}: its weights call {first} {other}: save them under the model's names")
         raise ConfigError(
-            f"{found}: its weights have no {first}{_more(missing)}: name another, or let {field}.differing_weights "
+            f"{found}: its weights have no {first}{_more(missing)}: name another, or let model.differing_weights "
             f"name what is to be drawn at random"
         )
     if report["mismatched_keys"]:
@@ -129,7 +129,7 @@ def _check_report(built: Any, report: dict[str, Any], model: ModelConfig, found:
     if unexpected:
         raise ConfigError(
             f"{found}: its {unexpected[0]}{_more(unexpected)} is no weight of {type(built).__name__}: name another, or "
-            f"let {field}.differing_weights name what is to be left out"
+            f"let model.differing_weights name what is to be left out"
         )
 
 

@@ -7,7 +7,6 @@ self-influence), ``skipped_steps`` (DeepSpeed did not update), ``loss_spikes`` a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,16 +42,15 @@ class Anomalies(Callback):
     """Looks at the figures of every step, which are the same on every rank, so that all ranks decide alike.
 
     Attributes:
+        counts: steps with each kind of anomaly since the start of the run.
         spiking: whether the mean loss of the last step was a spike, so that its state may be worth nothing.
     """
 
-    def __init__(self, config: AnomaliesConfig, checkpoints: Path, warn: Callable[[str], None]) -> None:
-        """``warn`` takes the line about the first, the 10th, the 100th, ... of a kind."""
+    def __init__(self, config: AnomaliesConfig, checkpoints: Path) -> None:
+        self.counts = dict.fromkeys(KINDS, 0)
         self.spiking = False
         self._config = config
         self._checkpoints = checkpoints
-        self._warn = warn
-        self._counts = dict.fromkeys(KINDS, 0)
         self._streaks = dict.fromkeys(KINDS, 0)
         self._recent: dict[str, list[int]] = {name: [] for name in KINDS}  # steps within the window
         self._updated = False  # whether a step of the run was ever applied
@@ -60,30 +58,26 @@ class Anomalies(Callback):
         self._loss, self._gradient = Spikes(*options), Spikes(*options)
         self._over: str | None = None  # why the run ends
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """Steps with each kind of anomaly since the start of the run."""
-        return dict(self._counts)
-
     def state_dict(self) -> dict[str, Any]:
         return {
-            "counts": dict(self._counts),
-            "streaks": dict(self._streaks),
-            "recent": {name: list(steps) for name, steps in self._recent.items()},
+            "counts": self.counts,
+            "streaks": self._streaks,
+            "recent": self._recent,
             "updated": self._updated,
             "loss": self._loss.state_dict(),
             "gradient": self._gradient.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._counts, self._streaks, self._recent = state["counts"], state["streaks"], state["recent"]
+        self.counts, self._streaks, self._recent = state["counts"], state["streaks"], state["recent"]
         self._updated = state["updated"]
         self._loss.load_state_dict(state["loss"])
         self._gradient.load_state_dict(state["gradient"])
 
     def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
-        applied = trainer.engine.was_step_applied()
-        finding_scale = trainer.has_dynamic_loss_scale and not self._updated
+        engine = trainer.engine
+        applied = engine.was_step_applied()
+        finding_scale = engine.fp16_enabled() and engine.dynamic_loss_scale() and not self._updated
         norm = metrics["gradient_norm"]
         if applied and norm is not None and not 0.0 <= norm < math.inf:  # DeepSpeed shows one that is not finite as -1
             raise AnomalyError(
@@ -99,26 +93,27 @@ class Anomalies(Callback):
         }
         self._updated |= applied
         for name, happened in found.items():
-            self._counts[name] += happened
-            metrics[name] = self._counts[name]
+            self.counts[name] += happened
+            metrics[name] = self.counts[name]
             if not (name == "skipped_steps" and finding_scale):
-                self._note(name, happened, trainer.step)
+                self._note(trainer, name, happened)
 
     def on_step_end(self, trainer: Trainer) -> None:
         if self._over is not None:
             raise AnomalyError(f"{self._over}; no checkpoint was written of it, the newest is in {self._checkpoints}")
 
-    def _note(self, name: str, happened: bool, step: int) -> None:
+    def _note(self, trainer: Trainer, name: str, happened: bool) -> None:
         limit: Limit = getattr(self._config, name)
+        step = trainer.step
         self._streaks[name] = self._streaks[name] + 1 if happened else 0
         recent = self._recent[name] = [at for at in self._recent[name] if at > step - self._config.window_steps]
         if not happened:
             return
         recent.append(step)
         what, remedy = KINDS[name]
-        count = self._counts[name]
-        if count == 10 ** (len(str(count)) - 1):
-            self._warn(f"step {step}: {what} (now {count} {name}; metrics.jsonl counts them)")
+        count = self.counts[name]
+        if count == 10 ** (len(str(count)) - 1):  # the first, the 10th, the 100th, ...
+            trainer.ranks.warn(f"step {step}: {what} (now {count} {name}; metrics.jsonl counts them)")
         for kind, number in (("consecutive", self._streaks[name]), ("in_window", len(recent))):
             allowed = getattr(limit, kind)
             if self._over is None and allowed is not None and number >= allowed:

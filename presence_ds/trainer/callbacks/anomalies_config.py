@@ -19,10 +19,6 @@ class Limit:
     in_window: int | None = limited(100, least=1)
 
 
-def _count_only() -> Limit:
-    return Limit(consecutive=None, in_window=None)
-
-
 @dataclass
 class AnomaliesConfig:
     """Steps that went wrong: all are counted and logged, too many end the run with status 76 and no checkpoint.
@@ -47,7 +43,7 @@ class AnomaliesConfig:
     nonfinite_steps: Limit = field(default_factory=Limit)
     skipped_steps: Limit = field(default_factory=Limit)
     loss_spikes: Limit = field(default_factory=Limit)
-    gradient_spikes: Limit = field(default_factory=_count_only)
+    gradient_spikes: Limit = field(default_factory=lambda: Limit(consecutive=None, in_window=None))
 
     def validate(self, field: str) -> None:
         """Raise `ConfigError` naming the first limit that the window has no room for."""

@@ -23,19 +23,11 @@ class Checkpoints(Callback):
     out the good ones. A run does not end well without its last one.
     """
 
-    def __init__(
-        self,
-        config: CheckpointConfig,
-        folder: Path,
-        recipe: dict[str, Any],
-        anomalies: Anomalies,
-        warn: Callable[[str], None],
-    ) -> None:
-        """``recipe`` is kept in every checkpoint; ``warn`` takes one line about one that could not be written."""
+    def __init__(self, config: CheckpointConfig, folder: Path, recipe: dict[str, Any], anomalies: Anomalies) -> None:
+        """``recipe`` is kept in every checkpoint."""
         self._config = config
         self._saver = Saver(config, folder, recipe)
         self._anomalies = anomalies
-        self._warn = warn
         self._busy_ranks: Callable[[], int] | None = None
         self._due = False
         self._problem: str | None = None
@@ -48,8 +40,8 @@ class Checkpoints(Callback):
         answer, self._busy_ranks = self._busy_ranks, None
         if answer is not None and not answer():
             self._complete(trainer)
-        every = self._config.every_steps
-        at_end = trainer.stopping or (trainer.is_last_step and self._config.at_end)
+        every, stopping = self._config.every_steps, trainer.stop is not None
+        at_end = stopping or (trainer.is_last_step and self._config.at_end)
         self._due |= every is not None and trainer.step % every == 0
         if at_end or (self._due and not self._anomalies.spiking):
             self._due = False
@@ -58,9 +50,9 @@ class Checkpoints(Callback):
                 trainer.notify("on_checkpoint")
                 reason = self._saver.begin(trainer)
             if reason is not None:
-                self._failed(trainer.step, reason, required=trainer.stopping)
-        if not self._config.asynchronous or trainer.stopping or trainer.is_last_step:
-            self._complete(trainer, required=trainer.stopping)
+                self._failed(trainer, trainer.step, reason, required=stopping)
+        if not self._config.asynchronous or stopping or trainer.is_last_step:
+            self._complete(trainer, required=stopping)
         if trainer.is_last_step and self._problem is not None:
             raise CheckpointError(self._problem)
 
@@ -80,11 +72,11 @@ class Checkpoints(Callback):
         if reason is None:
             self._problem = None
         else:
-            self._failed(step, reason, required=required)
+            self._failed(trainer, step, reason, required=required)
 
-    def _failed(self, step: int, reason: str, *, required: bool) -> None:
+    def _failed(self, trainer: Trainer, step: int, reason: str, *, required: bool) -> None:
         """Raises `CheckpointError` if the checkpoint was ``required``."""
         self._problem = f"no checkpoint of step {step} could be written: {reason}"
         if required:
             raise CheckpointError(self._problem)
-        self._warn(f"{self._problem}; training goes on, and the next checkpoint is tried when it is due")
+        trainer.ranks.warn(f"{self._problem}; training goes on, and the next checkpoint is tried when it is due")

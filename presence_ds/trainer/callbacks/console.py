@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from presence_ds.trainer.callbacks.callback import Callback
@@ -20,28 +20,25 @@ class Console(Callback):
 
     def __init__(self, console: RichConsole) -> None:
         self._console = console
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
+        self._progress = Progress(
+            BarColumn(bar_width=10),
+            MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=7)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            console=console,
+            disable=not console.is_terminal,
+        )
 
     def on_train_start(self, trainer: Trainer) -> None:
-        if self._console.is_terminal:
-            self._progress = Progress(
-                BarColumn(bar_width=10),
-                MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=7)),
-                TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
-                TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-                console=self._console,
-            )
-            self._task = self._progress.add_task("", total=trainer.total_steps, completed=trainer.step)
-            self._progress.start()
+        self._task = self._progress.add_task("", total=trainer.total_steps, completed=trainer.step)
+        self._progress.start()
 
     def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=trainer.step)
+        self._progress.update(self._task, completed=trainer.step)
 
     def on_log(self, trainer: Trainer, metrics: Metrics) -> None:
         text = describe(metrics)
-        if self._progress is not None and self._task is not None:
+        if self._console.is_terminal:
             self._progress.update(self._task, description=text)
             if "validation/loss" in metrics:
                 self._console.print(f"step {trainer.step}  {describe_validation(metrics)}", highlight=False)
@@ -57,8 +54,7 @@ class Console(Callback):
         self.close()  # before the summary is printed
 
     def close(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
+        self._progress.stop()
 
 
 def describe(metrics: Metrics) -> str:

@@ -57,7 +57,6 @@ class ScoreRecords(Callback):
         self._micro_steps: list[tuple[Batch, torch.Tensor, torch.Tensor | None, torch.Tensor]] = []
         self._batches: list[pa.RecordBatch] = []
         self._rows = 0
-        self._first_step = self._last_step = 0  # of the rows
 
     def on_micro_step(self, trainer: Trainer, batch: Batch) -> None:
         presence = trainer.engine.presence
@@ -88,20 +87,17 @@ class ScoreRecords(Callback):
             torch.cat(have_targets).cpu().numpy(),
         ]
         self._batches.append(pa.record_batch(columns, schema=SCHEMA))
-        self._first_step = self._first_step if self._rows else trainer.step
-        self._last_step = trainer.step
         self._rows += total
         if self._rows >= ROWS_KEPT:
             self._collect()
 
     def on_checkpoint(self, trainer: Trainer) -> None:
-        self._finish()
+        if self._rows:
+            self._collect()
+        if self._file is not None:
+            self._file.finish()
 
-    def on_train_end(self, trainer: Trainer) -> None:
-        self._finish()
-
-    def on_stop(self, trainer: Trainer) -> None:
-        self._finish()
+    on_train_end = on_stop = on_checkpoint
 
     def close(self) -> None:
         """After an error the other ranks may take part in nothing any more: what was not collected is left out."""
@@ -116,14 +112,8 @@ class ScoreRecords(Callback):
         parts = self._neighbours.collect(sink.getvalue().to_pybytes())
         if parts is not None and self._file is not None:
             table = pa.concat_tables([pa.ipc.open_stream(part).read_all() for part in parts])
-            self._file.write(table, self._first_step, self._last_step)
+            self._file.write(table)
         self._batches, self._rows = [], 0
-
-    def _finish(self) -> None:
-        if self._rows:
-            self._collect()
-        if self._file is not None:
-            self._file.finish()
 
 
 class RecordFile:
@@ -141,9 +131,10 @@ class RecordFile:
     def _path(self) -> Path:
         return self._folder / (score_file_name(self._ranks, self._steps[0]) + ".open")
 
-    def write(self, table: pa.Table, first_step: int, last_step: int) -> None:
-        """Append the records of the optimizer steps ``first_step`` to ``last_step``."""
-        self._steps = (first_step if self._writer is None else self._steps[0]), last_step
+    def write(self, table: pa.Table) -> None:
+        """Append records of whole optimizer steps, of each rank in their order."""
+        first, last = table["step"][0].as_py(), table["step"][-1].as_py()
+        self._steps = (first if self._writer is None else self._steps[0]), last
         try:
             if self._writer is None:
                 self._file = open(self._path, "wb")  # noqa: SIM115 -- closed by finish()

@@ -63,8 +63,5 @@ def summarize(names: list[str], total: int) -> str:
     """A list of parameter names in one line."""
     if not names:
         return f"nothing ({total} parameters scored)"
-    shown = ", ".join(names[:SHOWN_NAMES])
-    return shown if len(names) <= SHOWN_NAMES else f"{shown} and {len(names) - SHOWN_NAMES} more of {total} parameters"
-
-
-SHOWN_NAMES = 4
+    shown, rest = names[:4], names[4:]
+    return ", ".join(shown) + (f" and {len(rest)} more of {total} parameters" if rest else "")

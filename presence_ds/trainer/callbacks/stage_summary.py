@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from rich.console import Console as RichConsole
 
 from presence_ds.trainer.callbacks.anomalies import Anomalies
 from presence_ds.trainer.callbacks.callback import Callback
+from presence_ds.trainer.callbacks.console import print_summary
 from presence_ds.trainer.callbacks.evaluation import Evaluation
 from presence_ds.trainer.callbacks.metrics_file import json_value
 from presence_ds.trainer.callbacks.throughput import Throughput
@@ -33,14 +34,14 @@ class StageSummary(Callback):
         evaluation: Evaluation | None,
         throughput: Throughput,
         anomalies: Anomalies,
-        show: Callable[[dict[str, Any]], None],
+        console: RichConsole,
     ) -> None:
-        """``evaluation`` is None without a validation split; ``show`` prints the summary of a finished run."""
+        """``evaluation`` is None without a validation split."""
         self._path = path
         self._evaluation = evaluation
         self._throughput = throughput
         self._anomalies = anomalies
-        self._show = show
+        self._console = console
         self._stages: dict[str, StageSums] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -73,7 +74,7 @@ class StageSummary(Callback):
                 write_json(self._path, summary)
             except OSError as error:
                 print_warning(f"{self._path} cannot be written ({error.strerror}); presence train writes it later")
-            self._show(summary)
+            print_summary(self._console, summary)
 
 
 @dataclass

@@ -25,11 +25,6 @@ def records(file: Path) -> Iterator[Any]:
     """Every record of ``file``, a ``Record`` of wandb's protocol."""
     from wandb.proto.wandb_internal_pb2 import Record
 
-    for content in _contents(file):
-        yield Record.FromString(content)
-
-
-def _contents(file: Path) -> Iterator[bytes]:
     with open(file, "rb") as opened:
         parts = b""
         position = len(opened.read(HEADER))
@@ -48,5 +43,5 @@ def _contents(file: Path) -> Iterator[bytes]:
             position += PART.size + size
             parts += content
             if kind in (WHOLE, LAST):
-                yield parts
+                yield Record.FromString(parts)
                 parts = b""

@@ -19,6 +19,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,11 +38,6 @@ NETWORK_TIMEOUT = 5.0  # seconds
 INIT_TIMEOUT = 60.0  # seconds
 FINISH_TIMEOUT = 45.0  # seconds that the end of a run waits for the upload; `wandb sync` sends the rest
 CLOSE_TIMEOUT = 60.0  # seconds that the end of a run waits for wandb altogether
-STATED_MODES: dict[str, Literal["offline", "disabled"]] = {  # values of WANDB_MODE
-    "offline": "offline",
-    "dryrun": "offline",
-    "disabled": "disabled",
-}
 MOST_WAITING = 10_000  # logged lines that wandb may be behind
 
 
@@ -171,10 +167,10 @@ class WandbRun(Callback):
 
         if self._config.mode != "auto":
             return self._config.mode
-        stated = STATED_MODES.get(os.environ.get("WANDB_MODE", ""))
-        if stated is not None:
-            return stated
-        if not wandb.login(prompt=False, verify=False):
+        stated = os.environ.get("WANDB_MODE")
+        if stated == "disabled":
+            return "disabled"
+        if stated in ("offline", "dryrun") or not wandb.login(prompt=False, verify=False):
             return "offline"
         return "online" if _answers(wandb.setup().settings.base_url) else "offline"
 
@@ -198,14 +194,8 @@ class WandbRun(Callback):
 
 def read_lines(path: Path, *, before: int) -> Iterator[Metrics]:
     """The lines of metrics.jsonl of steps before ``before``, which nobody is writing any more."""
-    if not path.is_file():
-        return
     with open(path, encoding="utf-8") as file:
-        for text in file:
-            line = json.loads(text)
-            if line["step"] >= before:
-                return
-            yield line
+        yield from takewhile(lambda line: line["step"] < before, map(json.loads, file))
 
 
 def _tear_down() -> None:
@@ -227,8 +217,6 @@ def _answers(url: str) -> bool:
     """Whether a server answers there, in whatever way."""
     try:
         urllib.request.urlopen(url, timeout=NETWORK_TIMEOUT).close()
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, urllib.error.HTTPError)
     return True

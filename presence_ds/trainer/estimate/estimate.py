@@ -9,7 +9,7 @@ from presence_ds.trainer.building.device import DTYPES
 from presence_ds.trainer.estimate.activations import micro_step_peak
 from presence_ds.trainer.estimate.flops import empty_batch, step_flops, training_flops
 from presence_ds.trainer.estimate.states import ModelStates, model_states
-from presence_ds.trainer.recipe.plan import make_plan
+from presence_ds.trainer.recipe.plan import Plan, make_plan
 from presence_ds.trainer.recipe.recipe import Recipe
 
 
@@ -18,11 +18,9 @@ class Estimate:
     """What a recipe needs on ``ranks`` ranks. Memory is in bytes on one rank.
 
     Attributes:
+        plan: what the recipe comes to.
         parameters: elements of the model.
-        precision: what the model computes in.
-        stage: ZeRO stage of the recipe.
-        tokens_per_step, steps: of the optimizer, over all ranks, without padding.
-        padded: whether samples may have padding, so that there are fewer tokens.
+        steps: of the optimizer.
         states: model states by ZeRO stage, 0 to 3.
         activations: most that a micro-step of plain training has beside them; None, like ``presence``, where what a
             model does depends on its numbers (experts).
@@ -32,13 +30,10 @@ class Estimate:
         added_flops: what PRESENCE adds to them.
     """
 
+    plan: Plan
     ranks: int
     parameters: int
-    precision: str
-    stage: int
-    tokens_per_step: int
     steps: int
-    padded: bool
     states: list[ModelStates]
     activations: int | None
     presence: int | None
@@ -73,13 +68,10 @@ def estimate(recipe: Recipe, recipe_file: Path | None, ranks: int) -> Estimate:
         without = step_flops(plan.model_config, recipe.model, None, lengths)
     with_presence = step_flops(plan.model_config, recipe.model, recipe.presence, lengths, training.micro_batch_size)
     return Estimate(
+        plan=plan,
         ranks=ranks,
         parameters=sum(sizes),
-        precision=plan.precision,
-        stage=plan.zero_stage,
-        tokens_per_step=plan.tokens_per_step,
         steps=training.steps,
-        padded=plan.padded,
         states=[
             model_states(
                 sizes,

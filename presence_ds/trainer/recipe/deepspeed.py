@@ -1,5 +1,6 @@
 """The DeepSpeed configuration of a run: the JSON file, and the values the recipe states for both."""
 
+import copy
 import json
 from difflib import get_close_matches
 from pathlib import Path
@@ -7,87 +8,74 @@ from typing import Any
 
 from presence_ds.engine.settings import read_settings
 from presence_ds.errors import ConfigError
+from presence_ds.trainer.recipe.recipe import TrainingConfig
 
 LARGEST_STAGE = 3
 
 
-def read_deepspeed_json(path: Path, field: str = "deepspeed") -> dict[str, Any]:
+def read_deepspeed_json(path: Path) -> dict[str, Any]:
     """The parsed JSON file, its ZeRO section checked.
 
     Raises:
         ConfigError: no such file, no JSON object, or a setting this project does not work with.
     """
     from deepspeed.runtime import constants
-
-    section = read_settings(path, field)
-    known = OBJECTS | {value for value in vars(constants).values() if isinstance(value, str)}
-    for name, value in section.items():
-        if name in OBJECTS and not isinstance(value, dict):
-            raise ConfigError(f"{field}: {path.name} {name} is {json.dumps(value)}: it must be an object")
-        meant = get_close_matches(name, known, n=1, cutoff=0.85)
-        if name not in known and meant:
-            raise ConfigError(
-                f"{field}: {path.name} has {name}, which DeepSpeed would pass over: did you mean {meant[0]}?"
-            )
-    for name in ("bf16", "fp16"):
-        enabled = section.get(name, {}).get("enabled", False)
-        if not isinstance(enabled, bool) and enabled != "auto":
-            raise ConfigError(f"{field}: {path.name} {name}.enabled is {json.dumps(enabled)}: it must be true or false")
-    section.setdefault("zero_optimization", {}).setdefault("stage", 0)
-    for name, instead in REFUSED_SECTIONS.items():
-        if name in section:
-            raise ConfigError(f'{field}: {path.name} has a section "{name}": {instead}')
-    for monitor in ("wandb", "tensorboard", "csv_monitor", "comet"):
-        if section.get(monitor, {}).get("enabled", False):
-            raise ConfigError(f'{field}: {path.name} enables "{monitor}": metrics are the recipe\'s (logging, wandb)')
-    _check_zero(section["zero_optimization"], f"{field}: {path.name} zero_optimization")
-    return section
-
-
-def _check_zero(zero: dict[str, Any], field: str) -> None:
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
     from pydantic import ValidationError
 
-    stage = zero["stage"]
+    section = read_settings(path, "deepspeed")
+    found = f"deepspeed: {path.name}"
+    known = OBJECTS | {value for value in vars(constants).values() if isinstance(value, str)}
+    for name, value in section.items():
+        if name in OBJECTS and not isinstance(value, dict):
+            raise ConfigError(f"{found} {name} is {json.dumps(value)}: it must be an object")
+        meant = get_close_matches(name, known, n=1, cutoff=0.85)
+        if name not in known and meant:
+            raise ConfigError(f"{found} has {name}, which DeepSpeed would pass over: did you mean {meant[0]}?")
+    for name in ("bf16", "fp16"):
+        enabled = section.get(name, {}).get("enabled", False)
+        if not isinstance(enabled, bool) and enabled != "auto":
+            raise ConfigError(f"{found} {name}.enabled is {json.dumps(enabled)}: it must be true or false")
+    section.setdefault("zero_optimization", {}).setdefault("stage", 0)
+    for name, instead in REFUSED_SECTIONS.items():
+        if name in section:
+            raise ConfigError(f'{found} has a section "{name}": {instead}')
+    for monitor in ("wandb", "tensorboard", "csv_monitor", "comet"):
+        if section.get(monitor, {}).get("enabled", False):
+            raise ConfigError(f'{found} enables "{monitor}": metrics are the recipe\'s (logging, wandb)')
+    stage = section["zero_optimization"]["stage"]
     if isinstance(stage, bool) or not isinstance(stage, int) or stage not in range(LARGEST_STAGE + 1):
-        raise ConfigError(f"{field}.stage is {json.dumps(stage)}: it must be 0, 1, 2 or 3")
+        raise ConfigError(f"{found} zero_optimization.stage is {json.dumps(stage)}: it must be 0, 1, 2 or 3")
     try:
-        DeepSpeedZeroConfig(**zero)
+        DeepSpeedZeroConfig(**section["zero_optimization"])
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{field}.{name}: {first['msg']}") from None
+        raise ConfigError(f"{found} zero_optimization.{name}: {first['msg']}") from None
+    return section
 
 
 def merge_deepspeed_config(
-    section: dict[str, Any],
-    *,
-    micro_batch_size: int,
-    gradient_accumulation_steps: int,
-    world_size: int,
-    gradient_clipping: float,
-    precision: str,
-    untested_optimizer: bool,
+    section: dict[str, Any], training: TrainingConfig, *, world_size: int, precision: str, untested_optimizer: bool
 ) -> dict[str, Any]:
     """The dict for ``presence_ds.initialize``: ``section`` with the values that the recipe states for both.
 
     Args:
-        gradient_clipping: Largest gradient norm; 0 leaves gradients alone (DeepSpeed's own default is 1).
-        precision: bf16, fp16 or fp32.
+        precision: what the model computes in: bf16, fp16 or fp32.
         untested_optimizer: The optimizer is not among those DeepSpeed lists as tested with ZeRO (SGD).
 
     Raises:
         ConfigError: the JSON file states one of them differently (absent and "auto" are fine).
     """
-    merged = json.loads(json.dumps(section))
+    merged = copy.deepcopy(section)
+    samples, accumulation_steps = training.micro_batch_size, training.accumulation_steps(world_size)
+    in_all = "training.micro_batch_size x gradient_accumulation_steps x ranks"
+    clipping = training.gradient_clipping or 0.0  # which leaves gradients alone; DeepSpeed's own default is 1
     shared: dict[tuple[str, ...], tuple[str, int | float | bool]] = {
-        ("train_batch_size",): (
-            "training.micro_batch_size x gradient_accumulation_steps x ranks",
-            micro_batch_size * gradient_accumulation_steps * world_size,
-        ),
-        ("train_micro_batch_size_per_gpu",): ("training.micro_batch_size", micro_batch_size),
-        ("gradient_accumulation_steps",): ("training.gradient_accumulation_steps", gradient_accumulation_steps),
-        ("gradient_clipping",): ("training.gradient_clipping", gradient_clipping),
+        ("train_batch_size",): (in_all, samples * accumulation_steps * world_size),
+        ("train_micro_batch_size_per_gpu",): ("training.micro_batch_size", samples),
+        ("gradient_accumulation_steps",): ("training.gradient_accumulation_steps", accumulation_steps),
+        ("gradient_clipping",): ("training.gradient_clipping", clipping),
         ("bf16", "enabled"): ("training.precision as bf16", precision == "bf16"),
         ("fp16", "enabled"): ("training.precision as fp16", precision == "fp16"),
     }

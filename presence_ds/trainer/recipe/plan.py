@@ -18,7 +18,7 @@ from presence_ds.trainer.building.own_tokenizer import known_tokenizer, other_to
 from presence_ds.trainer.building.positions import check_positions, check_sequence_length
 from presence_ds.trainer.building.pretrained import check_weights
 from presence_ds.trainer.building.vocabulary import Vocabulary, fit_vocabulary
-from presence_ds.trainer.recipe.deepspeed import is_offloaded, merge_deepspeed_config, read_deepspeed_json
+from presence_ds.trainer.recipe.deepspeed import merge_deepspeed_config, read_deepspeed_json
 from presence_ds.trainer.recipe.recipe import Recipe, find_beside_recipe
 
 
@@ -28,9 +28,7 @@ class Plan:
 
     Attributes:
         deepspeed: the dict for ``presence_ds.initialize``.
-        offloaded_to_cpu: whether ZeRO keeps the optimizer state on the CPU.
         model_config: the model's configuration, fitted to the tokenizer, or to the largest that may be trained.
-        samples_per_step: samples of one optimizer step over all ranks and micro-steps.
         lengths: tokens of a sample.
         precision: what the model computes in: bf16, fp16 or fp32.
         padded: whether samples may have padding.
@@ -38,9 +36,7 @@ class Plan:
     """
 
     deepspeed: dict[str, Any]
-    offloaded_to_cpu: bool
     model_config: PretrainedConfig
-    samples_per_step: int
     lengths: Lengths
     precision: str
     padded: bool
@@ -49,7 +45,7 @@ class Plan:
     @property
     def tokens_per_step(self) -> int:
         """Tokens of text in one optimizer step without padding, which is the most there are."""
-        return self.samples_per_step * self.lengths.row
+        return int(self.deepspeed["train_batch_size"]) * self.lengths.row
 
     def text_tokens(self, targets: int) -> int:
         """Tokens of text in an optimizer step with so many targets over all ranks; padding is none.
@@ -59,7 +55,7 @@ class Plan:
         """
         if self.model_config.is_encoder_decoder:
             return self.tokens_per_step
-        return targets + self.samples_per_step
+        return targets + int(self.deepspeed["train_batch_size"])
 
     @property
     def zero_stage(self) -> int:
@@ -95,10 +91,8 @@ def make_plan(
         check_weights(model_config, recipe.model)
     deepspeed = merge_deepspeed_config(
         section,
-        micro_batch_size=training.micro_batch_size,
-        gradient_accumulation_steps=accumulation_steps,
+        training,
         world_size=world_size,
-        gradient_clipping=training.gradient_clipping or 0.0,
         precision=precision,
         untested_optimizer=not KINDS[recipe.optimizer.kind].listed,
     )
@@ -109,9 +103,7 @@ def make_plan(
         raise ConfigError(f"deepspeed: {error}") from None
     plan = Plan(
         deepspeed=deepspeed,
-        offloaded_to_cpu=is_offloaded(section["zero_optimization"], "optimizer"),
         model_config=model_config,
-        samples_per_step=training.micro_batch_size * accumulation_steps * world_size,
         lengths=recipe.data.lengths,
         precision=precision,
         padded=recipe.data.packing != "concat",

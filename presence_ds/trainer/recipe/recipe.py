@@ -56,7 +56,7 @@ class TrainingConfig:
                 f"{field}.gradient_accumulation_steps and {field}.global_batch_size are both set: give one of them"
             )
 
-    def accumulation_steps(self, world_size: int, field: str = "training") -> int:
+    def accumulation_steps(self, world_size: int) -> int:
         """Micro-steps per optimizer step on ``world_size`` ranks.
 
         Raises:
@@ -67,7 +67,7 @@ class TrainingConfig:
         samples = self.micro_batch_size * world_size
         if self.global_batch_size % samples != 0:
             raise ConfigError(
-                f"{field}.global_batch_size is {self.global_batch_size}, which does not divide: it must be a multiple "
+                f"training.global_batch_size is {self.global_batch_size}, which does not divide: it must be a multiple "
                 f"of {samples} (micro_batch_size {self.micro_batch_size} x {world_size} ranks)"
             )
         return self.global_batch_size // samples

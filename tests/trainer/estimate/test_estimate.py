@@ -28,7 +28,7 @@ def test_what_the_350m_recipe_needs() -> None:
     block = 4 * 1024**2 + 3 * 1024 * 2816 + 2 * 1024
     parameters = 24 * block + 32000 * 1024 + 1024
     assert found.parameters == parameters
-    assert found.tokens_per_step == 256 * 1024
+    assert found.plan.tokens_per_step == 256 * 1024
     buffers = 2 * 50_000_000 * 2
     for stage, per_parameter in {0: 16, 1: 4 + 12 / 8, 2: 2 + 14 / 8, 3: 16 / 8}.items():
         state = found.states[stage]

@@ -29,7 +29,9 @@ def test_shipped_recipe_makes_a_plan(path: Path) -> None:
     plan = make_plan(recipe, recipe_file, world_size=8, bf16_hardware=True)
     assert plan.precision == "bf16"
     assert recipe_file == path
-    assert plan.samples_per_step == plan.deepspeed["train_batch_size"]
+    samples = recipe.training.micro_batch_size * recipe.training.accumulation_steps(8) * 8
+    assert plan.deepspeed["train_batch_size"] == samples
+    assert plan.tokens_per_step == samples * plan.lengths.row
     assert plan.deepspeed["gradient_clipping"] == (recipe.training.gradient_clipping or 0.0)
     assert recipe.presence.schedule.training_steps == recipe.training.steps
 
