@@ -1,6 +1,7 @@
 """``make docs``: the site is built without a warning, and is read without a network."""
 
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -55,3 +56,16 @@ def test_it_loads_nothing_from_elsewhere(site: Path) -> None:
         assert not [name for name in loaded if ELSEWHERE.match(name)], page.name
     for sheet in site.rglob("*.css"):
         assert not re.search(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", sheet.read_text()), sheet.name
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium on this machine")
+def test_a_browser_finds_words_without_a_server(site: Path, tmp_path: Path) -> None:
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    quiet += ["--disable-quic", "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path}"]
+    for words, page in (("preemption", "slurm.html"), ("cheeseburger", None)):
+        address = (site / "search.html").as_uri() + f"?q={words}"
+        browse = ["chromium", *quiet, "--virtual-time-budget=20000", "--dump-dom", address]
+        shown = subprocess.run(browse, capture_output=True, text=True, timeout=300).stdout
+        assert ("Search finished" in shown) == (page is not None)
+        assert ("did not match any documents" in shown) == (page is None)
+        assert page is None or f'href="{page}' in shown.partition("Search finished")[2]
