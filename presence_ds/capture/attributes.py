@@ -14,6 +14,6 @@ def attributes_as(owner: Any, values: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in values:
+        own.update(before)  # in one step: other threads may be using them
+        for name in values.keys() - before.keys():
             del own[name]
-        own.update(before)
