@@ -104,7 +104,10 @@ def _serve(connection: Connection, rank: int, size: int, port: int) -> None:
     import deepspeed
     import torch
 
+    from presence_ds.trainer.ranks.leftovers import clear_stale_locks, operator_folder
+
     torch.set_num_threads(1)
+    clear_stale_locks(rank, operator_folder())  # or the ranks would wait for a killed compiler until TIMEOUT_S
     deepspeed.init_distributed(dist_backend="gloo")
     while True:
         try:

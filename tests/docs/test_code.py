@@ -87,9 +87,15 @@ def test_make_has_the_targets() -> None:
 
 
 def test_modules_that_are_run_are_there() -> None:
-    for where, (option, name, *_) in of("python"):
+    """And so are their options: arguments of argparse, or parameters of the function that jsonargparse calls."""
+    for where, (option, name, *words) in of("python"):
         if option == "-m":
-            assert find_spec(name) is not None, f"{where}: there is no {name}"
+            module = find_spec(name)
+            assert module is not None, f"{where}: there is no {name}"
+            source = Path(str(module.origin)).read_text()
+            for word in words:
+                if given := re.match(r"--(\w+)", word):
+                    assert re.search(rf'\b{given[1]}: |"--{given[1]}"', source), f"{where}: {name} has no {given[0]}"
 
 
 def test_deepspeed_is_given_what_is_there() -> None:

@@ -51,15 +51,21 @@ def test_subsets_splits_and_ids(folder: Path) -> None:
     assert read(source_of(folder, subset="de", id_field="key"))[0] == [Document("de/train-0", "eins")]
 
 
+def in_three_files(folder: Path, number: int) -> list[str]:
+    """The texts of so many rows, which subset de has now in the place of its own."""
+    texts = [make_text(row) for row in range(number)]
+    for part in range(3):
+        lines = [json.dumps({"body": text}) + "\n" for text in texts[number * part // 3 : number * (part + 1) // 3]]
+        (folder / "de" / f"{part}.jsonl").write_text("".join(lines))
+    (folder / "de" / "train.jsonl").unlink()
+    return texts
+
+
 def test_rows_are_counted_over_the_files_of_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
     """A split that the cache holds in several files, as it does from half a gigabyte on, is one table."""
-    texts = [make_text(number) for number in range(300)]
-    for part in range(3):
-        lines = [json.dumps({"body": text}) + "\n" for text in texts[100 * part : 100 * (part + 1)]]
-        (folder / "de" / f"{part}.jsonl").write_text("".join(lines))
-    (folder / "de" / "train.jsonl").unlink()
+    texts = in_three_files(folder, 300)
     monkeypatch.setattr(datasets.config, "MAX_SHARD_SIZE", "20KB")
     documents, _ = read(source_of(folder, subset="de"))
     assert documents == [Document(f"papers:{row}", text) for row, text in enumerate(texts, start=1)]
@@ -132,11 +138,7 @@ def test_a_corpus_is_kept_until_the_dataset_changes(folder: Path, tmp_path: Path
 
 def test_the_files_of_the_cache_are_streamed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each lane has rows of every file, and all of them together every row once."""
-    texts = [make_text(number) for number in range(90)]
-    for part in range(3):
-        lines = [json.dumps({"body": text}) + "\n" for text in texts[30 * part : 30 * (part + 1)]]
-        (folder / "de" / f"{part}.jsonl").write_text("".join(lines))
-    (folder / "de" / "train.jsonl").unlink()
+    texts = in_three_files(folder, 90)
     monkeypatch.setattr(datasets.config, "MAX_SHARD_SIZE", "5KB")
     lanes = [[document for _, document, _ in epoch_of(lane)] for lane in lanes_of(source_of(folder, subset="de"), 4)]
     rows = [int(document.id.removeprefix("papers:")) for lane in lanes for document in lane]

@@ -1,6 +1,7 @@
 """What killed processes leave: locks of compiled operators and buffers of DeepSpeed go, those that are in use stay."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -76,6 +77,25 @@ def test_buffers_of_killed_ranks_are_removed(monkeypatch: pytest.MonkeyPatch) ->
         os.utime(FOLDER / name, (time.time() - 2 * YOUNG,) * 2)
     clear_stale_buffers()
     assert not any((FOLDER / name).exists() for name in names)
+
+
+def test_ranks_of_tests_do_not_wait_for_a_killed_compiler(
+    one_rank: Ranks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_rank.run(port)  # has the operator compiled, which takes long
+    compiled = tmp_path / "compiled"
+    shutil.copytree(operator_folder(), compiled)
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(compiled))
+    locks = [folder / "lock" for folder in compiled.iterdir()]
+    assert locks
+    for lock in locks:
+        lock.touch()
+    ranks = Ranks(1)
+    try:
+        ranks.run(port)
+    finally:
+        ranks.close()
+    assert not any(lock.exists() for lock in locks)
 
 
 def test_nothing_else_is_touched(tmp_path: Path) -> None:
