@@ -53,9 +53,7 @@ class Trainer:
         self.source_names = source_names
         self.step = self.tokens = self.step_tokens = 0
         self.waited = 0.0  # seconds in which this rank has waited for batches
-        self.stop: Stopped | None = (
-            None  # set by a callback, on every rank alike: the run ends after this step, to go on later
-        )
+        self.stop: Stopped | None = None  # set by a callback, on every rank alike: the run ends here, to go on later
         self._text_tokens = text_tokens
         self.batches = batches
         self._callbacks = callbacks

@@ -4,8 +4,7 @@ Every rank holds a shared lock of the kernel (flock) on one file, which no crash
 it with the process. A new run must get that lock for itself alone first, so that it never writes beside a rank that has
 outlived its run. Some network file systems keep such locks to one machine (BeeGFS unless configured otherwise, Lustre
 mounted with localflock), or have none; there the heartbeat decides that rank 0 writes into the file: a run of another
-host whose heart beats is alive, and one left by a crash is silent. No clocks are compared,
-only contents.
+host whose heart beats is alive, and one left by a crash is silent. No clocks are compared, only contents.
 """
 
 import errno

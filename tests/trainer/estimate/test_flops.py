@@ -95,3 +95,13 @@ def test_encoder_decoder(fields: dict[str, object]) -> None:
 def test_experts_are_not_counted() -> None:
     model = ModelConfig(config=EXPERTS)
     assert training_flops(load_model_config(model), model, CAUSAL) is None
+
+
+def test_layers_that_a_step_may_leave_out_count() -> None:
+    lengths = ObjectiveConfig("span_corruption").lengths(LENGTH)
+    counts = []
+    for share in (0.0, 1.0):
+        dropped = {"encoder_layerdrop": share, "decoder_layerdrop": share}
+        model = ModelConfig(config=BART | dropped | {"decoder_start_token_id": 0, "pad_token_id": 0})
+        counts.append(training_flops(load_model_config(model), model, lengths))
+    assert counts[0] == counts[1] is not None

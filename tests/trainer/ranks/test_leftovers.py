@@ -1,11 +1,13 @@
 """What killed processes leave: locks of compiled operators and buffers of DeepSpeed go, those that are in use stay."""
 
+import errno
 import os
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +38,30 @@ def test_a_lock_is_removed_once_its_holder_is_killed(tmp_path: Path) -> None:
         holder.wait()
         clear_stale_locks(0, tmp_path)
         assert not lock.exists()
+
+
+def test_a_holder_may_have_files_that_this_user_may_not_look_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its log, say, which somebody else has opened for it; from root nothing can be hidden in earnest."""
+    lock, log = tmp_path / "an_operator" / "lock", tmp_path / "log"
+    lock.parent.mkdir()
+    look = os.stat
+
+    def stat(path: Any, **options: Any) -> os.stat_result:
+        if str(path) == str(log):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return look(path, **options)
+
+    with open(log, "w") as err:
+        holder = subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE, stderr=err)
+    assert holder.stdout is not None
+    with holder, monkeypatch.context() as patch:
+        holder.stdout.readline()
+        patch.setattr(os, "stat", stat)
+        clear_stale_locks(0, tmp_path)
+        holder.kill()
+        assert lock.exists()
 
 
 @pytest.mark.parametrize("name", ["file/inside", "/proc/presence_ds"])
