@@ -7,6 +7,7 @@ checked wherever the value comes from.
 
 from collections.abc import Mapping
 from dataclasses import field, fields, is_dataclass
+from itertools import chain
 from math import inf, isfinite
 from numbers import Real
 from operator import ge, gt, le, lt
@@ -19,7 +20,7 @@ BOUNDS = {"least": ("at least", ge), "above": ("above", gt), "most": ("at most",
 
 
 def limited(default: Any, **bounds: float) -> Any:
-    """A field of a dataclass with the numbers it may have; text and None are not looked at.
+    """A field of a dataclass with the numbers it may have, beside the words and None that its type names.
 
     Args:
         default: of the field.
@@ -33,24 +34,31 @@ def limited(default: Any, **bounds: float) -> Any:
 def check_ranges(section: Any, name: str = "") -> None:
     """Raise `ConfigError` for the first number out of its range in the dataclass ``section`` or a section inside it.
 
+    What is no number is refused in the place of one, as jsonargparse does with what it parses.
+
     ``name``: the section's, before those of its fields.
     """
     for one in fields(section):
         value, whole_name = getattr(section, one.name), f"{name}.{one.name}" if name else one.name
         if is_dataclass(value):
             check_ranges(value, whole_name)
+        elif one.metadata:
+            options = get_args(one.type)
+            null = ", or null" if NoneType in options else ""
+            if not isinstance(value, Real):
+                if not (value is None and null) and value not in chain(*map(get_args, options)):
+                    raise ConfigError(f"{whole_name} is {value!r}: it must be a number{null}")
+            elif any(not BOUNDS[kind][1](value, bound) for kind, bound in one.metadata.items()):
+                right = " and ".join(
+                    "finite" if bound == inf else f"{BOUNDS[kind][0]} {bound}"
+                    for kind, bound in one.metadata.items()
+                    if bound != inf or not isfinite(value)
+                )
+                raise ConfigError(f"{whole_name} is {value}: it must be {right}{null}")
         elif isinstance(value, list):
             for index, item in enumerate(value):
                 if is_dataclass(item):
                     check_ranges(item, f"{whole_name}[{index}]")
-        elif isinstance(value, Real) and any(not BOUNDS[kind][1](value, bound) for kind, bound in one.metadata.items()):
-            right = " and ".join(
-                "finite" if bound == inf else f"{BOUNDS[kind][0]} {bound}"
-                for kind, bound in one.metadata.items()
-                if bound != inf or not isfinite(value)
-            )
-            null = ", or null" if NoneType in get_args(one.type) else ""
-            raise ConfigError(f"{whole_name} is {value}: it must be {right}{null}")
 
 
 def check_shape(values: Any, kind: Any, name: str = "") -> None:

@@ -135,6 +135,11 @@ CASES = {
 }
 
 
+LAUGHS = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "\n".join(
+    f"a{level + 1}: &a{level + 1} [" + ", ".join([f"*a{level}"] * 10) + "]" for level in range(9)
+)
+
+
 def fails_with_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
@@ -183,6 +188,10 @@ def test_the_recipe_these_cases_start_from_is_good(
         ("", "bad.yaml holds no sections"),
         ("training: {steps: 3}\ntraining: {steps: 4}", "training stands twice in a section (line 1)"),
         ("training: {steps: 3, seed: 1, steps: 4}", "steps stands twice in a section (line 1)"),
+        ("data: &d\n  noise: *d", "bad.yaml is nested more than 50 deep"),
+        ("a: &a [&b [&c [*c]]]", "bad.yaml is nested more than 50 deep"),
+        (LAUGHS, "or holds more than 100000 values"),
+        ("[" * 2_000, "bad.yaml cannot be read as YAML: maximum recursion depth exceeded"),
         ("a: *nothing", "bad.yaml is not YAML: found undefined alias 'nothing'"),
         (
             "training: !!python/object/apply:os.system ['true']",
