@@ -131,6 +131,22 @@ def short_step(stage: int, strategy: str) -> float:
     return max((ours - theirs).abs().max().item() for ours, theirs in zip(*ends, strict=True))
 
 
+def step_after_a_failure(strategy: str) -> float:
+    """Largest parameter difference between a step after one in which no sample was finite, and the same step alone."""
+    ends = []
+    for fails in (False, True):
+        engine = start(presence={"strategy": strategy, "estimator": "exact"})
+        if fails:
+            embedding = engine.module.model.embed_tokens.weight.data
+            before = embedding.clone()
+            embedding.fill_(torch.nan)
+            assert error_of(lambda engine=engine: train(engine, data(1, 1))).startswith("NonFiniteError")
+            embedding.copy_(before)
+        train(engine, data(2, 1)[1:])
+        ends.append(full_parameters(engine))
+    return max((ours - theirs).abs().max().item() for ours, theirs in zip(*ends, strict=True))
+
+
 def statistics_and_weights(accumulation_steps: int) -> dict[str, Any]:
     """Two steps of samples of two sources; everything that is to be compared over ranks."""
     engine = start(accumulation_steps=accumulation_steps, presence={"estimator": "projected", "projection_dim": 4})

@@ -62,6 +62,12 @@ def test_a_step_of_fewer_micro_batches_than_planned(two_ranks: Ranks, stage: int
     assert max(two_ranks.run(behaviour.short_step, stage, strategy)) < 1e-6
 
 
+@pytest.mark.parametrize("strategy", ["one_pass", "two_pass"])
+def test_training_goes_on_after_a_step_without_a_finite_sample(two_ranks: Ranks, strategy: str) -> None:
+    """Where the caller takes the error: nothing of that step is left."""
+    assert max(two_ranks.run(behaviour.step_after_a_failure, strategy)) == 0.0
+
+
 STATEFUL: dict[str, tuple[int, int, dict[str, Any]]] = {  # accumulation steps, steps before the checkpoint, section
     "running statistics": (3, 2, {"schedule": {"switch_step": 3}}),
     "running level of clip": (3, 2, {"weighting": {"kind": "clip"}}),
