@@ -133,8 +133,8 @@ class Presence:
         else:
             result = self.finish(at)
             weights = self.final[-self._micro_batch_size :]
-            if self._accumulation_steps > 1 and result is not None and not self.is_empty:
-                # what is accumulated already has weights that are not divided yet
+            if len(self.final) > self._micro_batch_size and result is not None and not self.is_empty:
+                # what is accumulated already, as many micro-steps as there were, has weights that are not divided yet
                 weights, self.divisor = result.terms[-self._micro_batch_size :], result.mean_term
         return torch.ones_like(weights) if self._overflowed else weights
 
