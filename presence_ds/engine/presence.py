@@ -71,6 +71,11 @@ class Presence:
         self.begin_step()
 
     @property
+    def deferred(self) -> bool:
+        """Whether micro-batches wait until the step's last one is scored (strategy two_pass)."""
+        return self.config.strategy == "two_pass"
+
+    @property
     def targets(self) -> int:
         """Target tokens of the last finished optimizer step, over all ranks and micro-steps; 0 before the first."""
         return self._reweighting.targets

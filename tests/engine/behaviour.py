@@ -63,6 +63,7 @@ def the_model_stays_plain(stage: int) -> dict[str, Any]:
         "generate": torch.equal(generated, expected_generated),
         "no keys and values are kept in training": cached == [False] and model.config.use_cache,
         "names": names == list(plain.state_dict()),
+        "nothing waits": not engine.presence.deferred,
         "forward set by the user stays": forward_set_by_the_user(),
         "no forward left behind": not any("forward" in module.__dict__ for module in engine.module.modules()),
         "no state left in ZeRO's parameters": stage < 3 or all(p.data.numel() == 0 for p in engine.module.parameters()),
