@@ -86,7 +86,8 @@ class Presence:
         return [] if self.scorer is None else self.scorer.scored
 
     def begin_step(self) -> None:
-        """Forget the micro-batches of the step before."""
+        """Forget the micro-batches of the step before, finished or not."""
+        self._reweighting.forget_step()
         self.own_terms: list[Tensor] = []
         self.divisor = 1.0
         self.is_empty = self._overflowed = False

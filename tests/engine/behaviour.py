@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from deepspeed import DeepSpeedEngine
 from deepspeed.accelerator import get_accelerator
 from deepspeed.utils import set_z3_leaf_modules
 from torch import Tensor, nn
@@ -149,6 +150,26 @@ def step_after_a_failure(strategy: str) -> float:
         train(engine, data(2, 1)[1:])
         ends.append(full_parameters(engine))
     return max((ours - theirs).abs().max().item() for ours, theirs in zip(*ends, strict=True))
+
+
+def step_after_a_load(directory: str, strategy: str) -> tuple[int, float]:
+    """A checkpoint without PRESENCE is loaded in the middle of a step, and a step follows.
+
+    Returns:
+        Its samples, and the largest parameter difference to the same step alone.
+    """
+    ends, samples = [], 0
+    for loads in (False, True):
+        engine = start(accumulation_steps=2, presence={"strategy": strategy, "estimator": "exact"})
+        if loads:
+            DeepSpeedEngine.save_checkpoint(engine, directory, tag="plain")
+            ids = data(2, 1)[1, 0, dist.get_rank()]
+            engine(input_ids=ids, labels=ids)
+            engine.load_checkpoint(directory, tag="plain")
+        train(engine, data(1, 2))
+        samples = engine.presence.statistics["samples"]
+        ends.append(full_parameters(engine))
+    return samples, max((ours - theirs).abs().max().item() for ours, theirs in zip(*ends, strict=True))
 
 
 def statistics_and_weights(accumulation_steps: int) -> dict[str, Any]:

@@ -68,6 +68,12 @@ def test_training_goes_on_after_a_step_without_a_finite_sample(two_ranks: Ranks,
     assert max(two_ranks.run(behaviour.step_after_a_failure, strategy)) == 0.0
 
 
+@pytest.mark.parametrize("strategy", ["one_pass", "two_pass"])
+def test_a_load_ends_the_step_in_progress(two_ranks: Ranks, tmp_path: Path, strategy: str) -> None:
+    """Also of a checkpoint that has nothing of PRESENCE."""
+    assert two_ranks.run(behaviour.step_after_a_load, str(tmp_path), strategy) == [(2 * 2 * 3, 0.0)] * 2
+
+
 STATEFUL: dict[str, tuple[int, int, dict[str, Any]]] = {  # accumulation steps, steps before the checkpoint, section
     "running statistics": (3, 2, {"schedule": {"switch_step": 3}}),
     "running level of clip": (3, 2, {"weighting": {"kind": "clip"}}),
