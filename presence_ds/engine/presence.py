@@ -71,6 +71,11 @@ class Presence:
         self.begin_step()
 
     @property
+    def deferred(self) -> bool:
+        """Whether micro-batches wait until the step's last one is scored (strategy two_pass)."""
+        return self.config.strategy == "two_pass"
+
+    @property
     def targets(self) -> int:
         """Target tokens of the last finished optimizer step, over all ranks and micro-steps; 0 before the first."""
         return self._reweighting.targets
@@ -81,7 +86,8 @@ class Presence:
         return [] if self.scorer is None else self.scorer.scored
 
     def begin_step(self) -> None:
-        """Forget the micro-batches of the step before."""
+        """Forget the micro-batches of the step before, finished or not."""
+        self._reweighting.forget_step()
         self.own_terms: list[Tensor] = []
         self.divisor = 1.0
         self.is_empty = self._overflowed = False
@@ -133,8 +139,8 @@ class Presence:
         else:
             result = self.finish(at)
             weights = self.final[-self._micro_batch_size :]
-            if self._accumulation_steps > 1 and result is not None and not self.is_empty:
-                # what is accumulated already has weights that are not divided yet
+            if len(self.final) > self._micro_batch_size and result is not None and not self.is_empty:
+                # what is accumulated already, as many micro-steps as there were, has weights that are not divided yet
                 weights, self.divisor = result.terms[-self._micro_batch_size :], result.mean_term
         return torch.ones_like(weights) if self._overflowed else weights
 

@@ -132,10 +132,12 @@ def refuse(found: Sequence[Change], checkpoint: str, remedy: str) -> None:
 def plain_values(config: PresenceConfig, *, running: bool) -> dict[str, Any]:
     """A configuration as values that JSON holds; ``running``: whether ``statistics`` comes to that.
 
-    ``weighting.kind`` is what it comes to, too.
+    ``weighting.kind`` is what it comes to, too, so that a preset that is not stated has nothing to say beside it.
     """
     values: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     values["weighting"]["kind"] = config.weighting_kind
+    if config.preset is None:
+        del values["preset"]
     return values | {"statistics": "running" if running else "batch"}
 
 

@@ -152,13 +152,13 @@ class Reweighting:
             self._range = _range(values) if self._bounded else None
 
         local = self._local(terms)
-        self._forget_step()
+        self.forget_step()
         return StepWeights((local / total).float(), local, (total / len(terms)).item(), statistics)
 
     def _without_samples(self, samples: Samples, step: int) -> StepWeights:
         """What a step is in which no sample counts: nothing is learned from it."""
         nothing = self._local(torch.zeros(len(samples), dtype=torch.float64))
-        self._forget_step()
+        self.forget_step()
         if samples.nonfinite:
             raise NonFiniteError(
                 f"optimizer step {step}: none of the {samples.nonfinite} samples with targets has a finite loss and "
@@ -188,7 +188,7 @@ class Reweighting:
         Figures of another signal, normalizer or weight function than the configured ones are left aside: they are in
         another unit, and the configured ones start anew.
         """
-        self._forget_step()
+        self.forget_step()
         if self._schedule is not None:
             self._schedule.load_state_dict(state.get("schedule", {}))
         if self._running is not None:
@@ -204,7 +204,8 @@ class Reweighting:
         config = self._config
         return f"{config.signal} {config.normalizer if config.has_temperature else config.weighting_kind}"
 
-    def _forget_step(self) -> None:
+    def forget_step(self) -> None:
+        """Forget the step in progress."""
         self._rows, self._features = [], []
         self._figures = self._extremes = None
 

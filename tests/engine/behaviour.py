@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from deepspeed import DeepSpeedEngine
 from deepspeed.accelerator import get_accelerator
 from deepspeed.utils import set_z3_leaf_modules
 from torch import Tensor, nn
@@ -63,6 +64,7 @@ def the_model_stays_plain(stage: int) -> dict[str, Any]:
         "generate": torch.equal(generated, expected_generated),
         "no keys and values are kept in training": cached == [False] and model.config.use_cache,
         "names": names == list(plain.state_dict()),
+        "nothing waits": not engine.presence.deferred,
         "forward set by the user stays": forward_set_by_the_user(),
         "no forward left behind": not any("forward" in module.__dict__ for module in engine.module.modules()),
         "no state left in ZeRO's parameters": stage < 3 or all(p.data.numel() == 0 for p in engine.module.parameters()),
@@ -117,18 +119,57 @@ def configurations(directory: str) -> list[dict[str, Any]]:
     return found
 
 
-def short_step(stage: int, strategy: str) -> float:
-    """Largest parameter difference between a step of 2 micro-batches, of 3 planned, and one of 2 planned."""
+def stated_boundary(stage: int, strategy: str) -> float:
+    """Largest parameter difference between a step of 2 micro-batches, of 3 or 1 planned, and one of 2 planned."""
+    statistics = "running" if strategy == "one_pass" else "batch"
     ends = []
-    for planned in (2, 3):
-        engine = start(stage=stage, accumulation_steps=planned, presence={"strategy": strategy, "estimator": "exact"})
+    for planned in (2, 3, 1):
+        presence = {"strategy": strategy, "estimator": "exact", "statistics": statistics}
+        engine = start(stage=stage, accumulation_steps=planned, presence=presence)
         for index, micro_batch in enumerate(data(1, 2)[0]):
             ids = micro_batch[dist.get_rank()]
             engine.set_gradient_accumulation_boundary(index == 1)
             engine.backward(engine(input_ids=ids, labels=ids))
             engine.step()
         ends.append(full_parameters(engine))
+    expected, *found = ends
+    return max((ours - theirs).abs().max().item() for end in found for ours, theirs in zip(end, expected, strict=True))
+
+
+def step_after_a_failure(strategy: str) -> float:
+    """Largest parameter difference between a step after one in which no sample was finite, and the same step alone."""
+    ends = []
+    for fails in (False, True):
+        engine = start(presence={"strategy": strategy, "estimator": "exact"})
+        if fails:
+            embedding = engine.module.model.embed_tokens.weight.data
+            before = embedding.clone()
+            embedding.fill_(torch.nan)
+            assert error_of(lambda engine=engine: train(engine, data(1, 1))).startswith("NonFiniteError")
+            embedding.copy_(before)
+        train(engine, data(2, 1)[1:])
+        ends.append(full_parameters(engine))
     return max((ours - theirs).abs().max().item() for ours, theirs in zip(*ends, strict=True))
+
+
+def step_after_a_load(directory: str, strategy: str) -> tuple[int, float]:
+    """A checkpoint without PRESENCE is loaded in the middle of a step, and a step follows.
+
+    Returns:
+        Its samples, and the largest parameter difference to the same step alone.
+    """
+    ends, samples = [], 0
+    for loads in (False, True):
+        engine = start(accumulation_steps=2, presence={"strategy": strategy, "estimator": "exact"})
+        if loads:
+            DeepSpeedEngine.save_checkpoint(engine, directory, tag="plain")
+            ids = data(2, 1)[1, 0, dist.get_rank()]
+            engine(input_ids=ids, labels=ids)
+            engine.load_checkpoint(directory, tag="plain")
+        train(engine, data(1, 2))
+        samples = engine.presence.statistics["samples"]
+        ends.append(full_parameters(engine))
+    return samples, max((ours - theirs).abs().max().item() for ours, theirs in zip(*ends, strict=True))
 
 
 def statistics_and_weights(accumulation_steps: int) -> dict[str, Any]:

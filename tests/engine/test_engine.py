@@ -57,9 +57,21 @@ def test_weights_and_statistics_agree_on_all_ranks(two_ranks: Ranks, accumulatio
 
 
 @pytest.mark.parametrize(("strategy", "stage"), taking_turns(["one_pass", "two_pass"], (2, 3, 0)))
-def test_a_step_of_fewer_micro_batches_than_planned(two_ranks: Ranks, stage: int, strategy: str) -> None:
+def test_a_step_of_another_number_of_micro_batches_than_planned(two_ranks: Ranks, stage: int, strategy: str) -> None:
     """Where the caller states the boundary, the gradient is that of the samples there are."""
-    assert max(two_ranks.run(behaviour.short_step, stage, strategy)) < 1e-6
+    assert max(two_ranks.run(behaviour.stated_boundary, stage, strategy)) < 1e-6
+
+
+@pytest.mark.parametrize("strategy", ["one_pass", "two_pass"])
+def test_training_goes_on_after_a_step_without_a_finite_sample(two_ranks: Ranks, strategy: str) -> None:
+    """Where the caller takes the error: nothing of that step is left."""
+    assert max(two_ranks.run(behaviour.step_after_a_failure, strategy)) == 0.0
+
+
+@pytest.mark.parametrize("strategy", ["one_pass", "two_pass"])
+def test_a_load_ends_the_step_in_progress(two_ranks: Ranks, tmp_path: Path, strategy: str) -> None:
+    """Also of a checkpoint that has nothing of PRESENCE."""
+    assert two_ranks.run(behaviour.step_after_a_load, str(tmp_path), strategy) == [(2 * 2 * 3, 0.0)] * 2
 
 
 STATEFUL: dict[str, tuple[int, int, dict[str, Any]]] = {  # accumulation steps, steps before the checkpoint, section

@@ -54,9 +54,8 @@ class TwoPass(Strategy):
         # parameters only where modules come in the order of the pass before.
         losses, targets, scores, features = self._score(engine.module, args, batch, at.scale)
         finite = presence.collect(at, sources, losses, targets, scores, features)
-        self._waiting.append(Waiting(args, batch, states, finite))
-
         result = presence.finish(at) if at.last else None
+        self._waiting.append(Waiting(args, batch, states, finite))
         weights = finite & (targets > 0)
         if result is not None:
             weights = result.terms[-len(losses) :].to(losses.device) * weights

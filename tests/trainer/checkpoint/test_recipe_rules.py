@@ -10,7 +10,8 @@ import yaml
 
 from presence_ds.commands.recipe_arguments import read_recipe, resolved_recipe
 from presence_ds.commands.train import make_parser
-from presence_ds.engine.resume_rules import rules
+from presence_ds.engine import PresenceConfig
+from presence_ds.engine.resume_rules import PRESENCE, changes, plain_values, rules
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.checkpoint.changed_recipe import recipe_changes, recipe_values, submitted_changes
 from presence_ds.trainer.checkpoint.recipe_rules import RECIPE
@@ -96,6 +97,16 @@ def test_every_other_change_is_told_in_a_line(values: Callable[..., dict[str, An
     assert "optimizer.lr: 0.0003 -> other" in lines
     assert "training.seed: 0 -> other (of no effect: weights and random states are the checkpoint's)" in lines
     assert not recipe_changes(Path("step"), values(), values(), warnings_are_errors)
+
+
+def test_a_preset_that_is_not_stated_is_no_change_by_itself() -> None:
+    """In checkpoints of before it could be left open it is clip; what it comes to is told by the weight function."""
+    clip, paper, not_stated = (
+        plain_values(PresenceConfig.from_mapping(section), running=False)
+        for section in ({"preset": "clip"}, {"preset": "paper"}, {})
+    )
+    assert not changes(PRESENCE, clip, not_stated)
+    assert [str(change) for change in changes(PRESENCE, paper, not_stated)] == ["weighting.kind: softmax -> clip"]
 
 
 def test_what_is_kept_of_earlier_steps_decides_for_some_fields(values: Callable[..., dict[str, Any]]) -> None:
