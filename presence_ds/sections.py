@@ -16,6 +16,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from presence_ds.errors import ConfigError
 
+LARGEST_INTEGER = 2**63 - 1  # that a tensor holds
 BOUNDS = {"least": ("at least", ge), "above": ("above", gt), "most": ("at most", le), "below": ("below", lt)}
 
 
@@ -62,7 +63,9 @@ def check_ranges(section: Any, name: str = "") -> None:
 
 
 def check_shape(values: Any, kind: Any, name: str = "") -> None:
-    """Raise `ConfigError` for null in the place of a value, and for a plain value in the place of a section.
+    """Raise `ConfigError` for null in the place of a value, a plain value in that of a section, and the unstorable.
+
+    That is an integer beyond 64 bits, and text with control characters, which no path and no name may have.
 
     Other types, and names of no field, are jsonargparse's part.
 
@@ -90,3 +93,7 @@ def check_shape(values: Any, kind: Any, name: str = "") -> None:
     elif listed is not None and isinstance(values, list):
         for index, value in enumerate(values):
             check_shape(value, get_args(listed)[0], f"{name}[{index}]")
+    elif isinstance(values, int) and abs(values) > LARGEST_INTEGER:
+        raise ConfigError(f"{name} is {values}: it must be at most {LARGEST_INTEGER}")
+    elif isinstance(values, str) and any(ord(character) < ord(" ") for character in values):
+        raise ConfigError(f"{name} is {values!r}, which holds a control character: it must be text in one line")

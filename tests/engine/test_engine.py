@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.combinations.covering import taking_turns
-from tests.engine import behaviour
+from tests.engine import behaviour, refusals
 from tests.ranks import Ranks
 
 
@@ -138,7 +138,7 @@ REFUSALS = {
 
 
 def test_what_cannot_work_is_refused_in_one_line(two_ranks: Ranks) -> None:
-    for messages in two_ranks.run(behaviour.refusals):
+    for messages in two_ranks.run(refusals.refusals):
         assert set(messages) == set(REFUSALS)
         for case, expected in REFUSALS.items():
             assert messages[case].startswith(expected), (case, messages[case])

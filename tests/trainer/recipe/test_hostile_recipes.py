@@ -17,7 +17,7 @@ from presence_ds.trainer.recipe.recipe import Recipe
 from tests.trainer.recipe.test_bad_recipes import fails_with_one_line
 
 Path_ = tuple[str | int, ...]
-NUMBERS = [float("nan"), float("inf"), "x"]
+NUMBERS = [float("nan"), float("inf"), 10**30, "x"]
 MAY_BE_INFINITE = {"data.sources[0].max_megabytes", "data.validation_sources[0].max_megabytes"}  # all of the source
 
 
@@ -46,6 +46,8 @@ def wrong_values(place: Path_, kind: Any) -> list[Any]:
         return [*values, "maybe", 7, [True]]
     if kinds & {int, float}:
         values += [value for value in NUMBERS if value != float("inf") or name_of(place) not in MAY_BE_INFINITE]
+    if str in kinds:
+        values += ["two\nlines", "\0"]
     if list in kinds:
         values += [5, [[]]] if str not in kinds else [[[]]]
     return values
