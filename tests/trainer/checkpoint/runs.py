@@ -155,20 +155,20 @@ def rewrite_manifest(checkpoint: Path, change: Callable[[dict[str, Any]], dict[s
 
 
 def refuse_large_files(step: int | None) -> None:
-    """From now on the kernel lets rank 1 write no more than 20 kB into a file while it saves after ``step``."""
-    global _refused_step
-    if _refused_step is None:
-        Checkpoints.on_step_end = _with_limit(Checkpoints.on_step_end)
-    _refused_step = step or 0
+    """From now on the kernel lets rank 1 write no more than 20 kB into a file while it saves after ``step``.
+
+    None: nothing is refused any more, and nothing of it stays in the process, which runs other tests too.
+    """
+    Checkpoints.on_step_end = _on_step_end if step is None else _with_limit(_on_step_end, step)
 
 
-_refused_step: int | None = None
+_on_step_end = Checkpoints.on_step_end
 
 
-def _with_limit(on_step_end: Callable[..., None]) -> Callable[..., None]:
+def _with_limit(on_step_end: Callable[..., None], step: int) -> Callable[..., None]:
     def limited(self: Checkpoints, trainer: Any) -> None:
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        if trainer.step == _refused_step and trainer.ranks.rank == 1:
+        if trainer.step == step and trainer.ranks.rank == 1:
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
         try:
             on_step_end(self, trainer)
@@ -232,9 +232,9 @@ class SlowDisk(Callback):
                 shutil.copytree(self.run_dir, self.copy)
             trainer.ranks.barrier()
 
-    def wait(self) -> None:
-        """What opening a file takes."""
-        until, end = min(self.step + 2, self.last_step), time.monotonic() + 60
+    def wait(self, checkpoint: Path) -> None:
+        """What opening a file of ``checkpoint`` takes, whenever it is that the thread comes to it."""
+        until, end = min(int(checkpoint.name[-8:]) + 2, self.last_step), time.monotonic() + 60
         while self.step < until:
             assert time.monotonic() < end, "training waits for the disk"
             time.sleep(0.01)
@@ -247,7 +247,7 @@ def train_with_slow_disk(run_dir: Path, copy: Path, copied_step: int, *arguments
 
     def slow(self: HashingFile, path: Path) -> None:
         if path.name.startswith("trainer_rank"):  # the last file of each rank
-            disk.wait()
+            disk.wait(path.parent)
         opened(self, path)
 
     HashingFile.__init__ = slow
