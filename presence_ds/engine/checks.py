@@ -86,7 +86,7 @@ def check_model(model: nn.Module, config: PresenceConfig) -> None:
                 f"module {name or 'the model itself'} is compiled by torch.compile, which would pass over the layer "
                 f"rules: give the model as it is, and call engine.compile()"
             )
-    if config.strategy == "two_pass" or config.signal == "loss":
+    if config.strategy == "two_pass" or not config.computes_gradients:
         return
     if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         raise ConfigError(
@@ -97,7 +97,7 @@ def check_model(model: nn.Module, config: PresenceConfig) -> None:
 
 def check_compilable(config: PresenceConfig, zero_stage: int, found: str) -> None:
     """Raise `ConfigError`, which begins with ``found``, if no pass of training can be compiled."""
-    if config.strategy == "one_pass" and config.signal != "loss":
+    if config.strategy == "one_pass" and config.computes_gradients:
         raise ConfigError(
             f"{found} with presence.strategy one_pass, which runs the layer rules in place of the layers: use "
             f"two_pass, whose weighted pass is an ordinary forward, or signal loss"
@@ -114,7 +114,7 @@ def check_engine(engine: Any, config: PresenceConfig) -> None:
     if config.strategy == "two_pass":
         return
     leaves = get_z3_leaf_modules(engine.module) if engine.zero_optimization_stage() == 3 else []
-    if leaves and config.signal != "loss":
+    if leaves and config.computes_gradients:
         raise ConfigError(
             f"ZeRO-3 treats modules of type {type(leaves[0]).__name__} as one leaf and reduces their gradients when "
             f"their backward ends, which strategy one_pass postpones: use presence.strategy two_pass"

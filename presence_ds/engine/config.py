@@ -36,7 +36,10 @@ class PresenceConfig(ReweightingConfig):
         granularity: What a score belongs to: sample, one row of the batch; microbatch, the micro-batch of one rank (the
             squared norm of its mean gradient); global_microbatch, one accumulation step over all ranks (the paper's
             Algorithm 2).
-        reference_decay: Decay of the running reference gradient of signal alignment, per reference batch.
+        alignment_dim: Numbers in a sample's sketch, from which alignments are computed; every rank keeps those of all
+            its samples of an optimizer step. null: k x k for every weight matrix (with exact, the gradient itself);
+            fewer cost accuracy.
+        reference_decay: Decay of the running reference gradient, per reference batch.
         seed: Seed of the projection matrices, combined with each parameter's name.
     """
 
@@ -47,6 +50,7 @@ class PresenceConfig(ReweightingConfig):
     statistics: Literal["batch", "running"] | None = None
     strategy: Literal["one_pass", "two_pass"] = "one_pass"
     granularity: Literal["sample", "microbatch", "global_microbatch"] = "sample"
+    alignment_dim: int | None = limited(None, least=1)
     reference_decay: float = limited(0.9, least=0, below=1)
     seed: int = 0
 
@@ -77,22 +81,13 @@ class PresenceConfig(ReweightingConfig):
             )
         if not self.layers:
             raise ConfigError(f"{field}.layers is empty: give at least one parameter-name pattern")
-        if self.reference_decay != type(self).reference_decay and self.signal not in ("alignment", "uniform"):
+        if self.reference_decay != type(self).reference_decay and not self.uses_reference and self.signal != "uniform":
             raise ConfigError(
                 f"{field}.reference_decay is {self.reference_decay} with signal {self.signal}: it is for alignment "
                 f"alone"
             )
-        if self.compares_gradients:
-            what = "near_duplicates is set" if self.near_duplicates is not None else f"signal is {self.signal}"
-            if self.estimator == "exact":
-                raise ConfigError(f"{field}.estimator is exact and {what}, which needs projections: use projected")
-            if self.granularity != "sample":
-                raise ConfigError(f"{field}.granularity is {self.granularity} and {what}: use granularity sample")
-            if self.signal == "loss":
-                raise ConfigError(
-                    f"{field}.near_duplicates is set with signal loss, which computes no gradients: unset it"
-                )
-        if self.granularity != "sample" and self.signal == "loss":
+        self._validate_comparisons(field)
+        if self.granularity != "sample" and not self.computes_gradients:
             raise ConfigError(f"{field}.granularity is {self.granularity} with signal loss: use granularity sample")
         if self.strategy == "two_pass" and self.statistics == "running":
             raise ConfigError(
@@ -100,10 +95,39 @@ class PresenceConfig(ReweightingConfig):
                 f"it unset"
             )
 
+    def _validate_comparisons(self, field: str) -> None:
+        if self.near_duplicates is not None:
+            what = "near_duplicates is set"
+        elif self.aligns:
+            what = "alignments are computed"
+        else:
+            what = f"signal is {self.signal}"
+        if self.compares_gradients and self.estimator == "exact":
+            raise ConfigError(f"{field}.estimator is exact and {what}, which needs projections: use projected")
+        if (self.compares_gradients or self.sketches_gradients) and self.granularity != "sample":
+            raise ConfigError(f"{field}.granularity is {self.granularity} and {what}: use granularity sample")
+        if self.near_duplicates is not None and not self.computes_gradients:
+            raise ConfigError(f"{field}.near_duplicates is set with signal loss, which computes no gradients: unset it")
+        if self.alignment_dim is not None and not self.sketches_gradients:
+            raise ConfigError(
+                f"{field}.alignment_dim is {self.alignment_dim} and no alignments are computed: set {field}.alignment "
+                f"true, or leave it out"
+            )
+
     @property
     def compares_gradients(self) -> bool:
-        """Whether a joint projection of every sample's gradient is wanted, beyond its norm."""
-        return self.signal in ("leverage", "alignment") or self.near_duplicates is not None
+        """Whether every sample's gradient is compared with every other one's."""
+        return self.signal == "leverage" or self.near_duplicates is not None
+
+    @property
+    def sketches_gradients(self) -> bool:
+        """Whether alignments are computed, with the step or with a reference."""
+        return self.aligns or self.uses_reference
+
+    @property
+    def keeps_sketches(self) -> bool:
+        """Whether a gradient is looked at beyond its norm."""
+        return self.compares_gradients or self.sketches_gradients or self.granularity == "global_microbatch"
 
     def uses_running_statistics(self, accumulation_steps: int, field: str = "presence") -> bool:
         """Whether samples are weighed by the figures of earlier steps.

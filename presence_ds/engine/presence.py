@@ -11,6 +11,7 @@ from torch import Tensor
 from presence_ds.engine.config import PresenceConfig
 from presence_ds.engine.reference import Reference
 from presence_ds.engine.resume_rules import PRESENCE, Change, changes, plain_values, refuse
+from presence_ds.engine.scorer import Found
 from presence_ds.engine.strategies import MicroStep, build_strategy
 from presence_ds.errors import ConfigError, NonFiniteError
 from presence_ds.reweighting import MicroBatch, Reweighting, StepWeights, check_comparable
@@ -27,6 +28,9 @@ class Presence:
         has_targets: [b] bool, whether a sample of the last micro-batch has a target token; None before the first.
         weights: [G·b] float32 on the host, final weights of this rank's samples of the last finished optimizer step
             in the order they were seen; over all ranks they sum to 1. None before the first.
+        alignments: [G·b] float32 on the host, inner product of the gradient of each of these samples with the mean
+            gradient of all other samples of the step, without bias; 0 for a sample that does not count, or is alone.
+            None before the first step, and where ``config`` does not align.
         statistics: figures of that step over all ranks as plain numbers
             (`presence_ds.reweighting.statistics.describe`); empty if fp16 overflowed in every sample, and only counts
             if no sample had targets. A model's own terms are in it as ``auxiliary_loss``, their mean over micro-batches
@@ -59,6 +63,7 @@ class Presence:
         self.losses: Tensor | None = None
         self.has_targets: Tensor | None = None
         self.weights: Tensor | None = None
+        self.alignments: Tensor | None = None
         self.statistics: dict[str, Any] = {}
         self.changes: list[Change] = []
         self.strategy = build_strategy(
@@ -66,7 +71,7 @@ class Presence:
         )
         self.scorer = self.strategy.scorer
         self._values = plain_values(config, running=running)
-        self._reference = Reference(config.reference_decay, group, device) if config.signal == "alignment" else None
+        self._reference = Reference(config.reference_decay, group, device) if config.uses_reference else None
         self._reweighting = Reweighting(config, running=running, group=group, bounded=engine.fp16_enabled())
         self.begin_step()
 
@@ -97,20 +102,17 @@ class Presence:
         self,
         at: MicroStep,
         sources: Tensor | None,
-        losses: Tensor,
-        targets: Tensor,
-        scores: Tensor | None = None,
-        features: Tensor | None = None,
+        found: Found,
     ) -> Tensor:
         """Take in what is known of the samples of this rank's next micro-batch.
 
         Args:
             sources: [b] int64, or None if all samples are of one source.
-            losses, targets, scores, features: as in `presence_ds.engine.scorer.Scored`.
 
         Returns:
             [b] bool on the device: whether loss and score are finite.
         """
+        losses, targets, scores = found.losses, found.targets, found.scores
         count = len(losses)
         if count != self._micro_batch_size:
             raise ConfigError(
@@ -120,10 +122,12 @@ class Presence:
         self.losses, self.scores, self.has_targets = losses, scores, targets > 0
         if sources is None:
             sources = torch.zeros(count, dtype=torch.int64, device=losses.device)
-        alignment = None if self._reference is None or features is None else self._reference.align(features)
-        if not self._reweighting.needs_features:
-            features = None
-        self._reweighting.collect(MicroBatch(losses, targets, sources, scores, alignment, features))
+        alignment = None
+        if self._reference is not None and found.sketches is not None:
+            alignment = self._reference.align(found.sketches)
+        self._reweighting.collect(
+            MicroBatch(losses, targets, sources, scores, alignment, found.features, found.sketches)
+        )
         finite = losses.isfinite() if scores is None else losses.isfinite() & scores.isfinite()
         if at.may_overflow and (losses.isfinite() & self.has_targets & ~finite).any():
             self._overflowed = True
@@ -154,8 +158,9 @@ class Presence:
             self._overflowed = True
             self.final = torch.zeros(self._accumulation_steps * self._micro_batch_size, dtype=torch.float64)
             self.weights, self.statistics = self.final.float(), {}
+            self.alignments = torch.zeros_like(self.weights) if self.config.aligns else None
             return None
-        self.weights, self.statistics = result.local, result.statistics
+        self.weights, self.alignments, self.statistics = result.local, result.alignment, result.statistics
         self.is_empty = result.mean_term == 0.0
         self.final = result.terms if self.is_empty else result.terms / result.mean_term
         return result
@@ -183,11 +188,14 @@ class Presence:
     ) -> None:
         """Take in the gradient of a micro-batch of the reference stream, as a strategy takes one."""
         if self._reference is None or self.scorer is None:
-            raise ConfigError(f"presence.signal is {self.config.signal}: a reference is only used by alignment")
+            raise ConfigError(
+                f"presence.signal is {self.config.signal} and presence.alignment_with {self.config.alignment_with}: a "
+                f"reference is used by alignment alone"
+            )
         scored = self.scorer.score(forward, args, self.strategy.objective.options | batch, scale)
-        assert scored.features is not None
+        assert scored.sketches is not None
         without = scored.targets == 0
-        self._reference.update(scored.features.masked_fill(without[:, None], torch.nan))  # passes over them
+        self._reference.update(scored.sketches.masked_fill(without[:, None], torch.nan))  # passes over them
 
     def state_dict(self) -> dict[str, Any]:
         """State to keep in a checkpoint between optimizer steps."""

@@ -17,24 +17,36 @@ from presence_ds.errors import AttributionError
 from presence_ds.influence import SampleLoss, ScoreSweep, SelfInfluence
 
 
-@dataclass(frozen=True)
-class Scored:
-    """A micro-batch after its input-gradient sweep.
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What is known of the samples of a micro-batch.
 
     Attributes:
         losses: [B] float32 per-sample losses.
         targets: [B] int64 numbers of target tokens.
-        scores: [B] float32 raw self-influence; under granularity microbatch and global_microbatch all alike.
-        features: [B, m] float32 joint projections, where they are asked for.
+        scores: [B] float32 raw self-influence; under granularity microbatch and global_microbatch all alike. None with
+            signal loss.
+        features: [B, k²] float32 joint projections, where gradients are compared.
+        sketches: [B, m] float32 what alignments are computed from, where they are asked for.
+    """
+
+    losses: Tensor
+    targets: Tensor
+    scores: Tensor | None = None
+    features: Tensor | None = None
+    sketches: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored(Found):
+    """A micro-batch after its input-gradient sweep.
+
+    Attributes:
         capture: gradient terms of every parameter, empty unless they were kept; unless granularity is sample of 1
             sample, whose loss is the mean over those that have targets.
         scale: what the captured output gradients are multiplied by (the loss scale of fp16).
     """
 
-    losses: Tensor
-    targets: Tensor
-    scores: Tensor
-    features: Tensor | None
     capture: Capture
     scale: float
 
@@ -56,9 +68,15 @@ class Scorer:
         *,
         granularity: str = "sample",
         strategy: str = "one_pass",
+        features: int | None = None,
+        sketches: bool = False,
+        alignment_dim: int | None = None,
         group: dist.ProcessGroup | None = None,
     ) -> None:
         """Strategy one_pass keeps the terms of all parameters.
+
+        ``features`` is the width of the joint projections, None without; with ``sketches`` there are sketches for
+        alignments, of width ``alignment_dim`` or, without, all that ``influence`` has.
 
         ``group`` is the data-parallel group, over which the first `score` looks for parameters that are used outside
         every instrumented call, in a forward of its own. None: there are no other ranks, and nothing is looked for.
@@ -72,6 +90,9 @@ class Scorer:
         self._influence = influence
         self._loss = loss
         self._granularity = granularity
+        self._features = features
+        self._sketches = sketches
+        self._alignment_dim = alignment_dim
         self._one_pass = strategy == "one_pass"
         self._group = group
         self._looked_for_strays = group is None
@@ -130,20 +151,25 @@ class Scorer:
             # anchor is its only leaf.
             ((losses.sum() if apart else losses.sum() / counted.clamp(min=1)) * scale).backward()
         losses = losses.detach()
-        scores, features = self._measure(sweep, scale, counted)
-        return Scored(losses, targets, scores.expand(len(losses)), features, capture, scale)
+        found = {"scores": sweep.scores() / scale**2}
+        if self._influence.keeps_sketches:
+            found |= self._of_sketches(sweep.sketches() / scale, counted)
+        found["scores"] = found["scores"].expand(len(losses))
+        return Scored(losses=losses, targets=targets, capture=capture, scale=scale, **found)
 
-    def _measure(self, sweep: ScoreSweep, scale: float, counted: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Scores and features; ``counted`` (0-dimensional) is how many samples of the micro-batch have targets."""
-        if not self._influence.keeps_sketches:
-            return sweep.scores() / scale**2, None
-        sketches = sweep.sketches() / scale
+    def _of_sketches(self, sketches: Tensor, counted: Tensor) -> dict[str, Tensor]:
+        """Fields of `Found`; ``counted`` (0-dimensional) is how many samples of the micro-batch have targets."""
+        found = {}
         if self._granularity == "global_microbatch" and self._group is not None:
             totals = torch.cat([(sketches * counted).flatten(), counted[None].to(sketches.dtype)])
             dist.all_reduce(totals, group=self._group)
-            sketches = (totals[:-1] / totals[-1].clamp(min=1)).view_as(sketches)
-        joint = self._influence.joint
-        return sketches.square().sum(1), None if joint is None else joint(sketches)
+            found["scores"] = (totals[:-1] / totals[-1].clamp(min=1)).view_as(sketches).square().sum(1)
+        if self._features is not None:
+            found["features"] = self._influence.joint(self._features)(sketches)
+        if self._sketches:
+            width = self._alignment_dim
+            found["sketches"] = sketches.float() if width is None else self._influence.joint(width)(sketches)
+        return found
 
     def _look_for_strays(self, forward: Callable[..., Any], args: tuple[Any, ...], batch: dict[str, Any]) -> None:
         """Find the parameters that are used outside every instrumented call, on all ranks alike."""

@@ -1,6 +1,6 @@
 """Self-influence of the samples of a batch: SI_K(θ, z) = Σ_{k∈K} ‖∇_{θ_k} ℓ(f_θ, z)‖² (equation 3)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -17,9 +17,8 @@ class SelfInfluence:
 
     Attributes:
         selected: the parameters K, each with its name.
-        keeps_sketches: whether gradients are kept as one vector per sample rather than reduced to their norms.
-        projections: of every selected parameter; None if squared norms are computed without.
-        joint: of all of them together, where sketches are kept and projected.
+        keeps_sketches: whether gradients are kept as one vector per sample beside their norms.
+        projections: of every selected parameter; None if nothing is projected and no sketches are kept.
     """
 
     def __init__(
@@ -34,30 +33,44 @@ class SelfInfluence:
         """Score over ``selected``, exactly if ``projection_dim`` is None, else by projections of that width.
 
         Embeddings that are used in no other way are scored exactly in any case, which costs less than a projection.
-        ``device`` is where the model computes.
+        Sketches change no score; without ``projection_dim`` they are the gradients themselves. ``device`` is where the
+        model computes.
         """
         self.selected = dict(selected)
         self.keeps_sketches = keeps_sketches
         self.projections: dict[Tensor, Projection] | None = None
-        self.joint: JointProjection | None = None
-        self._joint: Callable[[Mapping[str, int]], JointProjection] | None = None
-        if projection_dim is None and not keeps_sketches:
-            return
-        self.projections = {
-            parameter: Projection(parameter, name, projection_dim, seed, device)
-            for parameter, name in self.selected.items()
-        }
-        if projection_dim is not None and keeps_sketches:
-            self._joint = partial(JointProjection, width=projection_dim**2, seed=seed, device=device)
-            self.forget()
+        self._is_exact = projection_dim is None
+        self._joint: dict[int, JointProjection] = {}  # by width
+        self._make_joint = partial(JointProjection, seed=seed, device=device)
+        if not self._is_exact or keeps_sketches:
+            self.projections = {
+                parameter: Projection(parameter, name, projection_dim, seed, device)
+                for parameter, name in self.selected.items()
+            }
+
+    @property
+    def width(self) -> int:
+        """Numbers in the sketches of one sample."""
+        projections = self.projections or {}
+        return sum(projections[parameter].size for parameter in self.selected if parameter in projections)
+
+    def joint(self, width: int) -> JointProjection:
+        """The projection of the sketches of all selected parameters together."""
+        if width not in self._joint:
+            assert self.projections is not None
+            sizes = {name: self.projections[parameter].size for parameter, name in self.selected.items()}
+            self._joint[width] = self._make_joint(sizes, width)
+        return self._joint[width]
 
     def forget(self, *parameters: Tensor) -> None:
         """Leave ``parameters`` out of the self-influence."""
         for parameter in parameters:
             self.selected.pop(parameter, None)
-        if self._joint is not None and self.projections is not None:
-            sizes = {name: self.projections[parameter].size for parameter, name in self.selected.items()}
-            self.joint = self._joint(sizes)
+        self._joint.clear()
+
+    def scores_exactly(self, term: Term, *, alone: bool) -> bool:
+        """Whether a squared norm is computed without a sketch; ``alone``: ``term`` is all there is of a gradient."""
+        return self._is_exact or (alone and isinstance(term, LookupTerm))  # the norm of which costs less
 
     @torch.no_grad()
     def __call__(self, terms: Mapping[Tensor, Sequence[Term]]) -> Tensor:
@@ -75,8 +88,9 @@ class ScoreSweep:
     def __init__(self, influence: SelfInfluence) -> None:
         self._influence = influence
         self._total: Tensor | None = None  # [B], of the parameters that are complete
-        self._pending: dict[Tensor, list[Term]] = {}
-        self._sketches: dict[Tensor, Tensor] = {}
+        self._exact: dict[Tensor, list[Term]] = {}  # of the others
+        self._unscored: dict[Tensor, Tensor] = {}  # sketches
+        self._sketches: dict[Tensor, Tensor] = {}  # that are kept
 
     @torch.no_grad()
     def add(self, parameter: Tensor, term: Term, last: bool) -> None:
@@ -84,15 +98,14 @@ class ScoreSweep:
         influence = self._influence
         if parameter not in influence.selected:
             return
-        seen = self._sketches.get(parameter)
-        # All there is of an embedding's gradient: its norm costs less than its projection.
-        is_lookup_alone = last and seen is None and isinstance(term, LookupTerm) and not influence.keeps_sketches
-        if influence.projections is None or is_lookup_alone:
-            self._pending.setdefault(parameter, []).append(term)
-        else:
+        seen = self._unscored.get(parameter)
+        exact = influence.scores_exactly(term, alone=last and seen is None)
+        if exact:
+            self._exact.setdefault(parameter, []).append(term)
+        if influence.projections is not None and (influence.keeps_sketches or not exact):
             sketch = influence.projections[parameter].sketch(term)
-            self._sketches[parameter] = sketch if seen is None else seen + sketch
-        if last and not influence.keeps_sketches:
+            self._unscored[parameter] = sketch if seen is None else seen + sketch
+        if last:
             self._complete(parameter)
 
     def scores(self) -> Tensor:
@@ -101,16 +114,17 @@ class ScoreSweep:
         Raises:
             ConfigError: the loss depends on no selected parameter.
         """
-        if self._influence.keeps_sketches:
-            return self.sketches().square().sum(1)
-        for parameter in [*self._pending, *self._sketches]:  # a use on which the loss does not depend gave no term
+        for parameter in {**self._exact, **self._unscored}:  # a use on which the loss does not depend gave no term
             self._complete(parameter)
         if self._total is None:
             raise _nothing_scored()
         return self._total
 
     def sketches(self) -> Tensor:
-        """The sketches of all selected parameters as one vector per sample, in the order of ``selected``: [B, …]."""
+        """The sketches of all selected parameters as one vector per sample, in the order of ``selected``: [B, …].
+
+        To be called after `scores`.
+        """
         found = next(iter(self._sketches.values()), None)
         if found is None:
             raise _nothing_scored()
@@ -125,10 +139,14 @@ class ScoreSweep:
 
     @torch.no_grad()
     def _complete(self, parameter: Tensor) -> None:
-        if parameter in self._pending:
-            part = exact.squared_norms(self._pending.pop(parameter))
+        terms, sketch = self._exact.pop(parameter, None), self._unscored.pop(parameter, None)
+        if sketch is not None and self._influence.keeps_sketches:
+            self._sketches[parameter] = sketch
+        if terms is not None:
+            part = exact.squared_norms(terms)
         else:
-            part = self._sketches.pop(parameter).flatten(1).square().sum(1)
+            assert sketch is not None
+            part = sketch.flatten(1).square().sum(1)
         self._total = part if self._total is None else self._total + part
 
 

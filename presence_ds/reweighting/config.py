@@ -9,6 +9,7 @@ from presence_ds.sections import check_ranges, limited
 
 Signal = Literal["self_influence", "leverage", "alignment", "loss", "uniform"]
 NormalizerKind = Literal["zscore", "log_zscore", "rank"]
+AlignedWith = Literal["step", "reference"]
 WeightingKind = Literal["softmax", "saturating", "clip"]
 Preset = Literal["clip", "paper"]
 
@@ -145,6 +146,11 @@ class ReweightingConfig:
         damping: Ridge of signal leverage, in units of the mean eigenvalue of the step's gradient covariance.
         near_duplicates: Cosine of two samples' gradients from which they count as near-duplicates, between 0 and 1; the
             share of such samples in a step is logged. null: not computed.
+        alignment: Whether to compute every sample's alignment with the rest of its step, and from it the gradient noise
+            scale, what each source is worth and what other weights would be. null: where something needs it.
+        alignment_with: What samples are taken to be good for where that is asked: step, the mean gradient of the step's
+            other samples, which is progress on the data as it is; reference, the gradient of a trusted stream
+            (engine.observe_reference), which is progress on what that stands for.
     """
 
     preset: Preset | None = None
@@ -155,6 +161,23 @@ class ReweightingConfig:
     min_effective_share: float | None = limited(None, above=0, below=1)
     damping: float = limited(1.0, least=SMALLEST_DAMPING)
     near_duplicates: float | None = limited(None, above=0, most=1)
+    alignment: bool | None = None
+    alignment_with: AlignedWith = "step"
+
+    @property
+    def aligns(self) -> bool:
+        """Whether every sample's alignment with the rest of its step is computed."""
+        return bool(self.alignment)
+
+    @property
+    def uses_reference(self) -> bool:
+        """Whether samples are compared with the gradient of a trusted stream."""
+        return self.signal == "alignment" or self.alignment_with == "reference"
+
+    @property
+    def computes_gradients(self) -> bool:
+        """Whether samples are scored by their gradients, and not by their losses alone."""
+        return self.signal != "loss" or self.aligns
 
     @property
     def chosen_preset(self) -> Preset:

@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from presence_ds.errors import NonFiniteError
+from presence_ds.reweighting.alignment import leave_one_out
 from presence_ds.reweighting.config import ReweightingConfig
 from presence_ds.reweighting.gram import Gradients
 from presence_ds.reweighting.normalizers import Running
@@ -28,6 +29,8 @@ class StepWeights:
             ranks they sum to 1.
         terms: [G·b] float64 on the host, the unnormalised weights u they come from; 0 for samples that are not finite
             or have no targets.
+        alignment: [G·b] float32 on the host, of this rank's samples with the rest of the step
+            (`presence_ds.reweighting.alignment`); None where it is not computed.
         mean_term: Z/N, mean of u over all N samples of the step, on every rank; 0 if no sample has targets.
         statistics: what `describe` gives, and ``step``; ``tau`` (as used; 0 with signal uniform), ``stage``;
             ``tau_scheduled`` with a floor under the effective sample size; ``switch_step`` once schedule auto has
@@ -38,6 +41,7 @@ class StepWeights:
 
     local: Tensor
     terms: Tensor
+    alignment: Tensor | None
     mean_term: float
     statistics: dict[str, Any]
 
@@ -72,6 +76,7 @@ class Reweighting:
         self._extremes: Tensor | None = None  # whose terms bound those of the step in progress
         self._rows: list[Tensor] = []  # of every micro-batch so far
         self._features: list[Tensor] = []
+        self._sketches: list[Tensor] = []
 
     @property
     def needs_features(self) -> bool:
@@ -83,6 +88,8 @@ class Reweighting:
         self._rows.append(batch.rows())
         if batch.features is not None:
             self._features.append(batch.features.float())
+        if batch.sketches is not None and self._config.aligns:
+            self._sketches.append(batch.sketches)
 
     def provisional(self, step: int) -> Tensor:
         """Unnormalised weights u of the micro-batch collected last, before its step is complete: [b] float64, host.
@@ -98,7 +105,7 @@ class Reweighting:
                 if len(seen):
                     values = self._values(seen)
                     self._figures, self._extremes = self._function.fit(values), _range(values)
-        batch = self._samples(self._rows[-1].cpu())
+        batch = Samples.of_rows(self._rows[-1].cpu(), *self._columns)
         terms = torch.zeros(len(batch), dtype=torch.float64)
         if batch.counted.any():
             values = self._values(batch.only_counted())
@@ -112,7 +119,7 @@ class Reweighting:
             NonFiniteError: on every rank alike, if no sample of the step that has targets is finite. The step is
                 forgotten.
         """
-        samples = self._gather()
+        samples = self._gather(complete=True)
         self.targets = int(samples.targets.sum())
         if not samples.counted.any():
             return self._without_samples(samples, step)
@@ -152,19 +159,21 @@ class Reweighting:
             self._range = _range(values) if self._bounded else None
 
         local = self._local(terms)
+        alignment = None if samples.alignment is None else self._local(samples.alignment)
         self.forget_step()
-        return StepWeights((local / total).float(), local, (total / len(terms)).item(), statistics)
+        return StepWeights((local / total).float(), local, alignment, (total / len(terms)).item(), statistics)
 
     def _without_samples(self, samples: Samples, step: int) -> StepWeights:
         """What a step is in which no sample counts: nothing is learned from it."""
         nothing = self._local(torch.zeros(len(samples), dtype=torch.float64))
+        alignment = None if samples.alignment is None else self._local(samples.alignment)
         self.forget_step()
         if samples.nonfinite:
             raise NonFiniteError(
                 f"optimizer step {step}: none of the {samples.nonfinite} samples with targets has a finite loss and "
                 f"self-influence; nothing was updated (look at the data, the learning rate and the precision)"
             )
-        return StepWeights(nothing.float(), nothing, 0.0, {"step": step} | count(samples))
+        return StepWeights(nothing.float(), nothing, alignment, 0.0, {"step": step} | count(samples))
 
     def _local(self, terms: Tensor) -> Tensor:
         """This rank's part of ``terms`` ([N]) of the step in progress."""
@@ -206,7 +215,7 @@ class Reweighting:
 
     def forget_step(self) -> None:
         """Forget the step in progress."""
-        self._rows, self._features = [], []
+        self._rows, self._features, self._sketches = [], [], []
         self._figures = self._extremes = None
 
     def _terms(self, values: Tensor, figures: Any, tau: float) -> Tensor:
@@ -236,17 +245,27 @@ class Reweighting:
         if signal == "leverage":
             assert gradients is not None
             return gradients.leverage(self._config.damping)
-        values = {"loss": samples.losses, "alignment": samples.alignment}.get(signal, samples.scores)
+        values = {"loss": samples.losses, "alignment": samples.reference_alignment}.get(signal, samples.scores)
         assert values is not None
         return values.double()
 
-    def _samples(self, rows: Tensor) -> Samples:
-        signal = self._config.signal
-        return Samples.of_rows(rows, scored=signal != "loss", aligned=signal == "alignment")
+    @property
+    def _columns(self) -> list[str]:
+        """What a row holds beside loss, targets and source."""
+        columns = {"scores": self._config.computes_gradients, "reference_alignment": self._config.uses_reference}
+        return [name for name, held in columns.items() if held]
 
-    def _gather(self) -> Samples:
-        """The samples so far of every rank, ordered by rank, then as seen; on the host, which synchronises once."""
-        return self._samples(gather_rows(torch.cat(self._rows), self._group).cpu())
+    def _gather(self, *, complete: bool = False) -> Samples:
+        """The samples so far of every rank, ordered by rank, then as seen; on the host, which synchronises once.
+
+        ``complete``: they are all of the step's, so that each can be compared with the others.
+        """
+        rows, columns = torch.cat(self._rows), self._columns
+        if complete and self._config.aligns:
+            counted = [Samples.of_rows(part, *columns).counted for part in self._rows]
+            alignment = leave_one_out(self._sketches, counted, self._group)
+            rows, columns = torch.cat([rows, alignment[:, None]], dim=1), [*columns, "alignment"]
+        return Samples.of_rows(gather_rows(rows, self._group).cpu(), *columns)
 
 
 def _range(values: Tensor) -> Tensor:

@@ -18,28 +18,32 @@ class MicroBatch:
         losses: [b] float32 per-sample losses.
         targets: [b] int64 numbers of target tokens, up to 2²⁴.
         sources: [b] int64 source ids, below 2²⁴.
-        scores: [b] float32 raw self-influence; None with signal loss.
-        alignment: [b] float32 inner product of the sample's gradient with the reference gradient, both projected; None
-            unless the signal is alignment.
+        scores: [b] float32 raw self-influence; None where no gradients are computed.
+        reference_alignment: [b] float32 inner product of the sample's gradient with the reference gradient, both
+            projected; None without a reference.
         features: [b, m] float32 joint projections of the samples' gradients; None unless `Reweighting.needs_features`.
+        sketches: [b, m] float32 what the alignment with the step's other samples is computed from; None unless the
+            configuration aligns. Rows that do not count are overwritten.
     """
 
     losses: Tensor
     targets: Tensor
     sources: Tensor
     scores: Tensor | None = None
-    alignment: Tensor | None = None
+    reference_alignment: Tensor | None = None
     features: Tensor | None = None
+    sketches: Tensor | None = None
 
     def rows(self) -> Tensor:
-        """[b, columns] float32, one row a sample: loss, number of targets, source, score and alignment.
+        """[b, columns] float32, one row a sample: loss, number of targets, source, score and reference alignment.
 
-        Features are no part of it; where they are not finite the loss is NaN, so that all ranks know.
+        Features and sketches are no part of it; where they are not finite the loss is NaN, so that all ranks know.
         """
         losses = self.losses
-        if self.features is not None:
-            losses = losses.masked_fill(~self.features.isfinite().all(1), torch.nan)
-        columns = [losses, self.targets, self.sources, self.scores, self.alignment]
+        for vectors in (self.features, self.sketches):
+            if vectors is not None:
+                losses = losses.masked_fill(~vectors.isfinite().all(1), torch.nan)
+        columns = [losses, self.targets, self.sources, self.scores, self.reference_alignment]
         return torch.stack([column.float() for column in columns if column is not None], dim=1)
 
 
@@ -53,7 +57,9 @@ class Samples:
         sources: [N] int64.
         counted: [N] bool, whether the sample has targets and everything known of it is finite. If not its weight is 0,
             and it touches no other sample.
-        scores, alignment: [N] float32 or None.
+        scores, reference_alignment: [N] float32 or None.
+        alignment: [N] float32, inner product of the sample's gradient with the mean gradient of the step's other
+            samples (`presence_ds.reweighting.alignment`); None before the step's last micro-step, or without.
     """
 
     losses: Tensor
@@ -61,20 +67,20 @@ class Samples:
     sources: Tensor
     counted: Tensor
     scores: Tensor | None = None
+    reference_alignment: Tensor | None = None
     alignment: Tensor | None = None
 
     @classmethod
-    def of_rows(cls, rows: Tensor, *, scored: bool, aligned: bool) -> "Samples":
-        """From `MicroBatch.rows`; ``scored`` and ``aligned`` say whether there are scores and alignments in them."""
-        columns = list(rows.unbind(1))
-        targets = columns[1].long()
+    def of_rows(cls, rows: Tensor, *more: str) -> "Samples":
+        """From `MicroBatch.rows`; ``more`` are the names of the fields in them after the sources."""
+        losses, numbers, sources, *columns = rows.unbind(1)
+        targets = numbers.long()
         return cls(
-            losses=columns[0],
+            losses=losses,
             targets=targets,
-            sources=columns[2].long(),
+            sources=sources.long(),
             counted=rows.isfinite().all(1) & (targets > 0),
-            scores=columns[3] if scored else None,
-            alignment=columns[-1] if aligned else None,
+            **dict(zip(more, columns, strict=True)),
         )
 
     def __len__(self) -> int:

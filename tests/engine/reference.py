@@ -54,6 +54,13 @@ class Reference:
         finite = influence.isfinite() & loss.isfinite()
         if not finite.any():
             return None
+        flat = torch.stack([torch.cat([part.flatten() for part in one]) for one in gradients]).double()
+        alignment = torch.zeros_like(loss)
+        for index in finite.nonzero().flatten().tolist():
+            others = finite.clone()
+            others[index] = False
+            if others.any():
+                alignment[index] = flat[index] @ flat[others].mean(0)
         per_micro_step = len(score) // accumulation_steps
         if not self.keeps_running:
             basis = score[finite]
@@ -88,5 +95,6 @@ class Reference:
             "weights": weights.view(shape),
             "scores": influence.view(shape),
             "losses": loss.view(shape),
+            "alignments": alignment.view(shape),
             "norm": norm,
         }

@@ -136,7 +136,7 @@ def compare_with_reference(case: Case) -> dict[str, float]:
         optimizer=optimizer_for(case.optimizer, model.parameters()),
     )
     rank = dist.get_rank()
-    worst = {"weights": 0.0, "scores": 0.0, "losses": 0.0, "norm": 0.0, "sum": 0.0}
+    worst = dict.fromkeys(("weights", "scores", "losses", "norm", "sum", "alignments"), 0.0)
     for number, (step, targets) in enumerate(zip(batches, labels, strict=True), start=1):
         train(engine, step[None], targets[None])
         expected = reference.step(number, step, targets)
@@ -159,6 +159,9 @@ def compare_with_reference(case: Case) -> dict[str, float]:
             worst["losses"] = max(worst["losses"], abs(engine.presence.statistics["loss"] - mean.item()))
         if engine.presence.scores is not None:  # there are none with signal loss
             differences["scores"] = (engine.presence.scores / expected["scores"][-1, rank] - 1).nan_to_num()
+        if case.presence.get("alignment"):
+            off = engine.presence.alignments - expected["alignments"][:, rank].flatten()
+            differences["alignments"] = off / expected["scores"].nan_to_num().max()  # of which it is a difference
         if case.stage > 0:  # where DeepSpeed reports no norm
             differences["norm"] = torch.as_tensor(engine.get_global_grad_norm() / expected["norm"] - 1)
         for key, difference in differences.items():

@@ -40,7 +40,7 @@ def random_batch(fields: dict[str, Any], count: int, seed: int) -> MicroBatch:
         targets=torch.ones(count, dtype=torch.int64),
         sources=torch.randint(0, 3, (count,), generator=generator),
         scores=None if signal == "loss" else features.square().sum(1),
-        alignment=features[:, 0] if signal == "alignment" else None,
+        reference_alignment=features[:, 0] if signal == "alignment" else None,
         features=features if signal == "leverage" or "near_duplicates" in fields else None,
     )
 

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_process")
 COLUMNS = [
     (fields, column)
     for fields in EVERY_KIND
-    for column in ("losses", "scores", "alignment", "features")
+    for column in ("losses", "scores", "reference_alignment", "features")
     if getattr(random_batch(fields, 6, 0), column) is not None
 ]
 

@@ -217,7 +217,7 @@ def test_a_signal_weighs_by_its_own_values() -> None:
     batch = random_batch({"signal": "alignment"}, 9, 0)
     for fields, values in (
         ({"signal": "loss"}, batch.losses),
-        ({"signal": "alignment"}, batch.alignment),
+        ({"signal": "alignment"}, batch.reference_alignment),
         ({}, batch.scores),
     ):
         scores = None if fields.get("signal") == "loss" else batch.scores

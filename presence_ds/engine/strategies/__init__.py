@@ -19,5 +19,5 @@ def build_strategy(model: nn.Module, config: PresenceConfig, **options: Any) -> 
     Raises:
         AttributionError: one_pass cannot train a module of the model.
     """
-    kind = TwoPass if config.strategy == "two_pass" else LossOnly if config.signal == "loss" else OnePass
+    kind = TwoPass if config.strategy == "two_pass" else OnePass if config.computes_gradients else LossOnly
     return kind(model, config, **options)

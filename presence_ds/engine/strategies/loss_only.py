@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from presence_ds.engine.objective import weighted_mean_loss
+from presence_ds.engine.scorer import Found
 from presence_ds.engine.strategies.strategy import Forward, Strategy
 from presence_ds.engine.zero import gathers_parameters
 
@@ -26,7 +27,7 @@ class LossOnly(Strategy):
         def micro_step(forward: Forward, *args: Any, **batch: Any) -> Tensor:
             batch = self.objective.complete(batch)
             found, losses, terms = self._losses(self._compiled or forward, args, batch)
-            presence.collect(at, sources, found, self.objective.loss.num_targets(batch["labels"]))
+            presence.collect(at, sources, Found(losses=found, targets=self.objective.loss.num_targets(batch["labels"])))
             weights = presence.weigh(at)
             if terms is not None:
                 presence.own_terms.append(terms.detach())

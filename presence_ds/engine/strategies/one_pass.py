@@ -31,7 +31,7 @@ class OnePass(Strategy):
 
         def micro_step(forward: Forward, *args: Any, **batch: Any) -> Tensor:
             scored = self.scorer.score(forward, args, self.objective.complete(batch), at.scale)
-            presence.collect(at, sources, scored.losses, scored.targets, scored.scores, scored.features)
+            presence.collect(at, sources, scored)
             weights = presence.weigh(at)
             return presence.overflow_or(weight_gradient_loss(scored, weights))
 

@@ -59,19 +59,19 @@ class Strategy(ABC):
         """
         loss = SampleLoss(config.loss_normalizer, shifted=is_encoder_decoder(model))
         # The sweeps of one_pass start from the losses of samples alone, and what it accumulates is divided as a whole.
-        trains_terms = config.strategy == "two_pass" or (config.signal == "loss" and accumulation_steps == 1)
+        trains_terms = config.strategy == "two_pass" or (not config.computes_gradients and accumulation_steps == 1)
         self.objective = Objective(model, loss, trains_terms=trains_terms)
         self.scorer: Scorer | None = None
         self._model = model
         self._group = group
         self._compiled: Forward | None = None
-        if config.signal != "loss":
+        if config.computes_gradients:
             influence = SelfInfluence(
                 select_parameters(model, config.layers),
                 config.projection_dim if config.estimator == "projected" else None,
                 config.seed,
                 device,
-                keeps_sketches=config.compares_gradients or config.granularity == "global_microbatch",
+                keeps_sketches=config.keeps_sketches,
             )
             self.scorer = Scorer(
                 model,
@@ -79,6 +79,9 @@ class Strategy(ABC):
                 loss,
                 granularity=config.granularity,
                 strategy=config.strategy,
+                features=config.projection_dim**2 if config.compares_gradients else None,
+                sketches=config.sketches_gradients,
+                alignment_dim=config.alignment_dim,
                 group=group,
             )
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from presence_ds.engine.objective import mean_loss, weighted_mean_loss
 from presence_ds.engine.random_states import RandomStates, at_random_states, random_states
+from presence_ds.engine.scorer import Found
 from presence_ds.engine.strategies.strategy import Forward, Strategy
 from presence_ds.errors import ConfigError
 
@@ -52,14 +53,14 @@ class TwoPass(Strategy):
         batch, states = self.objective.complete(batch), random_states()
         # By the module itself, a forward and a backward after it, as in the weighted pass: ZeRO-3 prefetches
         # parameters only where modules come in the order of the pass before.
-        losses, targets, scores, features = self._score(engine.module, args, batch, at.scale)
-        finite = presence.collect(at, sources, losses, targets, scores, features)
+        found = self._score(engine.module, args, batch, at.scale)
+        finite = presence.collect(at, sources, found)
         result = presence.finish(at) if at.last else None
         self._waiting.append(Waiting(args, batch, states, finite))
-        weights = finite & (targets > 0)
+        weights = finite & (found.targets > 0)
         if result is not None:
-            weights = result.terms[-len(losses) :].to(losses.device) * weights
-        self._loss = mean_loss(losses, weights.to(losses.dtype))
+            weights = result.terms[-len(weights) :].to(weights.device) * weights
+        self._loss = mean_loss(found.losses, weights.to(found.losses.dtype))
         return self._loss
 
     def backward(self, engine: "PresenceEngine", loss: Tensor, backward: Callable[[Tensor], Any]) -> Any:
@@ -92,16 +93,13 @@ class TwoPass(Strategy):
         losses, terms = self.objective(self._model.forward, (), batch)
         weighted_mean_loss(losses, torch.ones(len(losses), dtype=torch.float64), terms).backward()
 
-    def _score(
-        self, forward: Forward, args: tuple[Any, ...], batch: dict[str, Any], scale: float
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Per-sample losses, numbers of targets, scores and features, as in `Scored`."""
+    def _score(self, forward: Forward, args: tuple[Any, ...], batch: dict[str, Any], scale: float) -> Found:
+        """The score pass; nothing of it stays but this."""
         if self.scorer is not None:
-            scored = self.scorer.score(forward, args, batch, scale)
-            return scored.losses, scored.targets, scored.scores, scored.features
+            return self.scorer.score(forward, args, batch, scale)
         with torch.no_grad():
             losses, _ = self.objective(self._compiled or forward, args, batch)
-        return losses, self.objective.loss.num_targets(batch["labels"]), None, None
+        return Found(losses=losses, targets=self.objective.loss.num_targets(batch["labels"]))
 
     def _weighted_loss(self, waiting: Waiting, weights: Tensor, own_terms: list[Tensor], forward: Forward) -> Tensor:
         """Scalar with the value of the weighted mean loss and the gradient (1/b) Σ_i weights[i] g_i.
