@@ -221,7 +221,7 @@ def test_a_signal_weighs_by_its_own_values() -> None:
         ({}, batch.scores),
     ):
         scores = None if fields.get("signal") == "loss" else batch.scores
-        alignment = batch.alignment if fields.get("signal") == "alignment" else None
+        alignment = batch.reference_alignment if fields.get("signal") == "alignment" else None
         given = MicroBatch(batch.losses, batch.targets, batch.sources, scores, alignment)
         z = (values - values.mean()) / values.std(correction=0)
         torch.testing.assert_close(finished_batch(fields, given).local, torch.softmax(z, 0))
