@@ -73,8 +73,8 @@ def clear_stale_buffers(folder: Path = FOLDER, young: float = YOUNG) -> None:
             file.unlink(missing_ok=True)
 
 
-def _is_ours(file: Path, young: float = 0.0) -> bool:
-    """Whether the file is there, this user's, and has been for ``young`` seconds."""
+def _is_ours(file: Path, young: float = float("-inf")) -> bool:  # a clock may have been set back
+    """Whether the file is there, this user's, and has been for ``young`` seconds; by default of whatever age."""
     with suppress(FileNotFoundError):
         state = file.stat()
         return state.st_uid == os.getuid() and time.time() - state.st_mtime >= young

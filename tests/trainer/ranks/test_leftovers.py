@@ -36,6 +36,8 @@ def test_a_lock_is_removed_once_its_holder_is_killed(tmp_path: Path) -> None:
         clear_stale_locks(1, tmp_path)  # nothing to wait for: the holder will build the operator
         holder.kill()
         holder.wait()
+        ahead = time.time() + 3600  # of a clock that has been set back since
+        os.utime(lock, (ahead, ahead))
         clear_stale_locks(0, tmp_path)
         assert not lock.exists()
 
