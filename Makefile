@@ -1,4 +1,4 @@
-# Two commands: `make quickstart` trains a small model on this machine, `make test` runs the test suite.
+# Two commands: `make quickstart` trains a small model on this machine, `make test` runs what is not marked long.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -23,7 +23,7 @@ from presence_ds.engine.zero import (
     restore_partition,
     smallest_loss_scale,
 )
-from presence_ds.errors import ConfigError
+from presence_ds.errors import ConfigError, NonFiniteError
 
 CLIENT_STATE_KEY = "presence"
 MODEL_KEY = "model"
@@ -65,7 +65,11 @@ class PresenceEngine(DeepSpeedEngine):
             return super().forward(*args, **batch)
         if self._micro_steps == 0:
             self.presence.begin_step()
-        loss = self.presence.strategy.forward(self, args, batch, source_ids)
+        try:
+            loss = self.presence.strategy.forward(self, args, batch, source_ids)
+        except NonFiniteError:  # of all the step's samples: it is over, and none of them has left a gradient
+            self._reset_step()
+            raise
         self._micro_steps += 1
         return loss
 

@@ -52,7 +52,7 @@ class Presence:
             AttributionError: one_pass cannot train a module of the model.
         """
         self._micro_batch_size = engine.train_micro_batch_size_per_gpu()
-        self._accumulation_steps = accumulation_steps = engine.gradient_accumulation_steps()
+        accumulation_steps = engine.gradient_accumulation_steps()
         self._group = group = engine.data_parallel_group
         device = engine.device
         running = config.uses_running_statistics(accumulation_steps)
@@ -150,13 +150,14 @@ class Presence:
 
     def finish(self, at: MicroStep) -> StepWeights | None:
         """The weights of the whole step; None if fp16 overflowed in every sample, so that it is going to be skipped."""
+        count = self._reweighting.collected
         try:
             result = self._reweighting.finish(at.step)
         except NonFiniteError:
             if not at.may_overflow:
                 raise
             self._overflowed = True
-            self.final = torch.zeros(self._accumulation_steps * self._micro_batch_size, dtype=torch.float64)
+            self.final = torch.zeros(count, dtype=torch.float64)
             self.weights, self.statistics = self.final.float(), {}
             self.alignments = torch.zeros_like(self.weights) if self.config.aligns else None
             return None

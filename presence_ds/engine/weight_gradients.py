@@ -32,7 +32,7 @@ def weight_gradient_loss(scored: Scored, weights: Tensor) -> Tensor:
         kept = units.nonzero().squeeze(1)
         samples, units = kept.to(losses.device), units[kept]
         terms = {parameter: [term.select(samples) for term in uses] for parameter, uses in terms.items()}
-    units = units.to(losses.device, torch.promote_types(losses.dtype, torch.float32), non_blocking=True)
+    units = units.to(losses.device, losses.dtype, non_blocking=True)
     units = units / (len(losses) * scored.scale)
     deliveries = []
     for parameter, uses in terms.items():  # in the order of the forward pass; their backward runs in the opposite one

@@ -83,6 +83,11 @@ class Reweighting:
         """Whether `collect` needs the samples' joint projections."""
         return self._config.signal == "leverage" or self._config.near_duplicates is not None
 
+    @property
+    def collected(self) -> int:
+        """Samples of this rank in the step in progress."""
+        return sum(len(rows) for rows in self._rows)
+
     def collect(self, batch: MicroBatch) -> None:
         """Take in the next micro-batch of the step in progress; all have the same size on every rank."""
         self._rows.append(batch.rows())
@@ -177,8 +182,7 @@ class Reweighting:
 
     def _local(self, terms: Tensor) -> Tensor:
         """This rank's part of ``terms`` ([N]) of the step in progress."""
-        size = sum(len(rows) for rows in self._rows)
-        return terms[dist.get_rank(self._group) * size :][:size]
+        return terms[dist.get_rank(self._group) * self.collected :][: self.collected]
 
     def state_dict(self) -> dict[str, Any]:
         """State to keep in a checkpoint between optimizer steps: plain numbers."""

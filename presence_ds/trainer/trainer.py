@@ -143,10 +143,10 @@ class Trainer:
 
     def _source_metrics(self) -> Metrics:
         """What takes a loop over the sources, for the steps that are logged."""
-        metrics: Metrics = {"epoch": self.batches.epoch}
+        epochs = self.batches.source_epochs
+        metrics: Metrics = {"epoch": int(min(epochs.values()))}
         for source_id, source in self.engine.presence.statistics.get("sources", {}).items():
             metrics |= {f"source/{self.source_names[source_id]}/{name}": value for name, value in source.items()}
-        epochs = self.batches.source_epochs
         if len(epochs) > 1:
             metrics |= {f"source/{name}/epoch": value for name, value in epochs.items()}
         return metrics

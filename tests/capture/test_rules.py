@@ -178,6 +178,10 @@ LAYERS = {
 }
 
 
+class Positions(nn.Embedding):
+    bias = False  # of its own meaning: an embedding adds none
+
+
 class Model(nn.Module):
     """Token and position embeddings, the layer under test, a head."""
 
@@ -186,7 +190,7 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(VOCABULARY, WIDTH, padding_idx=padding_idx)
-        self.position = nn.Embedding(32, WIDTH)
+        self.position = Positions(32, WIDTH)
         self.layer = layer
         self.head = head(WIDTH, VOCABULARY, bias=False)
         if tied:

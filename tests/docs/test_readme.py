@@ -1,6 +1,7 @@
 """The front page: its length, its picture of the package, and its table of what to set."""
 
 import re
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,8 @@ def situations() -> dict[str, dict[str, object]]:
             *outer, last = name.split(".")
             for part in outer:
                 inner = inner.setdefault(part, {})  # type: ignore[assignment]
+            if last in inner:  # an alternative of the same row
+                rows[f"{row} ({inner[last]})"] = deepcopy(section)
             inner[last] = yaml.safe_load(value)
         if section:
             rows[row] = section

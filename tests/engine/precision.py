@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 from torch import Tensor
 
@@ -77,6 +78,27 @@ def fp16_with_outliers() -> list[bool]:
             applied.append(engine.was_step_applied())
         engine.destroy()
     return applied
+
+
+def fp16_overflow(strategy: str, planned: int) -> tuple[int, bool]:
+    """A step of 2 micro-batches, of ``planned`` ones, that overflows in every sample.
+
+    Returns:
+        The number of weights, and whether it was applied.
+    """
+    presence = {"strategy": strategy, "statistics": "running" if strategy == "one_pass" else "batch"}
+    with fp16_on_any_processor():
+        fp16 = FP16 | {"initial_scale_power": 32}
+        engine = start(presence=presence, stage=1, accumulation_steps=planned, fp16=fp16)
+        for index, micro_batch in enumerate(data(1, 2)[0]):
+            ids = micro_batch[dist.get_rank()]
+            engine.set_gradient_accumulation_boundary(index == 1)
+            engine.backward(engine(input_ids=ids, labels=ids))
+            engine.step()
+        weights, applied = engine.presence.weights, engine.was_step_applied()
+        assert not weights.any()
+        engine.destroy()
+    return len(weights), applied
 
 
 def _run(batches: Tensor, presence: dict[str, Any], **settings: Any) -> Run:

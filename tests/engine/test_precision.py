@@ -7,6 +7,7 @@ import torch
 
 from tests.combinations.covering import covered, named
 from tests.engine import precision
+from tests.engine.training import MICRO_BATCH
 from tests.ranks import Ranks
 
 SETTINGS = {"stage": [1, 2, 3], "strategy": ["one_pass", "two_pass"], "accumulation_steps": [1, 3]}
@@ -20,6 +21,12 @@ def test_bfloat16_trains_with_nearly_the_same_weights(two_ranks: Ranks, case: di
         narrow, wide = rank["losses"][True], rank["losses"][False]
         assert narrow != wide  # or nothing was rounded
         assert narrow == pytest.approx(wide, rel=5e-3)
+
+
+@pytest.mark.parametrize("planned", [1, 3])
+@pytest.mark.parametrize("strategy", ["one_pass", "two_pass"])
+def test_an_overflow_in_a_step_of_another_length_than_planned(two_ranks: Ranks, strategy: str, planned: int) -> None:
+    assert two_ranks.run(precision.fp16_overflow, strategy, planned) == [(2 * MICRO_BATCH, False)] * 2
 
 
 def test_fp16_holds_weights_that_running_figures_did_not_expect(two_ranks: Ranks) -> None:

@@ -72,8 +72,9 @@ def environment(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: p
     if request.param not in PYTHONS:
         pytest.skip(f"there is no Python {request.param} on this machine")
     made = Environment(tmp_path_factory.mktemp("venv"), tmp_path_factory.mktemp("work"))
-    subprocess.run([PYTHONS[request.param], "-m", "venv", "--without-pip", made.folder], check=True)
-    pip = [sys.executable, "-m", "pip", "--python", made.folder / "bin" / "python", "install", "--quiet"]
+    subprocess.run([PYTHONS[request.param], "-m", "venv", made.folder], check=True)
+    # with its own pip: an older one, as Python 3.11 may have brought it here, does not run on 3.12
+    pip = [made.folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "--no-compile", *requirements()], check=True)
     subprocess.run([*pip, "--no-deps", "--no-compile", wheel], check=True)
     return made

@@ -20,6 +20,9 @@ class Embedding(Rule):
             ids = ids.expand(self.capture.batch_size, *ids.shape[1:])
         return super().__call__(ids)
 
+    def parameters(self) -> tuple[Tensor]:
+        return (self.module.weight,)
+
     def held(self) -> None:
         return None
 

@@ -41,8 +41,7 @@ def build_evaluation_loader(
     Batches are as `build_loader` makes them. The order is shuffled, so that the first batches stand for all sources.
     """
     micro_step = micro_batch_size * world_size
-    rows = np.full(-(-len(dataset) // micro_step) * micro_step, PADDING)
-    order = ShuffledOrder(len(dataset), seed, "evaluation")
-    rows[: len(dataset)] = order.draws(np.arange(len(dataset)))
-    own = rows.reshape(-1, world_size, micro_batch_size)[:, rank].tolist()
+    places = np.arange(-(-len(dataset) // micro_step) * micro_step).reshape(-1, world_size, micro_batch_size)[:, rank]
+    draws = ShuffledOrder(len(dataset), seed, "evaluation").draws(places)
+    own = np.where(places < len(dataset), draws, PADDING).tolist()
     return DataLoader(_Padded(dataset), batch_sampler=own, num_workers=num_workers, generator=torch.Generator())

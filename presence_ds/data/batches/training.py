@@ -105,11 +105,6 @@ class BatchStream(Iterator[dict[str, Any]]):
         self.position = 0
 
     @property
-    def epoch(self) -> int:
-        """How often every sample has been taken; the sources that a mixture prefers are further."""
-        return int(min(self.source_epochs.values()))
-
-    @property
     def source_epochs(self) -> dict[str, float]:
         """Epochs taken of each source of a mixture, by name; without weights, of the whole corpus under ``""``."""
         return self._sampler.order.epochs(self.position)

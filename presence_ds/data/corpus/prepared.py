@@ -7,7 +7,7 @@ from typing import Any
 from presence_ds.data.config import DataConfig
 from presence_ds.data.corpus.manifest import check_corpus
 from presence_ds.data.sources.config import SourceConfig
-from presence_ds.errors import ConfigError
+from presence_ds.errors import ConfigError, DataError
 
 OF_THE_RUN = {"prepared", "sources", "seed", "num_workers", "trust_remote_code", "weight"}  # not of the corpus
 
@@ -26,9 +26,17 @@ def fill_from_prepared(config: DataConfig, field: str = "data") -> None:
         return
     if config.prepared == "":
         raise ConfigError(f"{field}.prepared is empty: give the folder of a prepared corpus, or null")
-    from pydantic import TypeAdapter  # not for those who only ask for help
+    from pydantic import TypeAdapter, ValidationError  # not for those who only ask for help
 
-    made = TypeAdapter(DataConfig).validate_python(check_corpus(prepared_folder(config))["config"])
+    written = check_corpus(prepared_folder(config))["config"]
+    try:
+        made = TypeAdapter(DataConfig).validate_python(written, extra="forbid")
+    except ValidationError as error:
+        name = ".".join(map(str, error.errors()[0]["loc"]))
+        raise DataError(
+            f"{config.prepared} was prepared with data.{name}, which this version of the package does not know: "
+            f"prepare it again"
+        ) from None
     config.sources = _fill_sources(config, made, field)
     _fill(config, made, DataConfig(), field, config.prepared)
 

@@ -19,7 +19,7 @@ class Order(Protocol):
     num_samples: int
 
     def draws(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The rows at these positions, plus ``num_samples`` for each time that a row has come before; int64 [n]."""
+        """The rows at these positions, int64 of their shape; plus ``num_samples`` for each time a row came before."""
 
     def epochs(self, position: int) -> dict[str, float]:
         """How often each part of the corpus that has epochs of its own is through after ``position`` samples."""

@@ -57,7 +57,7 @@ class Tally:
                 self.check()
 
     def check(self) -> None:
-        """Raise `DataError` if of the rows so far too many cannot be used, or all."""
+        """Raise `DataError` if of the rows so far too many cannot be used, or all, or if there was none."""
         skipped, source = self.skipped, f'source "{self.source.name}"'
         if skipped.rows < self.rows and skipped.rows <= self.max_bad_share * self.rows:
             return

@@ -50,11 +50,6 @@ class StreamedBatches(Iterator[dict[str, Any]]):
         self.position = 0
 
     @property
-    def epoch(self) -> int:
-        """How often the text on this rank's lanes has been read; sources that a mixture prefers are further."""
-        return int(min(self.source_epochs.values()))
-
-    @property
     def source_epochs(self) -> dict[str, float]:
         """Epochs of each source, by name, on this rank's lanes, to within a file."""
         return self._samples.stream.epochs(self.state_dict()["lanes"])

@@ -37,7 +37,10 @@ def build_model(config: PretrainedConfig, model: ModelConfig) -> torch.nn.Module
 
 
 def _for_training(built: Any, model: ModelConfig) -> torch.nn.Module:
-    """Leave out of training what text does not go through, such as a vision tower: weight decay alone would move it."""
+    """The model with activation checkpointing, if asked for, and without training of what text does not go through.
+
+    Such as a vision tower: weight decay alone would move it.
+    """
     if text_config(built.config) is not built.config:
         parts = (built.get_decoder(), built.get_input_embeddings(), built.get_output_embeddings())
         of_text = {id(parameter) for part in parts if part is not None for parameter in part.parameters()}

@@ -19,7 +19,22 @@ from presence_ds.errors import ConfigError
 
 MODEL_FILES = "*_model_states.pt"
 SHARDS = "*_optim_states.pt"
-IN_CHECKPOINTS = [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]  # of DeepSpeed, beside plain values
+
+
+def _attribute(owner: Any, name: str) -> Any:
+    """What stands for `getattr`, by which some releases of Python 3.11 pickle members of an enumeration."""
+    if owner is not ZeroStageEnum or name not in ZeroStageEnum.__members__:
+        raise UnpicklingError(f"Unsupported global: {owner}.{name}")
+    return ZeroStageEnum[name]
+
+
+IN_CHECKPOINTS: list[Any] = [  # of DeepSpeed, beside plain values
+    DynamicLossScaler,
+    LossScaler,
+    ZeroStageEnum,
+    fragment_address,
+    (_attribute, "builtins.getattr"),
+]
 
 
 def read_weights(checkpoint: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
@@ -47,7 +62,7 @@ def read_weights(checkpoint: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
                         str(checkpoint.parent), checkpoint.name, lazy_mode=True
                     )
     except (UnpicklingError, OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
-        text = " ".join(str(error).split())
+        text = " ".join(str(error).split()).split("WeightsUnpickler error: ")[-1]  # torch's advice comes before it
         foreign = "unsupported global" in text.lower()
         what = "holds objects that no DeepSpeed checkpoint holds" if foreign else "is damaged or missing"
         raise ConfigError(f"{checkpoint}: a file {what}: {text[:300]}") from None

@@ -1,7 +1,7 @@
 """What killed processes leave: locks of compiled operators, and buffers in shared memory.
 
-torch builds and loads an operator under a lock that is the mere existence of a file. A process killed at that moment
-leaves the file, and every later one waits for it without end and without a word.
+Before 2.14 torch builds and loads an operator under a lock that is the mere existence of a file. A process killed at
+that moment leaves the file, and every later one waits for it without end and without a word.
 
 DeepSpeed gives every CPU rank a buffer of 69 MB in /dev/shm, unlinked only when the process ends by itself. It is
 memory, and what kills have left of it stays until the machine is started again.
@@ -14,13 +14,14 @@ from glob import glob
 from pathlib import Path
 
 import psutil
-from torch.utils.cpp_extension import get_default_build_root
+from torch.utils import cpp_extension
 
 from presence_ds.errors import ConfigError
 
 NETWORK = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb", "afs", "fuse", "9p", "wekafs")
 FOLDER = Path("/dev/shm")
 BUFFERS = "deepspeed_allreduce_buffer_*"
+LOCKED_BY_EXISTENCE = hasattr(cpp_extension, "FileBaton")  # later torch leaves it to the kernel, and the file lying
 YOUNG = 60.0  # seconds: a rank that is starting may be about to map what it has made, or what a peer has
 
 
@@ -30,7 +31,7 @@ def operator_folder() -> Path:
     Raises:
         ConfigError: it cannot be made or written to.
     """
-    path = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    path = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root())
     try:
         path.mkdir(parents=True, exist_ok=True)
         problem = None if os.access(path, os.W_OK | os.X_OK) else "permission denied"
@@ -47,8 +48,11 @@ def operator_folder() -> Path:
 def clear_stale_locks(local_rank: int, path: Path) -> None:
     """Remove the locks of the operators in ``path`` that no process holds, or wait until local rank 0 has.
 
-    A holder keeps the file open. On a network file system it may be one of another machine: nothing is removed there.
+    Nothing, where a lock is no file's existence. Elsewhere a holder keeps the file open. On a network file system it
+    may be one of another machine: nothing is removed there.
     """
+    if not LOCKED_BY_EXISTENCE:
+        return
     mounts = [mount for mount in psutil.disk_partitions(all=True) if path.resolve().is_relative_to(mount.mountpoint)]
     if mounts and max(mounts, key=lambda mount: len(mount.mountpoint)).fstype.startswith(NETWORK):
         return
@@ -73,8 +77,8 @@ def clear_stale_buffers(folder: Path = FOLDER, young: float = YOUNG) -> None:
             file.unlink(missing_ok=True)
 
 
-def _is_ours(file: Path, young: float = 0.0) -> bool:
-    """Whether the file is there, this user's, and has been for ``young`` seconds."""
+def _is_ours(file: Path, young: float = float("-inf")) -> bool:  # a clock may have been set back
+    """Whether the file is there, this user's, and has been for ``young`` seconds; by default of whatever age."""
     with suppress(FileNotFoundError):
         state = file.stat()
         return state.st_uid == os.getuid() and time.time() - state.st_mtime >= young

@@ -25,7 +25,8 @@ def read_deepspeed_json(path: Path) -> dict[str, Any]:
 
     section = read_settings(path, "deepspeed")
     found = f"deepspeed: {path.name}"
-    known = OBJECTS | {value for value in vars(constants).values() if isinstance(value, str)}
+    own = {*REFUSED_SECTIONS, "sequence_parallel_size"}  # for which DeepSpeed has no constant
+    known = OBJECTS | own | {value for value in vars(constants).values() if isinstance(value, str)}
     for name, value in section.items():
         if name in OBJECTS and not isinstance(value, dict):
             raise ConfigError(f"{found} {name} is {json.dumps(value)}: it must be an object")

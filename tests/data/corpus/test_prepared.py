@@ -21,7 +21,7 @@ from presence_ds.data import (
     open_corpus,
     prepare_corpus,
 )
-from presence_ds.data.corpus.manifest import FORMAT_VERSION, MANIFEST
+from presence_ds.data.corpus.manifest import FORMAT_VERSION, MANIFEST, manifest_digest, read_manifest
 from presence_ds.errors import ConfigError, DataError
 from tests.data.conftest import make_text
 
@@ -164,6 +164,17 @@ def test_overwritten_samples(made: tuple[DataConfig, Path], tmp_path: Path) -> N
     overwrite(tmp_path / "corpus" / "train.arrow")
     with pytest.raises(DataError, match=r"train\.arrow is damaged"):
         open_corpus(tmp_path / "corpus")
+
+
+def test_a_field_of_another_version_is_not_passed_over(made: tuple[DataConfig, Path], tmp_path: Path) -> None:
+    shutil.copytree(made[1], tmp_path / "corpus")
+    manifest = read_manifest(tmp_path / "corpus")
+    assert manifest is not None
+    manifest["config"]["sources"][0]["lowercase"] = True
+    manifest["digest"] = manifest_digest(manifest)
+    (tmp_path / "corpus" / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match=r"prepared with data\.sources\.0\.lowercase, which this version"):
+        fill_from_prepared(DataConfig(prepared=str(tmp_path / "corpus")))
 
 
 def test_nowhere(made: tuple[DataConfig, Path], tmp_path: Path) -> None:

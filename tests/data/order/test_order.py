@@ -192,12 +192,11 @@ def test_a_source_may_lie_in_several_stretches() -> None:
 
 def test_epochs_are_counted() -> None:
     (natural,) = streams(packed([10, 20]), 1, 6, None)
-    assert [(next(natural), natural.epoch)[1] for _ in range(11)] == [0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2]
+    assert [(next(natural), natural.source_epochs)[1] for _ in range(6)] == [{"": n * 6 / 30} for n in range(1, 7)]
     (mixed,) = streams(packed([10, 20]), 1, 8, {"web": 3.0, "books": 1.0})
     taken = take([mixed], 20)
     of_source = Counter(document[0] for document in taken)
     assert mixed.source_epochs == {"web": of_source["0"] / 10, "books": of_source["1"] / 20}
-    assert mixed.epoch == of_source["1"] // 20
 
 
 def test_epochs_differ_and_sources_are_shuffled_differently() -> None:

@@ -84,4 +84,4 @@ def test_sharded_steps_equal_whole_ones(stage: int, two_ranks: Ranks) -> None:
 def test_factored_moments_do_not_survive_sharding(stage: int, two_ranks: Ranks) -> None:
     """Why Adafactor is refused: DeepSpeed runs it without a word, and it is another optimizer then."""
     for found, _ in two_ranks.run(optimizers.difference, None, stage):
-        assert found > 1e-2
+        assert not found < 1e-2  # NaN, where it goes by memory that nothing was written to

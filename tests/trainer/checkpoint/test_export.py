@@ -2,10 +2,13 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from deepspeed.runtime.zero.config import ZeroStageEnum
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from presence_ds import cli
@@ -83,14 +86,28 @@ def test_a_folder_is_replaced_only_if_asked_and_only_if_it_holds_a_model(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "model"]
 
 
-class Harmful:
-    """Its pickle makes a file when it is loaded."""
+class Pickled:
+    """Its pickle calls ``function`` when it is loaded."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.call = function, arguments
 
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (str(self.path),)
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self.call
+
+
+def test_an_enumeration_may_be_pickled_by_attribute(saved: Path, tmp_path: Path) -> None:
+    """As Python 3.11.0 to 3.11.3 do, whatever this one does; the attribute of anything else is refused."""
+    shutil.copytree(saved, tmp_path / "copy")
+    for shard in (tmp_path / "copy" / "here").glob("*_optim_states.pt"):
+        states = torch.load(shard, weights_only=False)
+        stage = states["optimizer_state_dict"]["zero_stage"]
+        states["optimizer_state_dict"]["zero_stage"] = Pickled(getattr, type(stage), stage.name)
+        torch.save(states, shard)
+    for name in ("saved", "copy"):
+        cli.main(["export", str(saved if name == "saved" else tmp_path / name), str(tmp_path / f"{name} model")])
+    files = [(tmp_path / f"{name} model" / "model.safetensors").read_bytes() for name in ("saved", "copy")]
+    assert files[0] == files[1]
 
 
 def test_a_checkpoint_that_cannot_be_used_leaves_no_folder(
@@ -108,8 +125,13 @@ def test_a_checkpoint_that_cannot_be_used_leaves_no_folder(
     assert "is damaged or missing" in fails(capsys, copy, output)
     shard.write_bytes(whole[: len(whole) // 2])
     assert "is damaged" in fails(capsys, copy, output)
-    torch.save(Harmful(harm), shard)
-    assert "holds objects that no DeepSpeed checkpoint holds" in fails(capsys, copy, output)
+    for foreign in (
+        Pickled(os.mkdir, str(harm)),
+        Pickled(getattr, Path, "cwd"),
+        Pickled(getattr, ZeroStageEnum, "mro"),
+    ):
+        torch.save(foreign, shard)
+        assert "holds objects that no DeepSpeed checkpoint holds" in fails(capsys, copy, output)
     assert not harm.exists()
     shard.write_bytes(whole)
 

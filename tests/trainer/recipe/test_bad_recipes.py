@@ -268,6 +268,8 @@ def test_recipe_after_its_overrides(tiny_recipe: Path, capsys: pytest.CaptureFix
         ({"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "moon"}}}, "offload_optimizer.device"),
         ({"zero_optimization": {"stage": 2, "reduce_bucket_size": -1}}, "zero_optimization.reduce_bucket_size"),
         ({"zero_optimisation": {"stage": 2}}, "did you mean zero_optimization?"),
+        ({"presense": {}}, "did you mean presence?"),
+        ({"sequence_parallel_sizes": 2}, "did you mean sequence_parallel_size?"),
         ({"a_field_of_ours": {}, "gradient_cliping": 1.0}, "did you mean gradient_clipping?"),
         ({"train_batch_size": "many"}, 'train_batch_size is "many"'),
         ({"gradient_clipping": float("nan")}, "gradient_clipping is NaN"),
