@@ -14,7 +14,7 @@ from presence_ds.engine.resume_rules import PRESENCE, Change, changes, plain_val
 from presence_ds.engine.scorer import Found
 from presence_ds.engine.strategies import MicroStep, build_strategy
 from presence_ds.errors import ConfigError, NonFiniteError
-from presence_ds.reweighting import MicroBatch, Reweighting, StepWeights, check_comparable
+from presence_ds.reweighting import MicroBatch, Reweighting, StepWeights, Worth, check_comparable
 
 
 class Presence:
@@ -31,6 +31,9 @@ class Presence:
         alignments: [G·b] float32 on the host, inner product of the gradient of each of these samples with the mean
             gradient of all other samples of the step, without bias; 0 for a sample that does not count, or is alone.
             None before the first step, and where ``config`` does not align.
+        worth: what the weights in use and others, and the sources, have been worth over the last steps, and the noise
+            scale (`presence_ds.reweighting.value.worth.Worth`), on every rank alike; None where ``config`` does not
+            align.
         statistics: figures of that step over all ranks as plain numbers
             (`presence_ds.reweighting.statistics.describe`); empty if fp16 overflowed in every sample, and only counts
             if no sample had targets. A model's own terms are in it as ``auxiliary_loss``, their mean over micro-batches
@@ -79,6 +82,10 @@ class Presence:
     def deferred(self) -> bool:
         """Whether micro-batches wait until the step's last one is scored (strategy two_pass)."""
         return self.config.strategy == "two_pass"
+
+    @property
+    def worth(self) -> Worth | None:
+        return self._reweighting.worth
 
     @property
     def targets(self) -> int:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from presence_ds.reweighting.reweighting import Reweighting, StepWeights
     from presence_ds.reweighting.samples import MicroBatch
     from presence_ds.reweighting.schedule import TemperatureSchedule
+    from presence_ds.reweighting.value.worth import Worth
 else:
     __getattr__ = lazy_names(__name__, __file__)
 
@@ -26,6 +27,7 @@ __all__ = [
     "StepWeights",
     "TemperatureSchedule",
     "WeightingConfig",
+    "Worth",
     "check_comparable",
     "check_running",
 ]

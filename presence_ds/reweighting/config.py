@@ -10,11 +10,23 @@ from presence_ds.sections import check_ranges, limited
 Signal = Literal["self_influence", "leverage", "alignment", "loss", "uniform"]
 NormalizerKind = Literal["zscore", "log_zscore", "rank"]
 AlignedWith = Literal["step", "reference"]
-WeightingKind = Literal["softmax", "saturating", "clip"]
-Preset = Literal["clip", "paper"]
+WeightingKind = Literal["softmax", "saturating", "clip", "normalized", "calibrated", "uniform"]
+Feature = Literal["norm", "loss", "length", "source"]
+Preset = Literal["clip", "paper", "calibrated", "uniform"]
 
-PRESETS: dict[Preset, WeightingKind] = {"clip": "clip", "paper": "softmax"}  # what a kind that is not stated means
-CLIPPED: tuple[Signal, ...] = ("self_influence", "uniform")  # signals that clipping works with
+PRESETS: dict[Preset, WeightingKind] = {  # what a kind that is not stated means
+    "clip": "clip",
+    "paper": "softmax",
+    "calibrated": "calibrated",
+    "uniform": "uniform",
+}
+TEMPERED: tuple[WeightingKind, ...] = ("softmax", "saturating")  # kinds with a normalizer and a temperature
+GRADIENTS: tuple[Signal, ...] = ("self_influence", "uniform")  # signals that go with kinds that look at the gradient
+USERS: dict[str, tuple[WeightingKind, ...]] = {  # of fields of weighting
+    "quantile": ("clip",),
+    "threshold": ("saturating",),
+    "features": ("calibrated",),
+}
 
 MAX_ABS_TAU = 100.0
 DEFAULT_SWITCH_FRACTION = {"two_stage": 0.1, "auto": 0.5}
@@ -41,15 +53,23 @@ class WeightingConfig:
         kind: softmax is the paper's, u = exp(tau z) (equation 8); saturating lets one tail lose weight smoothly and
             leaves all other samples alike: the tail above the threshold with tau < 0, the one below its negative with
             tau > 0; clip is u = min(1, sqrt(c / SI)), which bounds every sample's self-influence at c as gradient
-            clipping per sample would, for signal self_influence, without normalizer, temperature and schedule. null:
-            what the preset says.
+            clipping per sample would; normalized is u = 1 / sqrt(SI), up to 10 times that of the median sample, every
+            gradient at the same length; calibrated weighs samples by what those like them were worth in the steps
+            before, measured by how their gradients align with the others'; uniform weighs all alike. The last four are
+            for signal self_influence, without normalizer, temperature and schedule. null: what the preset says.
         threshold: Saturating only: distance from the mean, in standard deviations, at which the tail begins.
         quantile: Clip only: c is this quantile of the step's self-influences, between 0 and 1.
+        features: Calibrated only: what makes samples alike. norm, the logarithm of the self-influence; loss; length,
+            the number of targets (in a corpus with padding); source.
+        placebo: Whether to permute the weights among the samples of the step, so that their spread stays and what they
+            know of the samples is gone: the control that a weighting has to beat.
     """
 
     kind: WeightingKind | None = None
     threshold: float = limited(0.8, least=0)
     quantile: float = limited(0.5, above=0, most=1)
+    features: list[Feature] = field(default_factory=lambda: ["norm", "loss"])
+    placebo: bool = False
 
 
 @dataclass
@@ -132,8 +152,9 @@ class ReweightingConfig:
     Args:
         preset: What samples are weighed by where the fields below do not say it: clip is weighting.kind clip at the
             median of the step's self-influences; paper is the published setting, weighting.kind softmax of the zscore
-            with the two-stage schedule. Fields that are stated override it. null: clip, or paper where a schedule, a
-            normalizer, min_effective_share or a signal is stated that clipping has no use for.
+            with the two-stage schedule; calibrated and uniform are the weighting.kind of that name. Fields that are
+            stated override it. null: clip, or paper where a schedule, a normalizer, min_effective_share or a signal is
+            stated that clipping has no use for.
         signal: What a sample is weighted by: self_influence; leverage, self-influence under the curvature of the step's
             own gradients; alignment with the gradient of a trusted stream (engine.observe_reference); loss, which costs
             nothing; or uniform, which scores by self-influence but weighs every sample alike (the baseline).
@@ -167,7 +188,7 @@ class ReweightingConfig:
     @property
     def aligns(self) -> bool:
         """Whether every sample's alignment with the rest of its step is computed."""
-        return bool(self.alignment)
+        return bool(self.alignment) or self.calibrates
 
     @property
     def uses_reference(self) -> bool:
@@ -184,7 +205,7 @@ class ReweightingConfig:
         """The stated preset; without one clip, or paper where something is stated that clipping has no use for."""
         if self.preset is not None:
             return self.preset
-        clips = self.signal in CLIPPED and self.normalizer == "zscore" and self.min_effective_share is None
+        clips = self.signal in GRADIENTS and self.normalizer == "zscore" and self.min_effective_share is None
         return "clip" if clips and not stated(self.schedule) else "paper"
 
     @property
@@ -195,42 +216,60 @@ class ReweightingConfig:
     @property
     def has_temperature(self) -> bool:
         """Whether the weight function knows a τ."""
-        return self.weighting_kind != "clip"
+        return self.weighting_kind in TEMPERED
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether samples are weighed by what those like them were worth."""
+        return self.weighting_kind == "calibrated" and self.signal != "uniform"
 
     def validate(self, field: str) -> None:
         """Raise `ConfigError` naming the field under ``field`` that cannot be used, or would have no effect."""
         check_ranges(self, field)
         if self.damping != type(self).damping and self.signal not in ("leverage", "uniform"):
             raise ConfigError(f"{field}.damping is {self.damping} with signal {self.signal}: it is for leverage alone")
-        for name, kind in (("quantile", "clip"), ("threshold", "saturating")):
-            if self.weighting_kind != kind and name in stated(self.weighting):
+        for name, kinds in USERS.items():
+            if self.weighting_kind not in kinds and name in stated(self.weighting):
                 raise ConfigError(
                     f"{field}.weighting.{name} is {getattr(self.weighting, name)} with {self._function}, which has "
-                    f"no {name}: leave it out, or use {field}.weighting.kind {kind}"
+                    f"no {name}: leave it out, or use {field}.weighting.kind {' or '.join(kinds)}"
                 )
+        if self.weighting.placebo and "uniform" in (self.weighting_kind, self.signal):
+            raise ConfigError(f"{field}.weighting.placebo is true with weights that are all alike: leave it out")
+        if self.calibrates:
+            self._validate_calibrated(field)
         if self.has_temperature:
             self.schedule.validate(f"{field}.schedule")
         else:
-            self._validate_clip(field)
+            self._validate_untempered(field)
         if self.normalizer == "log_zscore" and self.signal == "alignment":
             raise ConfigError(
                 f"{field}.normalizer is log_zscore with signal alignment, which can be negative: use zscore or rank"
             )
 
-    def _validate_clip(self, field: str) -> None:
-        """Clipping takes raw self-influence; what belongs to another weight function would have no effect."""
+    def _validate_calibrated(self, field: str) -> None:
+        features = self.weighting.features
+        if not features or len(set(features)) < len(features):
+            raise ConfigError(f"{field}.weighting.features is {features}: name one or more, each of them once")
+        if self.alignment is False:
+            raise ConfigError(
+                f"{field}.alignment is false with {self._function}, which learns from alignments: leave it out"
+            )
+
+    def _validate_untempered(self, field: str) -> None:
+        """Such kinds take raw self-influence; what belongs to another weight function would have no effect."""
         instead = f"{field}.preset paper"
         if self.weighting.kind is not None:
             instead = f"{field}.weighting.kind softmax or saturating"
-        if self.signal not in CLIPPED:
+        if self.signal not in GRADIENTS:
             raise ConfigError(
-                f"{field}.signal is {self.signal} with {self._function}, and only self-influence can be clipped: use "
-                f"{instead}, or signal self_influence"
+                f"{field}.signal is {self.signal} with {self._function}, which is for self-influence: use {instead}, "
+                f"or signal self_influence"
             )
-        if self.min_effective_share is not None:
+        if self.min_effective_share is not None and not self.calibrates:
             raise ConfigError(
                 f"{field}.min_effective_share is {self.min_effective_share} with {self._function}, which has no "
-                f"temperature to lower: use {instead}, or raise {field}.weighting.quantile"
+                f"temperature to lower: use {instead}, or leave it out"
             )
         unused = {f"schedule.{name}": value for name, value in stated(self.schedule).items()}
         if self.normalizer != "zscore":
@@ -250,12 +289,13 @@ class ReweightingConfig:
 
 
 def stated(section: Any) -> dict[str, Any]:
-    """Fields of a dataclass of plain defaults that are not at their default, with their values.
+    """Fields of a dataclass that are not at their default, with their values.
 
     What is stated and would have no effect is refused, not passed over.
     """
+    default = type(section)()
     values = {one.name: getattr(section, one.name) for one in fields(section)}
-    return {name: value for name, value in values.items() if value != getattr(type(section), name)}
+    return {name: value for name, value in values.items() if value != getattr(default, name)}
 
 
 def check_running(config: ReweightingConfig, field: str) -> None:

@@ -16,26 +16,34 @@ LOWEST_OF_LOGARITHMS = -3.0
 
 @dataclass(frozen=True)
 class Moments:
-    """μ and σ² of scores; σ² is the population variance, divided by n."""
+    """μ and σ² of a step's scores, or [steps, 1] of many steps'; σ² is the population variance, divided by n."""
 
-    mean: float
-    variance: float
+    mean: Any
+    variance: Any
 
     @classmethod
-    def of(cls, scores: Tensor) -> "Moments":
-        """Of finite ``scores`` (any shape, at least one), computed in float64."""
+    def of(cls, scores: Tensor, kept: Tensor | None = None) -> "Moments":
+        """Of finite ``scores`` ([n], at least one, or [steps, n]) where they are ``kept``, computed in float64."""
         scores = scores.double()
-        return cls(scores.mean().item(), scores.var(correction=0).item())
+        if kept is not None:
+            if scores.dim() == 1:
+                return cls.of(scores[kept]) if kept.any() else cls(0.0, 1.0)
+            number = kept.sum(-1, keepdim=True)
+            mean = torch.where(kept, scores, 0.0).sum(-1, keepdim=True) / number.clamp(min=1)
+            squares = torch.where(kept, scores - mean, 0.0).square().sum(-1, keepdim=True)
+            return cls(mean, torch.where(number > 0, squares / number.clamp(min=1), 1.0))
+        mean, variance = scores.mean(-1, keepdim=True), scores.var(-1, correction=0, keepdim=True)
+        return cls(mean.item(), variance.item()) if scores.dim() == 1 else cls(mean, variance)
 
     @property
-    def std(self) -> float:
+    def std(self) -> Any:
         """sqrt(σ² + ε)."""
         return (self.variance + EPSILON) ** 0.5
 
     @property
-    def is_spread(self) -> bool:
+    def is_spread(self) -> Any:
         """Whether the scores differed by more than rounding."""
-        return self.variance > max(EPSILON**2, (ROUNDING * self.mean) ** 2)
+        return (self.variance > EPSILON**2) & (self.variance > (ROUNDING * self.mean) ** 2)
 
     def normalize(self, scores: Tensor) -> Tensor:
         """z-scores, equation 7, in float64."""
@@ -109,11 +117,11 @@ class Normalizer:
     relative: bool | None = None  # as of `RunningMoments`; None where the kind has no moments
 
     def fit(self, values: Tensor) -> Moments | None:
-        """Moments of ``values`` ([n], finite, n ≥ 1); None where the kind has none."""
+        """Moments of ``values`` ([n] or [steps, n], finite, n ≥ 1); None where the kind has none."""
         return None
 
     def apply(self, values: Tensor, moments: Moments | None) -> Tensor:
-        """z-scores of ``values``, [n] float64."""
+        """z-scores of ``values``, float64 in their shape."""
         raise NotImplementedError
 
     def running(self) -> RunningMoments | None:
@@ -152,8 +160,7 @@ class LogZScore(Normalizer):
     relative = False
 
     def fit(self, values: Tensor) -> Moments:
-        positive = values[values > 0]
-        return Moments.of(positive.double().log()) if len(positive) else Moments(0.0, 1.0)
+        return Moments.of(values.double().log(), kept=values > 0)
 
     def apply(self, values: Tensor, moments: Moments | None) -> Tensor:
         assert moments is not None
@@ -170,10 +177,11 @@ class Rank(Normalizer):
     """
 
     def apply(self, values: Tensor, moments: Moments | None) -> Tensor:
-        _, group, sizes = values.unique(return_inverse=True, return_counts=True)
-        last = sizes.cumsum(0).double()
-        mean_rank = last - (sizes - 1) / 2
-        return torch.special.ndtri((mean_rank[group] - 0.5) / len(values))
+        values = values.contiguous()
+        ordered = values.sort(-1).values
+        below, up_to = torch.searchsorted(ordered, values), torch.searchsorted(ordered, values, right=True)
+        mean_rank = (below + 1 + up_to).double() / 2
+        return torch.special.ndtri((mean_rank - 0.5) / values.shape[-1])
 
 
 NORMALIZERS: dict[NormalizerKind, type[Normalizer]] = {"zscore": ZScore, "log_zscore": LogZScore, "rank": Rank}

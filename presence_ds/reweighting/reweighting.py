@@ -9,13 +9,17 @@ from torch import Tensor
 
 from presence_ds.errors import NonFiniteError
 from presence_ds.reweighting.alignment import leave_one_out
+from presence_ds.reweighting.building import build_weight_function
 from presence_ds.reweighting.config import ReweightingConfig
 from presence_ds.reweighting.gram import Gradients
 from presence_ds.reweighting.normalizers import Running
+from presence_ds.reweighting.placebo import permuted
 from presence_ds.reweighting.samples import MicroBatch, Samples, gather_rows
 from presence_ds.reweighting.schedule import TemperatureSchedule
+from presence_ds.reweighting.signals import signal_values
 from presence_ds.reweighting.statistics import count, describe
-from presence_ds.reweighting.weight_functions import build_weight_function, tau_with_floor
+from presence_ds.reweighting.value.worth import Worth, gradient_moments
+from presence_ds.reweighting.weight_functions import tau_with_floor
 
 LARGEST_TERM = 256.0  # of u in fp16: at most 8 halvings of the loss scale
 
@@ -35,8 +39,11 @@ class StepWeights:
         statistics: what `describe` gives, and ``step``; ``tau`` (as used; 0 with signal uniform), ``stage``;
             ``tau_scheduled`` with a floor under the effective sample size; ``switch_step`` once schedule auto has
             decided; ``normalizer_mean`` and ``normalizer_std`` or ``clip_level``, which samples were weighed by;
-            ``near_duplicate_share``. A figure that does not apply is absent: weighting clip has no ``tau``, normalizer
-            rank no moments, and a step in which no sample has targets nothing but ``step`` and counts.
+            ``near_duplicate_share``; ``calibration_strength`` (0 to 1, how far calibrated weights were followed); with
+            alignments ``gradient_sq_norm`` and ``gradient_noise`` (‖G‖² and tr Σ of the step, without bias) and
+            ``noise_scale`` (B_noise of late, in samples) with ``noise_scale_tokens``. A figure that does not apply is
+            absent: weighting clip has no ``tau``, normalizer rank no moments, and a step in which no sample has targets
+            nothing but ``step`` and counts.
     """
 
     local: Tensor
@@ -69,7 +76,8 @@ class Reweighting:
         self._complete = not running
         self._running: Running | None = self._function.running() if running else None
         self._group = group
-        self._bounded = bounded and running
+        self._bounded = bounded and running and not self._function.is_bounded
+        self.worth = Worth(config) if config.aligns else None
         self._range: Tensor | None = None  # [2] least and greatest value of the last finished step, if bounded
         self.targets = 0  # of the step finished last, over all ranks
         self._figures: Any = None  # that the step in progress is weighed by
@@ -108,13 +116,16 @@ class Reweighting:
             if self._figures is None:
                 seen = self._gather().only_counted()
                 if len(seen):
-                    values = self._values(seen)
+                    values = signal_values(self._config, seen)
                     self._figures, self._extremes = self._function.fit(values), _range(values)
         batch = Samples.of_rows(self._rows[-1].cpu(), *self._columns)
         terms = torch.zeros(len(batch), dtype=torch.float64)
         if batch.counted.any():
-            values = self._values(batch.only_counted())
+            values = signal_values(self._config, batch.only_counted())
             terms[batch.counted] = self._terms(values, self._figures, self._scheduled(step))
+        if self._config.weighting.placebo:
+            block = dist.get_rank(self._group), len(self._rows) - 1
+            terms = permuted(terms, batch.counted, (step, *block))
         return terms
 
     def finish(self, step: int) -> StepWeights:
@@ -132,7 +143,7 @@ class Reweighting:
         gradients = None
         if self._features:
             gradients = Gradients(torch.cat(self._features), samples.counted, self._group)
-        values = self._values(kept, gradients)
+        values = signal_values(self._config, kept, gradients)
         fitted = self._function.fit(values)
         if self._figures is None and self._running is not None:
             self._figures, self._extremes = self._running.current, self._range
@@ -141,24 +152,29 @@ class Reweighting:
         tau = self._scheduled(step)
         statistics: dict[str, Any] = {"step": step}
         if self._config.min_effective_share is not None:
-            statistics["tau_scheduled"] = tau
+            if self._schedule is not None:
+                statistics["tau_scheduled"] = tau
             floor = self._config.min_effective_share * len(kept)
             tau = tau_with_floor(lambda t: self._function.terms(values, figures, t, complete=True), tau, floor)
         terms = torch.zeros(len(samples), dtype=torch.float64)
         terms[samples.counted] = self._terms(values, figures, tau)
+        if self._config.weighting.placebo:
+            terms = self._placebo(terms, samples.counted, step)
         total = terms.sum()
 
         if self._schedule is not None:
             statistics |= {"tau": tau, "stage": self._schedule.stage(step)}
         else:
             statistics["stage"] = "constant"
-        statistics |= describe(samples, terms / total) | self._function.describe(figures)
+        statistics |= describe(samples, terms / total) | self._function.describe(figures, tau)
         if self._config.near_duplicates is not None and gradients is not None:
             statistics["near_duplicate_share"] = gradients.near_duplicate_share(self._config.near_duplicates)
         if self._schedule is not None:
             self._schedule.observe(step, statistics["loss"])
             if self._config.schedule.kind == "auto" and self._schedule.switch_step is not None:
                 statistics["switch_step"] = self._schedule.switch_step
+        if self.worth is not None:
+            statistics |= self._observe(kept, values, figures, terms[samples.counted])
         if self._running is not None:
             self._running.update(fitted)
             self._range = _range(values) if self._bounded else None
@@ -167,6 +183,34 @@ class Reweighting:
         alignment = None if samples.alignment is None else self._local(samples.alignment)
         self.forget_step()
         return StepWeights((local / total).float(), local, alignment, (total / len(terms)).item(), statistics)
+
+    def _observe(self, kept: Samples, values: Tensor, figures: Any, terms: Tensor) -> dict[str, float]:
+        """Learn what the samples that count were worth, and describe the gradient that they have in common."""
+        assert self.worth is not None
+        if len(kept) < 2:
+            return {}
+        if self._config.calibrates:
+            usefulness = kept.usefulness(with_reference=self._config.alignment_with == "reference")
+            self._function.learn(values[None], figures, usefulness[None])
+        self.worth.observe(kept, terms)
+        square, noise = gradient_moments(kept)
+        scale = self.worth.noise_scale
+        found = {"gradient_sq_norm": square, "gradient_noise": noise}
+        if scale.samples is not None:
+            found |= {"noise_scale": scale.samples, "noise_scale_tokens": scale.samples * scale.tokens_per_sample}
+        return found
+
+    def _placebo(self, terms: Tensor, counted: Tensor, step: int) -> Tensor:
+        """``terms`` ([N] of all ranks) permuted: of the whole step, or as they were given to every micro-batch."""
+        if self._complete:
+            return permuted(terms, counted, (step,))
+        sizes, first, found = [len(rows) for rows in self._rows], 0, []
+        for rank in range(dist.get_world_size(self._group)):
+            for micro_step, size in enumerate(sizes):
+                block = slice(first, first + size)
+                found.append(permuted(terms[block], counted[block], (step, rank, micro_step)))
+                first += size
+        return torch.cat(found)
 
     def _without_samples(self, samples: Samples, step: int) -> StepWeights:
         """What a step is in which no sample counts: nothing is learned from it."""
@@ -193,6 +237,10 @@ class Reweighting:
             state["running"] = {self._running_key: self._running.state_dict()}
         if self._range is not None:
             state["range"] = {self._running_key: self._range.tolist()}
+        if learned := self._function.state_dict():
+            state["learned"] = {self._running_key: learned}
+        if self.worth is not None:
+            state["worth"] = self.worth.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -211,11 +259,20 @@ class Reweighting:
                 self._running.load_state_dict(figures)
             bounds = state.get("range", {}).get(self._running_key) if self._bounded else None
             self._range = None if bounds is None else torch.tensor(bounds, dtype=torch.float64)
+        self._function = build_weight_function(self._config)
+        if self._running_key in state.get("learned", {}):
+            self._function.load_state_dict(state["learned"][self._running_key])
+        if self.worth is not None:
+            self.worth = Worth(self._config)
+            if "worth" in state:
+                self.worth.load_state_dict(state["worth"])
 
     @property
     def _running_key(self) -> str:
         config = self._config
-        return f"{config.signal} {config.normalizer if config.has_temperature else config.weighting_kind}"
+        unit = config.normalizer if config.has_temperature else config.weighting_kind
+        more = [*config.weighting.features, config.alignment_with] if config.calibrates else []
+        return " ".join([config.signal, unit, *more])
 
     def forget_step(self) -> None:
         """Forget the step in progress."""
@@ -231,27 +288,9 @@ class Reweighting:
         return (terms / expected).clamp(max=LARGEST_TERM)
 
     def _scheduled(self, step: int) -> float:
-        if self._schedule is None or self._config.signal == "uniform":
+        if self._config.signal == "uniform":
             return 0.0
-        return self._schedule.tau(step)
-
-    def _values(self, samples: Samples, gradients: Gradients | None = None) -> Tensor:
-        """The signal of ``samples``, all finite, in its own unit: [n] float64; τ > 0 raises high values of every one.
-
-        - self_influence: s_i = ‖g_i‖², the squared norm of the sample's gradient over the scored parameters (eq. 3).
-        - leverage: h_i, self-influence under the curvature of the step's own ``gradients`` (`Gradients.leverage`).
-        - alignment: a_i = ⟨P g_i, P ḡ_ref⟩ with the running gradient of a trusted stream, the first-order benefit of a
-          step on sample i to that stream. High is *useful* here, not novel or noisy, so τ > 0 is what helps.
-        - loss: ℓ_i, the zero-cost baseline (Sow et al., 2025).
-        - uniform: s_i, for the statistics; the weights are alike.
-        """
-        signal = self._config.signal
-        if signal == "leverage":
-            assert gradients is not None
-            return gradients.leverage(self._config.damping)
-        values = {"loss": samples.losses, "alignment": samples.reference_alignment}.get(signal, samples.scores)
-        assert values is not None
-        return values.double()
+        return 1.0 if self._schedule is None else self._schedule.tau(step)
 
     @property
     def _columns(self) -> list[str]:

@@ -96,6 +96,15 @@ class Samples:
         """Number of samples that have targets, and a loss, score or gradient that is not finite."""
         return int((self.has_targets & ~self.counted).sum())
 
+    def usefulness(self, *, with_reference: bool) -> Tensor:
+        """What the samples are taken to be good for: alignment with the reference, or with the step's others; float64.
+
+        Both are there (`presence_ds.reweighting.ReweightingConfig.alignment_with`).
+        """
+        found = self.reference_alignment if with_reference else self.alignment
+        assert found is not None
+        return found.double()
+
     def only_counted(self) -> "Samples":
         """Without those that do not count."""
         columns = {name: value[self.counted] for name, value in vars(self).items() if value is not None}

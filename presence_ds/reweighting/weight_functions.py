@@ -10,16 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from presence_ds.reweighting.config import ReweightingConfig
-from presence_ds.reweighting.normalizers import NORMALIZERS, Moments, Normalizer, Running
+from presence_ds.reweighting.normalizers import Moments, Normalizer, Running
 
 MAX_EXPONENT = 20.0
 LEVEL_DECAY = 0.5  # of a running c, per optimizer step
 BISECTIONS = 50
+LARGEST_FACTOR = 10.0  # of a normalized gradient
 
 
 class WeightFunction:
-    """Weighs samples by figures that are fitted to a step or expected of it; the base has none."""
+    """Weighs samples by figures that are fitted to a step or expected of it; the base has none.
+
+    `fit`, and `terms` of complete steps, also take many steps at once: [steps, n].
+
+    Attributes:
+        is_bounded: whether u is limited to a few times its mean, whatever the values.
+    """
+
+    is_bounded = False
 
     def fit(self, values: Tensor) -> Any:
         """Figures of ``values`` ([n], finite, n ≥ 1); None where the kind has none."""
@@ -36,13 +44,25 @@ class WeightFunction:
         """
         raise NotImplementedError
 
-    def describe(self, figures: Any) -> dict[str, float]:
-        """The figures by the names they have in the statistics."""
+    def learn(self, values: Tensor, figures: Any, usefulness: Tensor) -> Any:
+        """Take in finished steps, and how far each of their samples agreed with the others: [steps, n]."""
+
+    def describe(self, figures: Any, tau: float) -> dict[str, float]:
+        """The figures, and what comes of ``tau``, by the names they have in the statistics."""
         return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was learned, for the checkpoint; empty where nothing is."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
 
 
 class Uniform(WeightFunction):
     """Every sample alike, whatever its score: the baseline."""
+
+    is_bounded = True
 
     def terms(self, values: Tensor, figures: Any, tau: float, *, complete: bool) -> Tensor:
         return torch.ones_like(values, dtype=torch.float64)
@@ -73,7 +93,7 @@ class Tempered(WeightFunction):
             return torch.ones_like(values, dtype=torch.float64)
         return self.of_z_scores(self._normalizer.apply(values, figures), tau, complete=complete)
 
-    def describe(self, figures: Moments | None) -> dict[str, float]:
+    def describe(self, figures: Moments | None, tau: float) -> dict[str, float]:
         return {} if figures is None else {"normalizer_mean": figures.mean, "normalizer_std": figures.std}
 
 
@@ -88,7 +108,7 @@ class Softmax(Tempered):
     def of_z_scores(self, z: Tensor, tau: float, *, complete: bool) -> Tensor:
         exponent = tau * z
         if complete:
-            return (exponent - exponent.max()).exp()
+            return (exponent - exponent.amax(-1, keepdim=True)).exp()
         return exponent.clamp(-MAX_EXPONENT, MAX_EXPONENT).exp()
 
 
@@ -121,23 +141,37 @@ class Clip(WeightFunction):
     if all are 0, so that every u is 1. Values are raw self-influences; normaliser and temperature play no part.
     """
 
-    def __init__(self, quantile: float) -> None:
-        """``quantile`` is above 0 and at most 1."""
+    def __init__(self, quantile: float, most: float = 1.0) -> None:
+        """``quantile`` is above 0 and at most 1; ``most``: what u is limited to."""
         self._quantile = quantile
+        self._most = most
 
-    def fit(self, values: Tensor) -> float:
+    def fit(self, values: Tensor) -> Any:
+        if values.dim() > 1:
+            level = values.double().masked_fill(values <= 0, torch.nan).nanquantile(self._quantile, -1, keepdim=True)
+            return level.nan_to_num(inf)
         positive = values[values > 0].double()
         return positive.quantile(self._quantile).item() if len(positive) else inf
 
     def running(self) -> "RunningLevel":
         return RunningLevel()
 
-    def terms(self, values: Tensor, figures: float | None, tau: float, *, complete: bool) -> Tensor:
+    def terms(self, values: Tensor, figures: Any, tau: float, *, complete: bool) -> Tensor:
         assert figures is not None
-        return (figures / values.double()).sqrt().clamp(max=1.0)
+        return (figures / values.double()).sqrt().clamp(max=self._most)
 
-    def describe(self, figures: float | None) -> dict[str, float]:
-        return {} if figures is None or not isfinite(figures) else {"clip_level": figures}
+    def describe(self, figures: float, tau: float) -> dict[str, float]:
+        return {"clip_level": figures} if isfinite(figures) else {}
+
+
+class Normalized(Clip):
+    """u_i = √(c / s_i), every gradient at the same length, c the median; a gradient next to 0 is not blown up."""
+
+    def __init__(self) -> None:
+        super().__init__(0.5, LARGEST_FACTOR)
+
+    def describe(self, figures: float, tau: float) -> dict[str, float]:
+        return {}
 
 
 class RunningLevel(Running):
@@ -161,18 +195,6 @@ class RunningLevel(Running):
         if isfinite(figures):  # an infinite one tells nothing
             self.log = LEVEL_DECAY * self.log + (1 - LEVEL_DECAY) * log(figures)
             self.weight = LEVEL_DECAY * self.weight + (1 - LEVEL_DECAY)
-
-
-def build_weight_function(config: ReweightingConfig) -> WeightFunction:
-    """What the validated ``config`` asks for."""
-    if config.signal == "uniform":
-        return Uniform()
-    if config.weighting_kind == "clip":
-        return Clip(config.weighting.quantile)
-    normalizer = NORMALIZERS[config.normalizer]()
-    if config.weighting_kind == "softmax":
-        return Softmax(normalizer)
-    return Saturating(normalizer, config.weighting.threshold)
 
 
 def effective_sample_size(terms: Tensor) -> float:

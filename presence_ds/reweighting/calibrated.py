@@ -1,0 +1,226 @@
+"""Calibrated weights: what samples like this one were worth in the steps before, per unit of their gradient's noise.
+
+With n_i the squared norm of a sample's gradient and a_i its alignment with the mean gradient of the others, weights w
+have the quality Q(w) = (mean w a)² / mean w² n: the signal of the weighted step, squared, over its noise. Among
+w = φᵀβ, φ_i features of the sample, the best are β = M⁻¹ v with M = mean n φφᵀ and v = mean a φ: a regression of a/n on
+φ, weighted by n. Both are averaged over past steps, so that no sample has a say in its own weight.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from presence_ds.reweighting.config import Feature
+from presence_ds.reweighting.normalizers import LogZScore, Moments, Running, RunningMoments, ZScore
+from presence_ds.reweighting.weight_functions import WeightFunction
+
+DECAY = 0.98  # of every sum, per optimizer step
+RIDGE = 0.1  # on all features but the constant, in units of the mean squared norm
+KNOTS = (-1.5, -0.5, 0.0, 0.5, 1.0)
+LARGEST_Z = 5.0
+LEAST, MOST = 0.05, 3.0  # of a weight, in units of the mean
+FIT_STEPS, TRIAL_STEPS = 20, 10  # of earlier ones, before weights are fitted to them, and before a fit is followed
+MOST_SOURCES = 128  # all others are taken together with the last
+
+SCORES, LOSSES, TARGETS, SOURCES = range(4)  # columns of the values
+
+
+class Spline(NamedTuple):
+    """A column of the values that enters by its z-score."""
+
+    column: int
+    normalizer: ZScore | LogZScore
+
+
+SPLINES = {
+    "norm": Spline(SCORES, LogZScore()),
+    "loss": Spline(LOSSES, ZScore()),
+    "length": Spline(TARGETS, LogZScore()),
+}
+
+
+class State(NamedTuple):
+    """Decayed sums over steps, float64; in units of each step's mean n, so that the constant's own is their weight.
+
+    Attributes:
+        fit: [F, F + 1] (or [steps, F, F + 1]), M with v as its last column.
+        trial: [..., 5] mean a, ua, n, un, u²n of u = w − 1, w the fitted weights of every step by the steps before it.
+        spread: [...] squares of what each step adds to the slope of the quality in the strength of the weights.
+    """
+
+    fit: Tensor
+    trial: Tensor
+    spread: Tensor
+
+
+class Calibrated(WeightFunction):
+    """u_i = 1 + s (w_i − 1), w_i = φ_iᵀβ in units of the mean and within [0.05, 3], and s ∈ [0, 1] a strength.
+
+    Features are a constant, and z-scores within the step (of log n, of the loss, of the logarithm of the number of
+    targets) with hinges at `KNOTS`, or which source a sample is of.
+
+    How far to follow a fit is decided on steps that it was not made from: with A(s), V(s) the mean w a and w² n over
+    past steps, each with the weights fitted before it, s is where A²/V is highest, had every step's slope been lower by
+    one standard error. So weights stay uniform until earlier fits have proven their worth, and where there is nothing
+    to gain. τ is a further factor of s, 1 unless the effective sample size asks for less.
+
+    Values are [..., 4] float64: squared norm, loss, number of targets and source.
+    """
+
+    is_bounded = True
+
+    def __init__(self, features: list[Feature]) -> None:
+        """``features``: what enters φ beside the constant."""
+        self._splines = [name for name in SPLINES if name in set(features)]
+        self._has_sources = "source" in features
+        self._state = State(*(torch.zeros(size, dtype=torch.float64) for size in ((1, 2), (5,), ())))
+
+    @property
+    def strength(self) -> float:
+        """s of the step to come."""
+        return _strength(self._state).item()
+
+    def fit(self, values: Tensor) -> dict[str, Moments]:
+        return {name: SPLINES[name].normalizer.fit(values[..., SPLINES[name].column]) for name in self._splines}
+
+    def running(self) -> "RunningColumns":
+        return RunningColumns(self._splines)
+
+    def describe(self, figures: Any, tau: float) -> dict[str, float]:
+        return {"calibration_strength": tau * self.strength}
+
+    def terms(self, values: Tensor, figures: dict[str, Moments], tau: float, *, complete: bool) -> Tensor:
+        features = self._of(values, figures)
+        state = self._grown(features.shape[-1])
+        return 1.0 + tau * _strength(state) * (_fitted(features, state.fit) - 1.0)
+
+    def learn(self, values: Tensor, figures: dict[str, Moments], usefulness: Tensor) -> Tensor:
+        """Take in steps, one after the other: the weights that each had by those before it, [steps, n] float64.
+
+        Args:
+            values: [steps, n, 4].
+            figures: that the samples are standardised by, of every step.
+            usefulness: [steps, n] float64, a_i in the unit of the squared norms.
+        """
+        features = self._of(values, figures)
+        state = self._grown(features.shape[-1])
+        norms = values[..., SCORES]
+        scale = norms.mean(-1, keepdim=True)
+        noise, signal = _ratio(norms, scale), _ratio(usefulness, scale)
+        products = features.mT @ torch.cat([features * noise[..., None], signal[..., None]], dim=-1) / norms.shape[-1]
+        fits, fit = _decayed(state.fit, products)
+
+        excess = _fitted(features, fits) - 1.0
+        figures_of = [signal, excess * signal, noise, excess * noise, excess.square() * noise]
+        tried = torch.stack([figure.mean(-1) for figure in figures_of], dim=-1) * _is_ready(fits)[:, None]
+        trials, trial = _decayed(state.trial, tried)
+        slopes = tried[:, 1] - _ratio(trials[:, 0], trials[:, 2]) * tried[:, 3]
+        spreads, spread = _decayed(state.spread, slopes.square(), DECAY**2)
+        self._state = State(fit, trial, spread)
+        return 1.0 + _strength(State(fits, trials, spreads))[:, None] * excess
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors on the host; none is changed in place."""
+        return self._state._asdict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self._state = State(**state)
+
+    def _of(self, values: Tensor, figures: dict[str, Moments]) -> Tensor:
+        """φ: [..., F]."""
+        parts = [torch.ones(*values.shape[:-1], 1, dtype=torch.float64)]
+        for name, moments in figures.items():
+            z = SPLINES[name].normalizer.apply(values[..., SPLINES[name].column], moments)
+            z = torch.where(torch.as_tensor(moments.is_spread), z.clamp(-LARGEST_Z, LARGEST_Z), 0.0)
+            parts.append(torch.stack([z, *((z - knot).clamp(min=0.0) for knot in KNOTS)], dim=-1))
+        if self._has_sources:
+            known = self._state.fit.shape[0] - sum(part.shape[-1] for part in parts)
+            sources = values[..., SOURCES].long().clamp(max=MOST_SOURCES - 1)
+            number = max(known, int(sources.max()) + 1)
+            parts.append(torch.nn.functional.one_hot(sources, number).double())
+        return torch.cat(parts, dim=-1)
+
+    def _grown(self, features: int) -> State:
+        """The state with as many features, those it has not seen being 0."""
+        fit = self._state.fit
+        more = features - fit.shape[0]
+        second, first = pad(fit[:, :-1], (0, more, 0, more)), pad(fit[:, -1:], (0, 0, 0, more))
+        return self._state._replace(fit=torch.cat([second, first], dim=1))
+
+
+class RunningColumns(Running):
+    """Moments of every column expected of the next optimizer step."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """``names`` of `SPLINES`."""
+        self._moments = {name: RunningMoments(relative=SPLINES[name].normalizer.relative) for name in names}
+
+    @property
+    def current(self) -> dict[str, Moments] | None:
+        found = {name: running.current for name, running in self._moments.items() if running.current is not None}
+        return found if len(found) == len(self._moments) else None
+
+    def update(self, figures: dict[str, Moments]) -> None:
+        for name, moments in figures.items():
+            self._moments[name].update(moments)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: running.state_dict() for name, running in self._moments.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, running in self._moments.items():
+            running.load_state_dict(state[name])
+
+
+def _weight_of(steps: int) -> float:
+    """Decayed sum of ones over as many steps, but for rounding."""
+    return (1 - DECAY**steps) / (1 - DECAY) - 1e-6
+
+
+def _decayed(before: Tensor, added: Tensor, decay: float = DECAY) -> tuple[Tensor, Tensor]:
+    """Decayed sums before each of the steps ``added`` ([steps, ...]), and after the last."""
+    sums = []
+    for one in added:
+        sums.append(before)
+        before = decay * before + one
+    return torch.stack(sums), before
+
+
+def _is_ready(fit: Tensor) -> Tensor:
+    """Whether there were steps enough to fit weights to, and an alignment with anything: [...] bool."""
+    return (fit[..., 0, 0] >= _weight_of(FIT_STEPS)) & (fit[..., 0, -1] > 0)
+
+
+def _fitted(features: Tensor, fit: Tensor) -> Tensor:
+    """w of samples with ``features`` [..., n, F] by the sums ``fit`` [..., F, F + 1]: [..., n]."""
+    ready = _is_ready(fit)
+    identity = torch.eye(fit.shape[-2], dtype=torch.float64)
+    ridge = RIDGE * identity
+    ridge[0, 0] = 0.0
+    sums = fit / torch.where(ready, fit[..., 0, 0], 1.0)[..., None, None]
+    second = torch.where(ready[..., None, None], sums[..., :-1] + ridge, identity)
+    first = sums[..., -1]
+    level = torch.where(ready, first[..., 0], 1.0)[..., None]
+    weights = (features @ torch.linalg.solve(second, first)[..., None])[..., 0] / level
+    return torch.where(ready[..., None], weights.clamp(LEAST, MOST), 1.0)
+
+
+def _strength(state: State) -> Tensor:
+    """s: [...].
+
+    Of A(s) = A₀ + s A₁ and V(s) = V₀ + 2 s V₁ + s² V₂, A²/V is highest at s = (A₁V₀ − A₀V₁) / (A₀V₂ − A₁V₁). Divided
+    by V₀ the numerator is the sum of what every step adds to the slope at s = 0, a₁ − (A₀/V₀) v₁, and has an error.
+    """
+    a0, a1, v0, v1, v2 = state.trial.unbind(-1)
+    slope = a1 - _ratio(a0, v0) * v1 - state.spread.sqrt()
+    bend = _ratio(a0, v0) * v2 - _ratio(a1, v0) * v1
+    proven = (v0 >= _weight_of(TRIAL_STEPS)) & (a0 > 0) & (bend > 0)
+    return torch.where(proven, slope / torch.where(proven, bend, 1.0), 0.0).clamp(0.0, 1.0)
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    return torch.where(b > 0, a / b, 0.0)

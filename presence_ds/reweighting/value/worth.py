@@ -1,0 +1,150 @@
+"""What a run's weights and sources have been worth lately, from figures that its steps have anyway."""
+
+import math
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from presence_ds.reweighting.config import ReweightingConfig
+from presence_ds.reweighting.samples import Samples
+from presence_ds.reweighting.value.gain import COMPARED, UNIFORM, Candidate, gains, in_units, quality_sums, speedup
+from presence_ds.reweighting.value.noise_scale import NoiseScale
+from presence_ds.reweighting.value.sources import SourceWorth, relative, source_sums, source_worth
+from presence_ds.reweighting.value.window import Window, estimate
+
+STEPS = 200  # of the window
+IN_USE = "in_use"
+
+
+class Gain(NamedTuple):
+    """What weights are worth.
+
+    Attributes:
+        gain: η, in batch size; 1 for uniform weights.
+        error: its standard error.
+        speedup: how many times fewer steps are needed at this batch size, as the noise scale has it; NaN where η is not
+            above 0 or the noise scale is not known.
+    """
+
+    gain: float
+    error: float
+    speedup: float
+
+
+class Worth:
+    """Gains of weightings and verdicts on sources over a sliding window of steps, and the noise scale.
+
+    Steps with fewer than two samples that count tell nothing.
+    """
+
+    def __init__(self, config: ReweightingConfig) -> None:
+        """``config`` is that of the weights in use."""
+        self._with_reference = config.alignment_with == "reference"
+        compared = COMPARED
+        if config.calibrates:  # its own features
+            compared = COMPARED | {"calibrated": replace(config, min_effective_share=None)}
+        self._candidates = {name: Candidate(candidate) for name, candidate in compared.items()}
+        self._gains = Window(STEPS)
+        self._sources = Window(STEPS)
+        self._samples = Window(STEPS)
+        self.noise_scale = NoiseScale()
+        self._waiting: tuple[Samples, Tensor] | None = None
+        self._of = repr((compared["calibrated"], config.alignment_with, config.weighting_kind, config.signal))
+
+    def observe(self, samples: Samples, weights: Tensor) -> None:
+        """Take in a step; what it takes is done when it is asked for, while the device has other work.
+
+        Args:
+            samples: those of the step that count.
+            weights: [n] float64, theirs.
+        """
+        self._settle()
+        if len(samples) < 2:
+            return
+        square, noise = gradient_moments(samples)
+        self.noise_scale.update(square, noise, samples.targets.double().mean().item())
+        self._waiting = samples, weights
+
+    def _settle(self) -> None:
+        if self._waiting is None:
+            return
+        (samples, weights), self._waiting = self._waiting, None
+        usefulness = samples.usefulness(with_reference=self._with_reference)
+        assert samples.scores is not None
+        noise, signal = in_units(samples.scores, usefulness)
+        step = Samples(**{name: value[None] for name, value in vars(samples).items() if value is not None})
+        every = [candidate.weights(step, usefulness[None])[0] for candidate in self._candidates.values()]
+        every.append(weights / weights.mean())
+        self._gains.add(quality_sums(torch.stack(every), noise, signal))
+        self._sources.add(source_sums(samples.sources, noise, signal))
+        self._samples.add(torch.tensor([float(len(samples)), 1.0], dtype=torch.float64))
+
+    @property
+    def gains(self) -> dict[str, Gain]:
+        """Of the weights in use (`IN_USE`) and of every compared one; empty where nothing can be told yet.
+
+        That is so with too few steps for an error, and where the samples' alignment is not above 0 by two errors.
+        """
+        self._settle()
+        sums, numbers = self._gains.sums, self._samples.sums
+        if sums is None or numbers is None:
+            return {}
+        signal, error = estimate(sums[:, 0, 0], lambda totals: totals)
+        if not signal > 2.0 * error:
+            return {}
+        size = (numbers[:, 0].sum() / numbers[:, 1].sum()).item()
+        scale = self.noise_scale.samples
+        names = [*self._candidates, IN_USE]
+        found = {}
+        for name, value, spread in zip(names, *(x.tolist() for x in estimate(sums, gains)), strict=True):
+            faster = speedup(value, scale, size) if scale is not None and value > 0 else math.nan
+            found[name] = Gain(value, spread, faster)
+        return found
+
+    @property
+    def sources(self) -> dict[int, SourceWorth]:
+        """Of every source that has occurred, by its id."""
+        self._settle()
+        sums = self._sources.sums
+        return {} if sums is None else source_worth(*estimate(sums, relative))
+
+    def figures(self) -> dict[str, float]:
+        """Gains as numbers by their names in the metrics; nothing that is not finite."""
+        found: dict[str, float] = {}
+        for name, (gain, error, faster) in self.gains.items():
+            if name != UNIFORM:
+                found |= {f"gain/{name}": gain, f"gain/{name}_error": error, f"gain/{name}_speedup": faster}
+        return {name: value for name, value in found.items() if math.isfinite(value)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """State for the checkpoint, on the host."""
+        self._settle()
+        return {
+            "gains": self._gains.state_dict(),
+            "sources": self._sources.state_dict(),
+            "samples": self._samples.state_dict(),
+            "noise_scale": self.noise_scale.state_dict(),
+            "candidates": {name: candidate.function.state_dict() for name, candidate in self._candidates.items()},
+            "of": self._of,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave; of other weights the noise scale alone, and the windows begin anew."""
+        self._waiting = None
+        self.noise_scale.load_state_dict(state["noise_scale"])
+        if state["of"] != self._of:
+            return
+        for name, window in (("gains", self._gains), ("sources", self._sources), ("samples", self._samples)):
+            window.load_state_dict(state[name])
+        for name, candidate in self._candidates.items():
+            candidate.function.load_state_dict(state["candidates"][name])
+
+
+def gradient_moments(samples: Samples) -> tuple[float, float]:
+    """‖G‖² and tr Σ of a step's samples ([n], n ≥ 2), both without bias; the first may fall below 0 by chance."""
+    assert samples.scores is not None
+    assert samples.alignment is not None
+    square = samples.alignment.double().mean().item()
+    return square, samples.scores.double().mean().item() - square
