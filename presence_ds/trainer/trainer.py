@@ -147,6 +147,12 @@ class Trainer:
         metrics: Metrics = {"epoch": int(min(epochs.values()))}
         for source_id, source in self.engine.presence.statistics.get("sources", {}).items():
             metrics |= {f"source/{self.source_names[source_id]}/{name}": value for name, value in source.items()}
+        if (worth := self.engine.presence.worth) is not None:
+            metrics |= worth.figures()
+            for source_id, source in worth.sources.items():
+                name = f"source/{self.source_names[source_id]}"
+                metrics |= {f"{name}/worth": source.ratio, f"{name}/worth_error": source.error}
+                metrics[f"{name}/verdict"] = source.verdict
         if len(epochs) > 1:
             metrics |= {f"source/{name}/epoch": value for name, value in epochs.items()}
         return metrics

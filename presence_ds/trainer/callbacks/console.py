@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from presence_ds.trainer.callbacks.callback import Callback
+from presence_ds.trainer.callbacks.worth_report import print_worth
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Metrics, Trainer
@@ -70,6 +71,10 @@ def describe(metrics: Metrics) -> str:
         text += f"  τ {metrics['tau']:.3g} ({metrics['stage']})"
     if "clip_level" in metrics:
         text += f"  SI clipped at {metrics['clip_level']:.3g}"
+    if "calibration_strength" in metrics:
+        text += f"  calibration {metrics['calibration_strength']:.0%}"
+    if "gain/in_use" in metrics:
+        text += f"  worth {metrics['gain/in_use']:.2f} ± {metrics['gain/in_use_error']:.2f} × the batch"
     return text
 
 
@@ -125,4 +130,8 @@ def print_summary(console: RichConsole, summary: dict[str, Any]) -> None:
             )
         table.add_section()
     console.print(table, highlight=False)
+    if "worth" in summary:
+        last = list(summary["stages"].values())[-1:]
+        weights = {name: source["mean_weight"] for stage in last for name, source in stage["sources"].items()}
+        print_worth(console, summary["worth"], weights)
     console.print(f"run directory: {summary['run_dir']}", highlight=False, soft_wrap=True)

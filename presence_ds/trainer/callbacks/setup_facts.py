@@ -39,12 +39,16 @@ def setup_facts(recipe: Recipe, plan: Plan, trainer: Trainer, directory: RunDire
 
 def describe_weights(config: PresenceConfig) -> str:
     """The weight function and its τ over the run, in one line."""
-    if config.signal == "uniform":
+    kind, placebo = config.weighting_kind, ", permuted (placebo)" if config.weighting.placebo else ""
+    if "uniform" in (config.signal, kind):
         return "uniform"
-    kind = config.weighting_kind
     if kind == "clip":
-        return f"clip at quantile {config.weighting.quantile:g} of the self-influences"
-    return f"{kind} of the {config.normalizer}, {describe_temperature(config.schedule)}"
+        return f"clip at quantile {config.weighting.quantile:g} of the self-influences" + placebo
+    if kind == "normalized":
+        return "every gradient at the same norm" + placebo
+    if kind == "calibrated":
+        return f"calibrated on {' and '.join(config.weighting.features)}" + placebo
+    return f"{kind} of the {config.normalizer}, {describe_temperature(config.schedule)}" + placebo
 
 
 def describe_temperature(config: ScheduleConfig) -> str:

@@ -16,6 +16,7 @@ from presence_ds.trainer.callbacks.console import print_summary
 from presence_ds.trainer.callbacks.evaluation import Evaluation
 from presence_ds.trainer.callbacks.metrics_file import json_value
 from presence_ds.trainer.callbacks.throughput import Throughput
+from presence_ds.trainer.callbacks.worth_report import worth_figures
 from presence_ds.trainer.ranks.rank_log import print_warning
 from presence_ds.trainer.run_directory.layout import write_json
 
@@ -69,6 +70,8 @@ class StageSummary(Callback):
             "anomalies": self._anomalies.counts,
             "stages": {name: stage_means(stage) for name, stage in self.state_dict()["stages"].items()},
         }
+        if (worth := trainer.engine.presence.worth) is not None:
+            summary["worth"] = worth_figures(worth, trainer.source_names)
         if trainer.ranks.is_main:
             try:
                 write_json(self._path, summary)
