@@ -1,13 +1,15 @@
 """Runs on every rank of a pool: the same optimizer steps, split over ranks and accumulation steps in every way."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 import presence_ds
+from presence_ds.capture import attributes_as
+from presence_ds.reweighting import calibrated
 from tests.engine.training import deepspeed_config, full_parameters, optimizer_for
 from tests.models import tiny_model, tokens
 
@@ -24,8 +26,38 @@ class Split:
     presence: dict[str, Any] = field(default_factory=dict)
 
 
-def train_split(split: Split) -> tuple[Tensor, list[Tensor]]:
-    """Weights of every step in the order of the samples, [STEPS, SAMPLES], and the parameters at the end."""
+class Trained(NamedTuple):
+    """What came of it.
+
+    Attributes:
+        weights: of every step in the order of the samples, [steps, SAMPLES].
+        alignments: likewise; NaN where they are not computed.
+        figures: ‖G‖², tr Σ and the noise scale of every step, [steps, 3]; NaN where there is none.
+        parameters: at the end.
+    """
+
+    weights: Tensor
+    alignments: Tensor
+    figures: Tensor
+    parameters: list[Tensor]
+
+
+def samples_of(presence: dict[str, Any]) -> Tensor:
+    """Token ids, [steps, SAMPLES, LENGTH]; for calibrated weights half of the samples have much in common."""
+    if presence.get("preset") != "calibrated":
+        return tokens(STEPS, SAMPLES, LENGTH, seed=3)
+    ids = tokens(2 * STEPS, SAMPLES, LENGTH, seed=3)
+    ids[:, ::2] = torch.arange(LENGTH) + ids[:, ::2, :1] % 3
+    return ids
+
+
+def train_split(split: Split) -> Trained:
+    """Train as ``split`` says; calibrated weights are followed at once, while rounding has not grown yet."""
+    with attributes_as(calibrated, {"FIT_STEPS": 1, "TRIAL_STEPS": 2}):
+        return _train(split)
+
+
+def _train(split: Split) -> Trained:
     ranks, rank = dist.get_world_size(), dist.get_rank()
     micro_batch = SAMPLES // (ranks * split.accumulation_steps)
     model = tiny_model("llama", tied=True)
@@ -33,14 +65,24 @@ def train_split(split: Split) -> tuple[Tensor, list[Tensor]]:
     config = deepspeed_config(split.stage, split.accumulation_steps, train_micro_batch_size_per_gpu=micro_batch)
     optimizer = optimizer_for("sgd", model.parameters())
     engine, *_ = presence_ds.initialize(model=model, config=config, optimizer=optimizer, presence=presence)
-    weights = []
-    for step in tokens(STEPS, SAMPLES, LENGTH, seed=3):
+    weights, alignments, figures = [], [], []
+    for step in samples_of(split.presence):
         for ids in step.chunk(ranks)[rank].split(micro_batch):
             engine.backward(engine(input_ids=ids, labels=ids))
             engine.step()
-        everywhere = [torch.empty_like(engine.presence.weights) for _ in range(ranks)]
-        dist.all_gather(everywhere, engine.presence.weights)
-        weights.append(torch.cat(everywhere))
+        weights.append(everywhere(engine.presence.weights))
+        found = engine.presence.alignments
+        alignments.append(everywhere(torch.full_like(engine.presence.weights, torch.nan) if found is None else found))
+        statistics = engine.presence.statistics
+        names = ("gradient_sq_norm", "gradient_noise", "noise_scale")
+        figures.append(torch.tensor([statistics.get(name, torch.nan) for name in names]))
     parameters = full_parameters(engine)
     engine.destroy()
-    return torch.stack(weights), parameters
+    return Trained(torch.stack(weights), torch.stack(alignments), torch.stack(figures), parameters)
+
+
+def everywhere(local: Tensor) -> Tensor:
+    """``local`` of every rank, one after the other."""
+    parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, local)
+    return torch.cat(parts)

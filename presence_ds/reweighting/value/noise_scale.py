@@ -22,7 +22,8 @@ class NoiseScale:
         """Take in a step's ‖G‖² and tr Σ, both without bias, and its mean number of target tokens in a sample."""
         total = signal + noise  # the mean squared norm
         level = self._level.current or total
-        self._level.update(total or float("inf"))
+        if total > 0.0:
+            self._level.update(total)
         self._tokens = DECAY * self._tokens + tokens
         self._weight = DECAY * self._weight + 1.0
         if level > 0.0:
