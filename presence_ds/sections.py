@@ -80,6 +80,9 @@ def check_shape(values: Any, kind: Any, name: str = "") -> None:
     if values is None:
         if NoneType not in options and Any not in options:
             raise ConfigError(f"{name} is null: give it a value, or leave it out")
+    elif listed is not None and isinstance(values, list):
+        for index, value in enumerate(values):
+            check_shape(value, get_args(listed)[0], f"{name}[{index}]")
     elif section is not None:
         hints = get_type_hints(section)
         named = values if isinstance(values, Mapping) else getattr(values, "__dict__", None)
@@ -90,9 +93,6 @@ def check_shape(values: Any, kind: Any, name: str = "") -> None:
                 check_shape(value, hints[field_name], f"{name}.{field_name}" if name else field_name)
             elif not isinstance(field_name, str):  # on: and yes: are true to YAML
                 raise ConfigError(f"{name or 'the recipe'} has a field {field_name!r}: names of fields are text")
-    elif listed is not None and isinstance(values, list):
-        for index, value in enumerate(values):
-            check_shape(value, get_args(listed)[0], f"{name}[{index}]")
     elif isinstance(values, int) and abs(values) > LARGEST_INTEGER:
         raise ConfigError(f"{name} is {values}: it must be at most {LARGEST_INTEGER}")
     elif isinstance(values, str) and any(ord(character) < ord(" ") for character in values):

@@ -6,7 +6,7 @@ from typing import Literal
 from presence_ds.data.order.mixture import check_weights
 from presence_ds.data.samples.objective_config import Lengths, ObjectiveConfig
 from presence_ds.data.sources.config import SourceConfig
-from presence_ds.data.sources.noise import NoiseConfig
+from presence_ds.data.sources.noise import NoiseConfig, check_noises
 from presence_ds.data.streaming.config import StreamingConfig
 from presence_ds.data.tokenizer.config import TokenizerConfig
 from presence_ds.errors import ConfigError
@@ -40,7 +40,8 @@ class DataConfig:
         tokenizer: The tokenizer.
         streaming: Read and tokenize the training text while the model trains, and store nothing of it. Several sources
             need weights then, and validation its own sources. None: samples are made before training, and stored.
-        noise: Word-shuffled copies added to the training documents. None: no noise.
+        noise: Noisy copies added to the training documents, a source for each kind. One section stands for a list of
+            it. None: no noise.
         max_bad_share: Share of a source's rows (malformed lines, rows without text, files that are not UTF-8), between
             0 and 1, that may be skipped; above it the run stops.
         on_bad_file: What to do with a file that is damaged, cut short or otherwise unreadable: stop, or skip, which
@@ -63,12 +64,21 @@ class DataConfig:
     packing: Literal["concat", "best_fit", "document"] | None = None
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     streaming: StreamingConfig | None = None
-    noise: NoiseConfig | None = None
+    noise: list[NoiseConfig] | NoiseConfig | None = None
     max_bad_share: float = limited(0.01, least=0, most=1)
     on_bad_file: Literal["stop", "skip"] = "stop"
     max_document_megabytes: float = limited(64.0, least=1e-6)
     seed: int = 0
     num_workers: int = limited(0, least=0)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.noise, NoiseConfig):
+            self.noise = [self.noise]
+
+    @property
+    def noises(self) -> list[NoiseConfig]:
+        """Every kind of noise there is."""
+        return self.noise if isinstance(self.noise, list) else []
 
     @property
     def lengths(self) -> Lengths:
@@ -115,15 +125,14 @@ class DataConfig:
         if self.streaming is not None:
             self._check_streaming(field)
         if self.noise is not None:
-            self.noise.validate(f"{field}.noise")
-            if self.noise.name in [source.name for source in [*self.sources, *(self.validation_sources or [])]]:
-                raise ConfigError(f'{field}.noise.name "{self.noise.name}" is the name of a source: choose another')
+            names = [source.name for source in [*self.sources, *(self.validation_sources or [])]]
+            check_noises(self.noises, names, f"{field}.noise")
 
     def _check_streaming(self, field: str) -> None:
         """Raise `ConfigError` for what needs samples that are stored."""
         refused = {
             "prepared": (self.prepared, "null, as a prepared corpus is not streamed"),
-            "noise": (self.noise, "null: shuffle words in a source of your own"),
+            "noise": (self.noise, "null: give text that is noise as a source of its own"),
         }
         for name, (value, right) in refused.items():
             if value is not None:

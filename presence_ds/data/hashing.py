@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TEXT_HASH_BYTES = 16
+GAMMA = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64 counts in steps of this
 
 
 def stable_hash(seed: int, purpose: str, key: str) -> int:
@@ -28,3 +29,8 @@ def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
+
+
+def random_bits(key: int, count: int) -> NDArray[np.uint64]:
+    """``count`` different numbers of 64 random bits that follow from ``key``, itself 64 bits: SplitMix64 from there."""
+    return mix(np.uint64(key) + np.arange(1, count + 1, dtype=np.uint64) * GAMMA)

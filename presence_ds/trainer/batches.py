@@ -42,7 +42,7 @@ def training_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks) -> BatchStrea
     """Micro-batches of this rank out of the whole training part, or of text that is streamed."""
     if recipe.data.streaming is not None:
         return streamed_batches(corpus, recipe, ranks)
-    weights = mixture_weights(recipe.data.sources, recipe.data.noise)
+    weights = mixture_weights(recipe.data.sources, recipe.data.noises)
     loader = build_loader(
         corpus.train, **loader_options(recipe, ranks), weights=weights, source_names=corpus.source_names
     )

@@ -38,7 +38,7 @@ class TrainerRuns:
                 file.write(json.dumps({"text": f"{index} " + " ".join(words)}) + "\n")
         self.data = {
             "sources": [{"name": "lines", "path": str(text)}],
-            "noise": {"share": 0.3},
+            "noise": [{"share": 0.3}],
             "validation_fraction": 0.1,
             "sequence_length": LENGTH,
             "tokenizer": {"vocab_size": 270},

@@ -71,7 +71,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
         validation_fraction=0.1,
         sequence_length=32,
         tokenizer=TokenizerConfig(vocab_size=400),
-        noise=NoiseConfig(),
+        noise=[NoiseConfig()],
     )
     prepare_corpus(config, folder / "corpus")
     return open_corpus(folder / "corpus")

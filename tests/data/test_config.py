@@ -1,14 +1,19 @@
 """The section ``data``: values that cannot be used, and how it is written."""
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 from jsonargparse import ArgumentParser
 
+from presence_ds.commands.recipe_arguments import read_recipe
+from presence_ds.commands.train import make_parser
 from presence_ds.data import DataConfig, NoiseConfig, SourceConfig, TokenizerConfig
 from presence_ds.errors import ConfigError
 from tests.data.corpus.corpora import MakeConfig, error_of
+
+NOISES = [NoiseConfig("shuffled", 0.1), NoiseConfig("permuted", 0.2), NoiseConfig("random", 0.3)]
 
 
 @pytest.mark.parametrize(
@@ -28,9 +33,24 @@ from tests.data.corpus.corpora import MakeConfig, error_of
         ({"num_workers": -1}, "data.num_workers is -1"),
         ({"tokenizer": TokenizerConfig(vocab_size=256)}, "data.tokenizer.vocab_size is 256"),
         ({"tokenizer": TokenizerConfig(path="")}, "data.tokenizer.path is empty"),
-        ({"noise": NoiseConfig(share=0.6)}, "data.noise.share is 0.6"),
-        ({"noise": NoiseConfig(share=0.0)}, "data.noise.share is 0.0"),
-        ({"noise": NoiseConfig(name="docs")}, 'data.noise.name "docs" is the name of a source'),
+        ({"noise": []}, "data.noise is empty"),
+        ({"noise": [NoiseConfig(share=0.6)]}, "data.noise[0].share is 0.6"),
+        ({"noise": NoiseConfig(share=0.0)}, "data.noise[0].share is 0.0"),
+        (
+            {"noise": [NoiseConfig("permutated")]},
+            'data.noise[0].kind is "permutated": it must be one of shuffled, perm',
+        ),
+        ({"noise": [NoiseConfig(name="")]}, "data.noise[0].name is empty"),
+        ({"noise": [NoiseConfig(name="docs")]}, 'data.noise[0].name "docs" is the name of a source'),
+        ({"noise": NOISES}, "data.noise has shares of 0.6 together: they must be at most 0.5"),
+        (
+            {"noise": [NoiseConfig("shuffled", 0.1), NoiseConfig("random", 0.1, name="shuffled")]},
+            'data.noise has two noises named "shuffled"',
+        ),
+        (
+            {"noise": [NoiseConfig("random", 0.1), NoiseConfig("random", 0.1, name="other")]},
+            "data.noise has kind random twice",
+        ),
     ],
 )
 def test_bad_values_name_their_field(
@@ -48,13 +68,32 @@ def test_configuration_parses_from_yaml_and_explains_itself(capsys: pytest.Captu
           - {name: web, path: ["a/*.jsonl", b], text_field: body}
           - {name: code, format: python_packages, content: code, max_megabytes: 4}
         tokenizer: {vocab_size: 4096}
-        noise: {share: 0.2}
+        noise:
+          - {share: 0.1}
+          - {kind: permuted, share: 0.3, name: cipher}
         """
     )
     config = parser.instantiate(parser.parse_object({"data": section})).data
     config.validate()
     assert config.sources[1] == SourceConfig("code", format="python_packages", content="code", max_megabytes=4)
-    assert config.noise == NoiseConfig(share=0.2)
+    assert config.noises == [NoiseConfig("shuffled", 0.1, "shuffled"), NoiseConfig("permuted", 0.3, "cipher")]
     with pytest.raises(SystemExit):
         parser.parse_args(["--help"])
     assert "Share of a source's rows" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("given", ["{share: 0.3, name: worse}", "[{share: 0.3, name: worse}]"])
+def test_one_noise_may_stand_for_a_list_of_it(given: str, tmp_path: Path) -> None:
+    """As recipes have it that were written when there was one kind; the command line overrides both forms."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"data: {{noise: {given}}}")
+    parser = make_parser()
+
+    def noises(*options: str) -> list[NoiseConfig]:
+        return read_recipe(parser, parser.parse_args([str(recipe), *options]))[0].data.noises
+
+    assert noises() == [NoiseConfig("shuffled", 0.3, "worse")]
+    assert noises("--data.noise.share", "0.1") == [NoiseConfig("shuffled", 0.1, "worse")]
+    two = [{"kind": "random", "share": 0.1, "name": "dice"}, {"kind": "shuffled", "share": 0.2, "name": "words"}]
+    assert noises(f"--data.noise={json.dumps(two)}") == [NoiseConfig(**one) for one in two]  # type: ignore[arg-type]
+    assert noises("--data.noise=null") == []

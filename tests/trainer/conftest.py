@@ -62,7 +62,7 @@ def write_recipe(path: Path, corpus_file: Path) -> Path:
         },
         "data": {
             "sources": [{"name": "lines", "path": str(corpus_file), "id_field": "id"}],
-            "noise": {"share": 0.2},
+            "noise": [{"share": 0.2}],
             "validation_fraction": 0.1,
             "sequence_length": 32,
             "tokenizer": {"vocab_size": 300},

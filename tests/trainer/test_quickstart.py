@@ -45,7 +45,7 @@ def test_quickstart_summary_is_what_the_score_records_say(quickstart: tuple[Path
     samples = defaultdict(list)
     for row in read_scores(run_dir):
         samples["direct" if row["step"] <= 3 else "inverse", row["source"]].append(row)
-    assert {source for _, source in samples} == {"prose", "code", "shuffled"}
+    assert {source for _, source in samples} == {"prose", "code", "shuffled", "permuted"}
     for (stage, source), rows in samples.items():
         found = summary["stages"][stage]["sources"][source]
         assert found["samples"] == len(rows)

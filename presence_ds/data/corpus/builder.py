@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,11 +22,12 @@ from presence_ds.data.readers.documents import Document
 from presence_ds.data.samples.packing import PACKINGS, Tokens
 from presence_ds.data.sources.config import SourceConfig
 from presence_ds.data.sources.finding import SourceFile, find_files
-from presence_ds.data.sources.noise import NoiseConfig, is_copied, shuffle_words
+from presence_ds.data.sources.noise import NoiseConfig, is_copied, total_share
 from presence_ds.data.sources.reading import read_documents
 from presence_ds.data.sources.tally import MAX_EXAMPLES, Skipped
-from presence_ds.data.tokenizer.encoding import encode, sentinel_ids
+from presence_ds.data.tokenizer.encoding import sentinel_ids
 from presence_ds.data.tokenizer.loading import load_tokenizer
+from presence_ds.data.tokenizer.noise import ENCODERS, Encoder, clean
 from presence_ds.data.tokenizer.training import train_tokenizer
 from presence_ds.errors import DataError
 
@@ -78,25 +80,24 @@ class Builder:
                 self._read(given, "train")
         for given in self.validation:
             self._read(given, "validation")
-        noise = self.config.noise
         train_names = [source.name for source in self.config.sources]
-        noise_names = [] if noise is None else [noise.name]
+        noise_names = [noise.source for noise in self.config.noises]
         names = list(dict.fromkeys([*train_names, *noise_names, *self.reports["validation"]]))
         tokenizer = self._train_tokenizer() if self.loaded_tokenizer is None else self.loaded_tokenizer
         tokenizer.save_pretrained(self.work / TOKENIZER_FOLDER)
+        pack = partial(self._pack, names, tokenizer.eos_token_id)
         schema = sample_features(self.row_length, self.packing).arrow_schema
         with ArrowWriter(self.work / TRAIN_FILE, schema) as writer:
             for name, report in self.reports["train"].items():
-                self._pack(self._training_documents(name), tokenizer, writer, "train", name, names.index(name))
+                pack(self._training_documents(name), clean(tokenizer), writer, "train", name)
                 report.duplicates = self.num_read["train", name] - report.documents
-            if noise is not None:
-                self.reports["train"][noise.name] = SourceReport()
-                copies = self._shuffled_copies(noise, train_names)
-                self._pack(copies, tokenizer, writer, "train", noise.name, names.index(noise.name))
+            for noise in self.config.noises:
+                self.reports["train"][noise.source] = SourceReport()
+                encoder = ENCODERS[noise.kind](tokenizer, self.num_sentinels, self.config.seed)
+                pack(self._copied_documents(noise, train_names), encoder, writer, "train", noise.source)
         with ArrowWriter(self.work / VALIDATION_FILE, schema) as writer:
             for name in self.reports["validation"]:
-                documents = self._documents_in("validation", name)
-                self._pack(documents, tokenizer, writer, "validation", name, names.index(name))
+                pack(self._documents_in("validation", name), clean(tokenizer), writer, "validation", name)
         self._check_size()
         if self.config.streaming is not None:
             (self.work / VALIDATION_TEXTS).write_bytes(b"".join(sorted(self.validation_texts)))
@@ -153,15 +154,11 @@ class Builder:
         for batch in self._documents_in("train", name):
             yield [document for document in batch if text_hash(document.text) not in self.validation_texts]
 
-    def _shuffled_copies(self, noise: NoiseConfig, names: list[str]) -> Iterator[list[Document]]:
-        seed = self.config.seed
+    def _copied_documents(self, noise: NoiseConfig, names: list[str]) -> Iterator[list[Document]]:
+        total, seed = total_share(self.config.noises), self.config.seed
         for name in names:
             for batch in self._training_documents(name):
-                yield [
-                    Document(document.id, shuffle_words(document.text, seed, document.id))
-                    for document in batch
-                    if is_copied(noise, seed, document.id)
-                ]
+                yield [document for document in batch if is_copied(noise, total, seed, document.id)]
 
     def _train_tokenizer(self) -> PreTrainedTokenizerBase:
         total = sum(self.num_read["train", source.name] for source in self.config.sources)
@@ -188,12 +185,13 @@ class Builder:
 
     def _pack(
         self,
+        names: list[str],
+        eos_id: int,
         batches: Iterable[list[Document]],
-        tokenizer: PreTrainedTokenizerBase,
+        encoder: Encoder,
         writer: ArrowWriter,
         part: str,
         name: str,
-        source_id: int,
     ) -> None:
         """Tokenize and pack one source's documents, counting them into its report."""
         report = self.reports[part][name]
@@ -201,15 +199,15 @@ class Builder:
 
         def tokenized() -> Iterator[tuple[str, Tokens]]:
             for batch in batches:
-                for document, tokens in zip(batch, encode(tokenizer, [d.text for d in batch]), strict=True):
+                for document, tokens in zip(batch, encoder(batch), strict=True):
                     report.documents += 1
                     report.characters += len(document.text)
                     report.tokens += len(tokens) + 1
                     yield document.id, tokens
                 self.progress.advance(task, len(batch))
 
-        length, placed = self.row_length, 0
-        for sample in PACKINGS[self.packing](tokenized(), length, tokenizer.eos_token_id):
+        length, placed, source_id = self.row_length, 0, names.index(name)
+        for sample in PACKINGS[self.packing](tokenized(), length, eos_id):
             pieces = ([piece._asdict() for piece in sample.pieces],) if sample.pieces else ()
             row = (sample.input_ids, source_id, sample.document_id, sample.offset, *pieces)
             writer.write(row, sample.input_ids.nbytes)

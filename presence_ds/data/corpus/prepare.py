@@ -82,6 +82,9 @@ def _fingerprint_of(config: DataConfig, inputs: list[Input]) -> str:
     del settings["num_workers"], settings["prepared"]
     for source in [*settings["sources"], *(settings["validation_sources"] or [])]:
         del source["weight"]
+    match settings["noise"]:
+        case [{"kind": "shuffled", "share": share, "name": name}]:  # written so when there was no other kind
+            settings["noise"] = {"share": share, "name": name}
     paths = [file.path for given in inputs for file in given.files]
     if config.tokenizer.path is not None:
         tokenizer = Path(config.tokenizer.path).expanduser()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from presence_ds.data.order.permutation import Permutation
 from presence_ds.data.order.shuffled import ShuffledOrder
 from presence_ds.data.sources.config import SourceConfig
-from presence_ds.data.sources.noise import NoiseConfig
+from presence_ds.data.sources.noise import NoiseConfig, total_share
 from presence_ds.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -43,17 +43,16 @@ def check_weights(sources: Sequence[SourceConfig], field: str) -> None:
             )
 
 
-def mixture_weights(sources: Sequence[SourceConfig], noise: NoiseConfig | None) -> dict[str, float] | None:
+def mixture_weights(sources: Sequence[SourceConfig], noises: Sequence[NoiseConfig] = ()) -> dict[str, float] | None:
     """Weights by source name, or None where every source counts with its size.
 
-    Word-shuffled copies get the weight that makes their share of the samples ``noise.share``.
+    Each of ``noises`` gets the weight that makes its share of the samples its ``share``.
     """
     weights = {source.name: source.weight for source in sources if source.weight is not None}
     if not weights:
         return None
-    if noise is not None:
-        weights[noise.name] = noise.share / (1 - noise.share) * math.fsum(weights.values())
-    return weights
+    clean, total = math.fsum(weights.values()), total_share(noises)
+    return weights | {noise.source: noise.share / (1 - total) * clean for noise in noises}
 
 
 class Mixture:

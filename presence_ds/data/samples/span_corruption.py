@@ -17,10 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from presence_ds.data.hashing import mix, stable_hash
+from presence_ds.data.hashing import GAMMA, mix, stable_hash
 from presence_ds.data.samples.objective_config import Lengths
-
-GAMMA = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64 counts in steps of this
 
 
 class SpanCorruption:

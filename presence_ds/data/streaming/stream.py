@@ -53,7 +53,7 @@ class Stream:
     def __post_init__(self) -> None:
         assert self.config.streaming is not None
         self.streaming: StreamingConfig = self.config.streaming
-        self.weights = mixture_weights(self.config.sources, None) or {self.config.sources[0].name: 1.0}
+        self.weights = mixture_weights(self.config.sources) or {self.config.sources[0].name: 1.0}
         self.shares = [deal(files, self.streaming.lanes) for files in self.files]
         self.tallies = [
             Tally(source, files, self.config.max_bad_share)

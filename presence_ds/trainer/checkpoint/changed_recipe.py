@@ -74,12 +74,20 @@ def agreed_changes(checkpoint: Path, manifest: Manifest, now: dict[str, Any], ra
 def stored_recipe(checkpoint: Path, manifest: Manifest) -> dict[str, Any] | None:
     """The recipe that a checkpoint was written with; of one without, what its run directory says; None without that."""
     if manifest.recipe is not None:
-        return manifest.recipe
+        return _with_listed_noise(manifest.recipe)
     try:
         values = yaml.safe_load(RunDirectory(checkpoint.parents[1]).recipe.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return None
-    return _stated(values) if isinstance(values, dict) else None
+    return _with_listed_noise(_stated(values)) if isinstance(values, dict) else None
+
+
+def _with_listed_noise(values: dict[str, Any]) -> dict[str, Any]:
+    """A recipe whose noise is a list, also of when there was one kind of it, and a section in the place of the list."""
+    data = values.get("data")
+    if isinstance(data, dict) and isinstance(noise := data.get("noise"), dict):
+        return values | {"data": data | {"noise": [{"kind": "shuffled", **noise}]}}
+    return values
 
 
 def _stated(values: dict[str, Any]) -> dict[str, Any]:

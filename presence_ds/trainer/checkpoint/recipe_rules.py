@@ -31,7 +31,8 @@ RECIPE: Table = [
         (
             "validation_fraction objective.kind objective.noise_density objective.mean_span_length sequence_length "
             "packing tokenizer.vocab_size tokenizer.eos_token tokenizer.add_bos streaming.lanes "
-            "streaming.buffer_samples streaming.tokenizer_megabytes noise.share noise.name max_document_megabytes seed",
+            "streaming.buffer_samples streaming.tokenizer_megabytes noise[].kind noise[].share noise[].name "
+            "max_document_megabytes seed",
             ORDER,
         ),
         ("max_bad_share on_bad_file", Rule("applied", "to what is read from now on")),

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from presence_ds.data import Corpus, DataConfig, NoiseConfig, SourceConfig
+from presence_ds.data.readers.documents import Document
 from presence_ds.data.sources.noise import shuffle_words
 from presence_ds.data.tokenizer.encoding import encode
+from presence_ds.data.tokenizer.noise import ENCODERS
 from tests.data.corpus.corpora import MakeConfig, WriteJsonl, decoded, folder_of, ids_of, prepare
 
 
@@ -145,7 +147,7 @@ def test_no_validation(make_config: MakeConfig, tmp_path: Path) -> None:
 def test_noise_is_shuffled_copies_of_training_documents(
     make_config: MakeConfig, tmp_path: Path, texts: dict[str, str]
 ) -> None:
-    corpus = prepare(make_config(noise=NoiseConfig(share=0.4, name="mixed")), tmp_path / "corpus")
+    corpus = prepare(make_config(noise=[NoiseConfig(share=0.4, name="mixed")]), tmp_path / "corpus")
     assert corpus.source_names == ["docs", "mixed"]
     originals, copies = (corpus.report.train[name].documents for name in ("docs", "mixed"))
     assert copies / (originals + copies) == pytest.approx(0.4, abs=0.06)
@@ -159,5 +161,28 @@ def test_noise_is_shuffled_copies_of_training_documents(
 
 
 def test_few_documents_may_have_no_shuffled_copy(make_config: MakeConfig, tmp_path: Path) -> None:
-    corpus = prepare(make_config(noise=NoiseConfig(share=1e-9)), tmp_path / "corpus")
+    corpus = prepare(make_config(noise=[NoiseConfig(share=1e-9)]), tmp_path / "corpus")
     assert corpus.report.train["shuffled"].documents == 0
+
+
+def test_each_kind_of_noise_is_a_source_of_its_own(
+    make_config: MakeConfig, tmp_path: Path, texts: dict[str, str]
+) -> None:
+    """A document to a sample, so that each copy stands beside its original: BOS and EOS where they were."""
+    noises = [NoiseConfig("permuted", 0.2), NoiseConfig("random", 0.1, name="dice"), NoiseConfig("shuffled", 0.1)]
+    config = make_config(noise=noises, packing="document", sequence_length=512, validation_fraction=0.2, seed=4)
+    config.tokenizer.add_bos = True
+    corpus = prepare(config, tmp_path / "corpus")
+    assert corpus.source_names == ["docs", "permuted", "dice", "shuffled"]
+    assert list(corpus.report.validation) == ["docs"]
+    rows = {(row["source_id"], row["document_id"]): row["input_ids"] for row in corpus.train.rows}
+    assert len(rows) == sum(report.documents for report in corpus.report.train.values())
+    for source_id, kind in ((1, "permuted"), (2, "random")):
+        copies = {document_id: ids for (source, document_id), ids in rows.items() if source == source_id}
+        assert len(copies) > 5
+        documents = [Document(document_id, texts[document_id]) for document_id in copies]
+        expected = ENCODERS[kind](corpus.tokenizer, 0, 4)(documents)
+        for (document_id, ids), tokens in zip(copies.items(), expected, strict=True):
+            assert ids == [*tokens, corpus.tokenizer.eos_token_id]
+            assert ids[0] == corpus.tokenizer.bos_token_id
+            assert len(ids) == len(rows[0, document_id])  # which is of the training part

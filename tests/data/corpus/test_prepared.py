@@ -1,5 +1,6 @@
 """A corpus that several runs share: what it fills in, what it refuses, and that nothing happens to it."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -39,7 +40,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[DataConfig, Path]:
         sequence_length=48,
         packing="best_fit",
         tokenizer=TokenizerConfig(vocab_size=400),
-        noise=NoiseConfig(share=0.3),
+        noise=[NoiseConfig(share=0.3)],
         max_bad_share=0.5,
     )
     prepare_corpus(config, folder / "corpus")
@@ -74,7 +75,7 @@ def test_it_may_say_the_same_and_be_filled_in_again(made: tuple[DataConfig, Path
 def test_weights_are_the_runs_in_any_order(made: tuple[DataConfig, Path]) -> None:
     """Proportions of a stream from the shared corpus, noise included, with another seed in another order."""
     weighted = shared(made, sources=[SourceConfig("b", weight=3.0), SourceConfig("a", weight=1.0)])
-    weights = mixture_weights(weighted.sources, weighted.noise)
+    weights = mixture_weights(weighted.sources, weighted.noises)
     assert weights == pytest.approx({"a": 1.0, "b": 3.0, "shuffled": 4 * 3 / 7})
     assert list(weights or {}) == ["a", "b", "shuffled"]
     corpus = open_corpus(made[1])
@@ -96,7 +97,7 @@ def test_weights_are_the_runs_in_any_order(made: tuple[DataConfig, Path]) -> Non
         ({"packing": "concat"}, "data.packing is concat, and data.prepared"),
         ({"tokenizer": TokenizerConfig(vocab_size=8192)}, "data.tokenizer.vocab_size is 8192, and"),
         ({"tokenizer": TokenizerConfig(path="other")}, "data.tokenizer.path is other, and"),
-        ({"noise": NoiseConfig(share=0.2)}, "data.noise is NoiseConfig(share=0.2"),
+        ({"noise": [NoiseConfig(share=0.2)]}, "data.noise is [NoiseConfig(kind='shuffled', share=0.2"),
         ({"validation_fraction": 0.2}, "data.validation_fraction is 0.2, and"),
         ({"validation_sources": [SourceConfig("v", "v.txt")]}, "data.validation_sources is "),
         (
@@ -175,6 +176,38 @@ def test_a_field_of_another_version_is_not_passed_over(made: tuple[DataConfig, P
     (tmp_path / "corpus" / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(DataError, match=r"prepared with data\.sources\.0\.lowercase, which this version"):
         fill_from_prepared(DataConfig(prepared=str(tmp_path / "corpus")))
+
+
+def test_a_corpus_of_when_noise_had_one_kind(made: tuple[DataConfig, Path], tmp_path: Path) -> None:
+    """Its manifest has a section in the place of the list: it fills a recipe in, and is not prepared again."""
+    config, folder = made
+    shutil.copytree(folder, tmp_path / "corpus")
+    manifest = read_manifest(tmp_path / "corpus")
+    assert manifest is not None
+    assert manifest["config"]["noise"] == [{"kind": "shuffled", "share": 0.3, "name": "shuffled"}]
+    manifest["config"]["noise"] = {"share": 0.3, "name": "shuffled"}
+    manifest["fingerprint"] = earlier_fingerprint(manifest["config"])
+    manifest["digest"] = manifest_digest(manifest)
+    (tmp_path / "corpus" / MANIFEST).write_text(json.dumps(manifest))
+    earlier = config, tmp_path / "corpus"
+    for noise in (None, NoiseConfig(share=0.3), [NoiseConfig("shuffled", 0.3, "shuffled")]):
+        assert shared(earlier, noise=noise).noises == config.noises
+    for other in (NoiseConfig("random", 0.3, "shuffled"), [*config.noises, NoiseConfig("random", 0.1)]):
+        with pytest.raises(ConfigError, match=r"^data\.noise is \["):
+            shared(earlier, noise=other)
+    assert open_corpus(tmp_path / "corpus").source_names == ["a", "b", "shuffled"]
+    prepare_corpus(replace(config), tmp_path / "corpus", overwrite=False)
+    assert read_manifest(tmp_path / "corpus") == manifest
+
+
+def earlier_fingerprint(section: dict[str, Any]) -> str:
+    """What a corpus of jsonl sources was known by, of the section in its manifest."""
+    settings = {name: value for name, value in section.items() if name not in ("num_workers", "prepared")}
+    sources = [{name: value for name, value in source.items() if name != "weight"} for source in section["sources"]]
+    found = [(source["path"], Path(source["path"]).stat()) for source in sources]
+    stats = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in found]
+    content = json.dumps([FORMAT_VERSION, settings | {"sources": sources}, stats])
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def test_nowhere(made: tuple[DataConfig, Path], tmp_path: Path) -> None:

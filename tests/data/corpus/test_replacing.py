@@ -37,8 +37,9 @@ def test_same_configuration_is_reused_and_another_replaces_it(
 
 
 def test_same_configuration_gives_the_same_bytes(make_config: MakeConfig, tmp_path: Path) -> None:
+    noises = [NoiseConfig(kind, 0.1) for kind in ("shuffled", "permuted", "random")]
     for name in ("first", "second"):
-        prepare_corpus(make_config(noise=NoiseConfig()), tmp_path / name)
+        prepare_corpus(make_config(noise=noises), tmp_path / name)
     for file in ("train.arrow", "validation.arrow", "tokenizer/tokenizer.json"):
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
 

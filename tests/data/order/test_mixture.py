@@ -43,7 +43,10 @@ def test_validation_sources_have_no_weight() -> None:
 
 
 def test_a_recipe_of_three_to_one_with_noise(tmp_path: Path) -> None:
-    """The large source gives a quarter of what is not noise; another weight does not prepare the corpus again."""
+    """The large source gives a quarter of what is not noise, and each kind its share.
+
+    Another weight does not prepare the corpus again.
+    """
     for name, lines in (("small", 200), ("large", 2000)):
         rows = [{"text": f"{name} {number} and some more words after it"} for number in range(lines)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -52,7 +55,7 @@ def test_a_recipe_of_three_to_one_with_noise(tmp_path: Path) -> None:
         validation_fraction=0.0,
         sequence_length=16,
         tokenizer=TokenizerConfig(vocab_size=300),
-        noise=NoiseConfig(share=0.2),
+        noise=[NoiseConfig("shuffled", 0.2), NoiseConfig("permuted", 0.1)],
     )
     prepare_corpus(config, tmp_path / "corpus")
     written = (tmp_path / "corpus" / "corpus.json").stat().st_mtime_ns
@@ -65,4 +68,4 @@ def test_a_recipe_of_three_to_one_with_noise(tmp_path: Path) -> None:
     batches = islice(training_batches(corpus, recipe, ranks), 1024 * 4 // 64)
     counts = Counter(source_id for batch in batches for source_id in batch["source_ids"].tolist())
     shares = {corpus.source_names[source_id]: count / 4096 for source_id, count in counts.items()}
-    assert shares == pytest.approx({"small": 0.6, "large": 0.2, "shuffled": 0.2}, abs=1e-3)
+    assert shares == pytest.approx({"small": 0.525, "large": 0.175, "shuffled": 0.2, "permuted": 0.1}, abs=1e-3)

@@ -47,7 +47,7 @@ REFUSED = {
     "buffer": ({"streaming": StreamingConfig(buffer_samples=0)}, "data.streaming.buffer_samples is 0"),
     "tokenizer": ({"streaming": StreamingConfig(tokenizer_megabytes=0)}, "data.streaming.tokenizer_megabytes is 0"),
     "prepared": ({"prepared": "folder"}, "data.prepared is folder with data.streaming: it must be null"),
-    "noise": ({"noise": NoiseConfig()}, "data.noise is .* with data.streaming: it must be null"),
+    "noise": ({"noise": [NoiseConfig()]}, "data.noise is .* with data.streaming: it must be null"),
     "held out": ({"validation_fraction": 0.01}, "data.validation_fraction is 0.01 with data.streaming"),
     "weights": (
         {"sources": [SourceConfig("a", "a"), SourceConfig("b", "b")]},

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,12 @@ from presence_ds.commands.train import make_parser
 from presence_ds.engine import PresenceConfig
 from presence_ds.engine.resume_rules import PRESENCE, changes, plain_values, rules
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.checkpoint.changed_recipe import recipe_changes, recipe_values, submitted_changes
+from presence_ds.trainer.checkpoint.changed_recipe import (
+    recipe_changes,
+    recipe_values,
+    stored_recipe,
+    submitted_changes,
+)
 from presence_ds.trainer.checkpoint.recipe_rules import RECIPE
 from presence_ds.trainer.recipe.plan import make_plan
 from presence_ds.trainer.recipe.recipe import Recipe
@@ -43,7 +49,7 @@ def values(tmp_path_factory: pytest.TempPathFactory, corpus_file: Path) -> Calla
         "data": {
             "sources": [{"name": "a", "path": str(corpus_file)}, {"name": "b", "path": str(corpus_file)}],
             "validation_sources": [{"name": "c", "path": str(corpus_file)}],
-            "noise": {},
+            "noise": [{}],
         },
         "model": {"config": {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 2}},
         "presence": {"preset": "paper", "signal": "alignment", "strategy": "two_pass"},
@@ -121,7 +127,7 @@ def test_what_is_kept_of_earlier_steps_decides_for_some_fields(values: Callable[
 @pytest.mark.parametrize(
     ("before", "now", "named"),
     [
-        ({"data.noise": None}, {}, "data.noise is {"),
+        ({"data.noise": None}, {}, "data.noise is [{"),
         ({}, {"data.validation_sources": None}, "data.validation_sources is null"),
         ({"data.sources": [{"name": "a"}]}, {}, "data.sources is [{"),
     ],
@@ -133,6 +139,22 @@ def test_sections_that_come_or_go_are_refused(
         recipe_changes(Path("step"), values(**before), values(**now), warnings_are_errors)
     assert str(error.value).startswith(named)
     assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("in_manifest", [True, False])
+def test_noise_of_when_it_had_one_kind(
+    values: Callable[..., dict[str, Any]], tmp_path: Path, in_manifest: bool
+) -> None:
+    """A section in the place of a list of one, in a checkpoint or beside one that has no recipe."""
+    earlier = values(**{"data.noise": {"share": 0.2, "name": "shuffled"}})
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(earlier))
+    checkpoint = tmp_path / "checkpoints" / "step_00000001"
+    manifest: Any = SimpleNamespace(recipe=earlier if in_manifest else None)
+    before = stored_recipe(checkpoint, manifest)
+    assert not recipe_changes(checkpoint, before, values(), warnings_are_errors)
+    for field, value in {"kind": "permuted", "share": 0.1, "name": "other"}.items():
+        with pytest.raises(ConfigError, match=rf"^data\.noise\[0\]\.{field} is {value}, and "):
+            recipe_changes(checkpoint, before, values(**{f"data.noise[].{field}": value}), warnings_are_errors)
 
 
 CHANGED = {

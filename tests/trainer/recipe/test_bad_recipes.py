@@ -81,6 +81,12 @@ CASES = {
         ['--data.sources=[{"name": "a", "path": "a.jsonl"}, {"name": "a", "path": "b.jsonl"}]'],
         'data.sources has two sources named "a"',
     ),
+    "unknown noise": (['--data.noise=[{"kind": "swapped"}]'], 'data.noise[0].kind is "swapped": it must be one of shu'),
+    "noise that is no section": (["--data.noise=[permuted]"], "data.noise"),
+    "more noise than text": (
+        ['--data.noise=[{"kind": "random", "share": 0.3}, {"share": 0.3}]'],
+        "data.noise has shares of 0.6 together: they must be at most 0.5",
+    ),
     "everything held out": (["--data.validation_fraction", "1"], "data.validation_fraction is 1"),
     "warm-up beyond the end": (["--lr_schedule.warmup_steps", "61"], "lr_schedule.warmup_steps is 61"),
     "evaluation every 0 steps": (

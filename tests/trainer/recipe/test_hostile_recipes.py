@@ -86,12 +86,16 @@ def test_wrong_values(
 
 
 def with_value(recipe: dict[str, Any], place: Path_, value: Any) -> dict[str, Any]:
-    """A copy of the recipe with ``value`` at ``place``; sections and lists on the way are made."""
+    """A copy of the recipe with ``value`` at ``place``; sections and lists on the way are made.
+
+    Of a field that may be a section or a list it becomes the one that ``place`` goes through.
+    """
     changed = copy.deepcopy(recipe)
     node: Any = changed
     for part, following in itertools.pairwise(place):
-        if isinstance(node, dict) and node.get(part) is None:
-            node[part] = [{"name": "other", "path": "x.jsonl"}] if isinstance(following, int) else {}
+        listed = isinstance(following, int)
+        if isinstance(node, dict) and (node.get(part) is None or isinstance(node[part], list) != listed):
+            node[part] = [{"name": "other", "path": "x.jsonl"}] if listed else {}
         node = node[part]
     node[place[-1]] = value
     return changed
