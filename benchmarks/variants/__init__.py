@@ -15,6 +15,7 @@ VARIANTS: dict[str, Callable[[Setting], Step]] = {
     "plain": plain,
     "plain_chunked_loss": plain_chunked_loss,
     "one_pass_projected": partial(presence, estimator="projected"),
+    "one_pass_aligned": partial(presence, estimator="projected", alignment=True),
     "one_pass_exact": partial(presence, estimator="exact"),
     "two_pass_projected": partial(presence, estimator="projected", strategy="two_pass"),
     "loss_signal": partial(presence, signal="loss"),
