@@ -134,6 +134,7 @@ def refusals() -> dict[str, str]:
         "another loss": error_of(another_loss),
         "reference for another signal": error_of(lambda: start().observe_reference(input_ids=ids, labels=ids)),
         "no reference": error_of(lambda: one_step(start(presence={"signal": "alignment"}), input_ids=ids, labels=ids)),
+        "wide sketches": error_of(lambda: start(presence={"alignment": True, "alignment_dim": 10**9})),
         "too wide": error_of(lambda: start(presence={"signal": "leverage", "projection_dim": 10_000})),
         "decoder": error_of(lambda: one_step(start(_EncoderDecoder()), input_ids=ids, labels=ids)),
         "field": error_of(lambda: start(presence={"projecton_dim": 3})),

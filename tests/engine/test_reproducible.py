@@ -69,7 +69,7 @@ def test_scores_and_gradients_are_added_in_one_order(k: int | None, keeps_sketch
     influence = SelfInfluence(select_parameters(model, "all"), k, 0, keeps_sketches=keeps_sketches)
     loss = SampleLoss(shifted=kind == "t5")
     objective = Objective(model, loss)
-    scorer = Scorer(model, influence, loss)
+    scorer = Scorer(model, influence, loss, features=16 if keeps_sketches else None, sketches=keeps_sketches)
     batch = {"input_ids": tokens(3, 9), "labels": tokens(3, 9)}
     weights = torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64)
     with Scattered() as scattered:
@@ -77,7 +77,7 @@ def test_scores_and_gradients_are_added_in_one_order(k: int | None, keeps_sketch
         weight_gradient_loss(scored, weights).backward()
         losses, _ = objective(model.forward, (), batch)
         weighted_mean_loss(losses, weights).backward()
-    assert scored.features is not None or not keeps_sketches
+    assert (scored.features is not None) == (scored.sketches is not None) == keeps_sketches
     assert scattered.found == []
 
 
