@@ -13,6 +13,8 @@ from presence_ds.engine.config import PresenceConfig
 from presence_ds.engine.zero import can_divide_gradients
 from presence_ds.errors import ConfigError
 
+LARGEST_SKETCHES = 1 << 30  # float32 numbers that a rank keeps: 4 GiB
+
 
 def check_settings(settings: Mapping[str, Any], *, runs_here: bool = True) -> None:
     """Raise `ConfigError` for DeepSpeed settings that do not work, before DeepSpeed acts on them.
@@ -124,4 +126,31 @@ def check_engine(engine: Any, config: PresenceConfig) -> None:
             "gradient_accumulation_steps is above 1 with bf16 and data_types.grad_accum_dtype fp32 at "
             "zero_optimization.stage 0 or 1, whose optimizer cannot rescale accumulated gradients: use stage 2, "
             "presence.strategy two_pass, or leave grad_accum_dtype unset"
+        )
+
+
+def check_sketches(
+    config: PresenceConfig, micro_batch: int, accumulation_steps: int, gradients: int, kept: int
+) -> None:
+    """Raise `ConfigError` where alignments take more memory than a rank should give to them.
+
+    Args:
+        micro_batch: samples of a rank's micro-step.
+        accumulation_steps: micro-steps of an optimizer step.
+        gradients: numbers that a sample's sketch is made from, of which there are those of a micro-step at a time.
+        kept: numbers in the sketch, which all samples of an optimizer step have.
+    """
+    if micro_batch * gradients > LARGEST_SKETCHES:
+        what, remedy = f"estimator is {config.estimator}", "use projected"
+        if config.estimator == "projected":
+            what, remedy = f"projection_dim is {config.projection_dim}", "lower it"
+        raise ConfigError(
+            f"presence.{what} with alignments, which takes {gradients:,} numbers for each of {micro_batch} samples at "
+            f"a time: {remedy}, or leave presence.alignment out"
+        )
+    most = LARGEST_SKETCHES // (micro_batch * accumulation_steps)
+    if kept > most:
+        raise ConfigError(
+            f"presence.alignment_dim is {config.alignment_dim} with alignments, so that {kept:,} numbers of each of "
+            f"{micro_batch * accumulation_steps} samples are kept on every rank: it must be at most {most:,}"
         )

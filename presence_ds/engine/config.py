@@ -108,6 +108,11 @@ class PresenceConfig(ReweightingConfig):
             raise ConfigError(f"{field}.granularity is {self.granularity} and {what}: use granularity sample")
         if self.near_duplicates is not None and not self.computes_gradients:
             raise ConfigError(f"{field}.near_duplicates is set with signal loss, which computes no gradients: unset it")
+        if self.alignment_with == "reference" and not self.aligns:
+            raise ConfigError(
+                f"{field}.alignment_with is reference and no alignments are computed: set {field}.alignment true, or "
+                f"leave it out (signal alignment has its reference anyway)"
+            )
         if self.alignment_dim is not None and not self.sketches_gradients:
             raise ConfigError(
                 f"{field}.alignment_dim is {self.alignment_dim} and no alignments are computed: set {field}.alignment "

@@ -8,6 +8,7 @@ import torch.distributed as dist
 from deepspeed import DeepSpeedEngine
 from torch import Tensor
 
+from presence_ds.engine.checks import check_sketches
 from presence_ds.engine.config import PresenceConfig
 from presence_ds.engine.reference import Reference
 from presence_ds.engine.resume_rules import PRESENCE, Change, changes, plain_values, refuse
@@ -31,6 +32,7 @@ class Presence:
         alignments: [G·b] float32 on the host, inner product of the gradient of each of these samples with the mean
             gradient of all other samples of the step, without bias; 0 for a sample that does not count, or is alone.
             None before the first step, and where ``config`` does not align.
+        reference_alignments: the same with the reference gradient; None before the first step, and without one.
         worth: what the weights in use and others, and the sources, have been worth over the last steps, and the noise
             scale (`presence_ds.reweighting.value.worth.Worth`), on every rank alike; None where ``config`` does not
             align.
@@ -67,6 +69,7 @@ class Presence:
         self.has_targets: Tensor | None = None
         self.weights: Tensor | None = None
         self.alignments: Tensor | None = None
+        self.reference_alignments: Tensor | None = None
         self.statistics: dict[str, Any] = {}
         self.changes: list[Change] = []
         self.strategy = build_strategy(
@@ -74,7 +77,13 @@ class Presence:
         )
         self.scorer = self.strategy.scorer
         self._values = plain_values(config, running=running)
-        self._reference = Reference(config.reference_decay, group, device) if config.uses_reference else None
+        self._reference: Reference | None = None
+        if config.sketches_gradients:
+            assert self.scorer is not None
+            width = self.scorer.sketch_width
+            check_sketches(config, self._micro_batch_size, accumulation_steps, self.scorer.gradient_width, width)
+            if config.uses_reference:
+                self._reference = Reference(config.reference_decay, width, group, device)
         self._reweighting = Reweighting(config, running=running, group=group, bounded=engine.fp16_enabled())
         self.begin_step()
 
@@ -167,8 +176,10 @@ class Presence:
             self.final = torch.zeros(count, dtype=torch.float64)
             self.weights, self.statistics = self.final.float(), {}
             self.alignments = torch.zeros_like(self.weights) if self.config.aligns else None
+            self.reference_alignments = torch.zeros_like(self.weights) if self.config.uses_reference else None
             return None
-        self.weights, self.alignments, self.statistics = result.local, result.alignment, result.statistics
+        self.weights, self.statistics = result.local, result.statistics
+        self.alignments, self.reference_alignments = result.alignment, result.reference_alignment
         self.is_empty = result.mean_term == 0.0
         self.final = result.terms if self.is_empty else result.terms / result.mean_term
         return result
@@ -198,7 +209,7 @@ class Presence:
         if self._reference is None or self.scorer is None:
             raise ConfigError(
                 f"presence.signal is {self.config.signal} and presence.alignment_with {self.config.alignment_with}: a "
-                f"reference is used by alignment alone"
+                f"reference is used by signal alignment, and with alignment_with reference"
             )
         scored = self.scorer.score(forward, args, self.strategy.objective.options | batch, scale)
         assert scored.sketches is not None

@@ -1,4 +1,4 @@
-"""Signal ``alignment``: the running mean gradient of a trusted stream, in the space of the joint projections."""
+"""The running mean gradient of a trusted stream, in the space of the sketches."""
 
 from typing import Any
 
@@ -12,18 +12,24 @@ from presence_ds.errors import ConfigError
 class Reference:
     """P ḡ_ref: an exponentially decaying average over the reference micro-batches of all ranks."""
 
-    def __init__(self, decay: float, group: dist.ProcessGroup | None, device: torch.device | str = "cpu") -> None:
-        """``decay`` is per `update`; ``group`` is the data-parallel group; ``device`` is where the model computes."""
+    def __init__(
+        self, decay: float, width: int, group: dist.ProcessGroup | None, device: torch.device | str = "cpu"
+    ) -> None:
+        """Of sketches of ``width`` numbers.
+
+        ``decay`` is per `update`; ``group`` is the data-parallel group; ``device`` is where the model computes.
+        """
         self._decay = decay
+        self._width = width
         self._group = group
         self._device = device
         self._sum: Tensor | None = None  # [m] float32 on the device, decayed
         self._weight = 0.0  # decayed sum of ones: the start at zero is divided out
 
-    def update(self, features: Tensor) -> None:
-        """Take in the joint projections [B, m] of a micro-batch on every rank; samples not finite are passed over."""
-        finite = features.isfinite().all(1)
-        totals = torch.cat([torch.where(finite[:, None], features, 0.0).sum(0), finite.sum().float()[None]])
+    def update(self, sketches: Tensor) -> None:
+        """Take in the sketches [B, m] of a micro-batch on every rank; samples not finite are passed over."""
+        finite = sketches.isfinite().all(1)
+        totals = torch.cat([torch.where(finite[:, None], sketches, 0.0).sum(0), finite.sum().float()[None]])
         dist.all_reduce(totals, group=self._group)
         if totals[-1] == 0:
             return
@@ -31,25 +37,34 @@ class Reference:
         self._sum = (1 - self._decay) * mean + (0.0 if self._sum is None else self._decay * self._sum)
         self._weight = (1 - self._decay) + self._decay * self._weight
 
-    def align(self, features: Tensor) -> Tensor:
-        """a_i = ⟨P g_i, P ḡ_ref⟩ for joint projections [B, m]: [B].
+    def align(self, sketches: Tensor) -> Tensor:
+        """a_i = ⟨P g_i, P ḡ_ref⟩ for sketches [B, m]: [B].
 
         Raises:
             ConfigError: there has been no reference micro-batch yet.
         """
         if self._sum is None:
             raise ConfigError(
-                "presence.signal is alignment and no reference has been given: call engine.observe_reference(...) with "
-                "a batch of the trusted stream before the first step"
+                "samples are compared with a reference, by presence.signal or presence.alignment_with, and there is "
+                "none: call engine.observe_reference(...) with a batch of the trusted stream before the first step"
             )
-        return features @ (self._sum / self._weight)
+        return sketches @ (self._sum / self._weight)
 
     def state_dict(self) -> dict[str, Any]:
         """State for the checkpoint, on the host."""
         return {"sum": None if self._sum is None else self._sum.cpu(), "weight": self._weight}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave, on the device whatever the checkpoint was read to."""
+        """Restore what `state_dict` gave, on the device whatever the checkpoint was read to.
+
+        Raises:
+            ConfigError: it is of another width.
+        """
         held = state["sum"]
+        if held is not None and held.numel() != self._width:
+            raise ConfigError(
+                f"presence.alignment_dim gives sketches of {self._width:,} numbers, and the checkpoint's reference "
+                f"gradient has {held.numel():,}: set it to that"
+            )
         self._sum = None if held is None else held.to(self._device, torch.float32, copy=True)
         self._weight = state["weight"]

@@ -35,17 +35,20 @@ Table = Sequence[tuple[str, Rule]]  # names of fields, with spaces between them,
 
 CONDITIONS = {  # by values of the section presence, ``statistics`` being what it comes to
     "running statistics": lambda presence: presence.get("statistics") == "running",
-    "signal alignment": lambda presence: presence.get("signal") == "alignment",
+    "a reference": lambda presence: (
+        presence.get("signal") == "alignment" or presence.get("alignment_with") == "reference"
+    ),
     "schedule auto": lambda presence: presence.get("schedule", {}).get("kind") == "auto",
 }
 
 PRESENCE: Table = [
     (
-        "preset signal normalizer weighting.kind statistics",
-        Rule("applied", "running statistics of another signal, normalizer or weight function begin anew"),
+        "preset signal normalizer weighting.kind weighting.features alignment_with statistics",
+        Rule("applied", "what was learned with another signal, normalizer or weight function is learned anew"),
     ),
     (
-        "estimator strategy weighting.threshold min_effective_share damping near_duplicates reference_decay",
+        "estimator strategy weighting.threshold weighting.placebo min_effective_share damping near_duplicates "
+        "alignment reference_decay",
         Rule("applied"),
     ),
     (
@@ -59,10 +62,13 @@ PRESENCE: Table = [
     ),
     (
         "layers loss_normalizer granularity",
-        Rule("refused", "what is kept of earlier steps is in its unit", ("running statistics", "signal alignment")),
+        Rule("refused", "what is kept of earlier steps is in its unit", ("running statistics", "a reference")),
     ),
     ("weighting.quantile", Rule("refused", "what is kept of earlier steps is at it", ("running statistics",))),
-    ("projection_dim seed", Rule("refused", "the reference gradient is projected with it", ("signal alignment",))),
+    (
+        "projection_dim alignment_dim seed",
+        Rule("refused", "the reference gradient is projected with it", ("a reference",)),
+    ),
 ]
 
 

@@ -99,6 +99,16 @@ class Scorer:
         self.leave_out(self.instrumentation.unattributable)
 
     @property
+    def sketch_width(self) -> int:
+        """Numbers in a sample's sketch for alignments."""
+        return self._alignment_dim or self._influence.width
+
+    @property
+    def gradient_width(self) -> int:
+        """Numbers that a sample's sketch is made from."""
+        return self._influence.width
+
+    @property
     def scored(self) -> list[str]:
         """Name of every parameter that enters the self-influence."""
         return list(self._influence.selected.values())

@@ -111,7 +111,10 @@ class PresenceTrainer(transformers.Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """The Trainer's, with the statistics of PRESENCE in the logs of training."""
         if "loss" in logs and isinstance(self.model_wrapped, PresenceEngine):
-            logs |= flatten(self.model_wrapped.presence.statistics)
+            presence = self.model_wrapped.presence
+            logs |= flatten(presence.statistics)
+            if presence.worth is not None:
+                logs |= {f"presence/{name}": value for name, value in presence.worth.figures().items()}
         super().log(logs, start_time)
 
 

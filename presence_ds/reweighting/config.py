@@ -261,7 +261,7 @@ class ReweightingConfig:
         instead = f"{field}.preset paper"
         if self.weighting.kind is not None:
             instead = f"{field}.weighting.kind softmax or saturating"
-        if self.signal not in GRADIENTS:
+        if self.signal not in GRADIENTS and self.weighting_kind != "uniform":
             raise ConfigError(
                 f"{field}.signal is {self.signal} with {self._function}, which is for self-influence: use {instead}, "
                 f"or signal self_influence"

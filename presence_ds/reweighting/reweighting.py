@@ -1,7 +1,7 @@
 """From the scores of an optimizer step to one set of weights for all its samples, on every rank and micro-step."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import torch
 import torch.distributed as dist
@@ -35,6 +35,7 @@ class StepWeights:
             or have no targets.
         alignment: [G·b] float32 on the host, of this rank's samples with the rest of the step
             (`presence_ds.reweighting.alignment`); None where it is not computed.
+        reference_alignment: the same with the reference gradient.
         mean_term: Z/N, mean of u over all N samples of the step, on every rank; 0 if no sample has targets.
         statistics: what `describe` gives, and ``step``; ``tau`` (as used; 0 with signal uniform), ``stage``;
             ``tau_scheduled`` with a floor under the effective sample size; ``switch_step`` once schedule auto has
@@ -49,6 +50,7 @@ class StepWeights:
     local: Tensor
     terms: Tensor
     alignment: Tensor | None
+    reference_alignment: Tensor | None
     mean_term: float
     statistics: dict[str, Any]
 
@@ -180,9 +182,9 @@ class Reweighting:
             self._range = _range(values) if self._bounded else None
 
         local = self._local(terms)
-        alignment = None if samples.alignment is None else self._local(samples.alignment)
+        alignments = self._local(samples.alignment), self._local(samples.reference_alignment)
         self.forget_step()
-        return StepWeights((local / total).float(), local, alignment, (total / len(terms)).item(), statistics)
+        return StepWeights((local / total).float(), local, *alignments, (total / len(terms)).item(), statistics)
 
     def _observe(self, kept: Samples, values: Tensor, figures: Any, terms: Tensor) -> dict[str, float]:
         """Learn what the samples that count were worth, and describe the gradient that they have in common."""
@@ -215,18 +217,24 @@ class Reweighting:
     def _without_samples(self, samples: Samples, step: int) -> StepWeights:
         """What a step is in which no sample counts: nothing is learned from it."""
         nothing = self._local(torch.zeros(len(samples), dtype=torch.float64))
-        alignment = None if samples.alignment is None else self._local(samples.alignment)
+        alignments = self._local(samples.alignment), self._local(samples.reference_alignment)
         self.forget_step()
         if samples.nonfinite:
             raise NonFiniteError(
                 f"optimizer step {step}: none of the {samples.nonfinite} samples with targets has a finite loss and "
                 f"self-influence; nothing was updated (look at the data, the learning rate and the precision)"
             )
-        return StepWeights(nothing.float(), nothing, alignment, 0.0, {"step": step} | count(samples))
+        return StepWeights(nothing.float(), nothing, *alignments, 0.0, {"step": step} | count(samples))
 
-    def _local(self, terms: Tensor) -> Tensor:
-        """This rank's part of ``terms`` ([N]) of the step in progress."""
-        return terms[dist.get_rank(self._group) * self.collected :][: self.collected]
+    @overload
+    def _local(self, values: Tensor) -> Tensor: ...
+    @overload
+    def _local(self, values: Tensor | None) -> Tensor | None: ...
+    def _local(self, values: Tensor | None) -> Tensor | None:
+        """This rank's part of ``values`` ([N]) of the step in progress, if there are any."""
+        if values is None:
+            return None
+        return values[dist.get_rank(self._group) * self.collected :][: self.collected]
 
     def state_dict(self) -> dict[str, Any]:
         """State to keep in a checkpoint between optimizer steps: plain numbers."""

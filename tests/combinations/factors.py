@@ -19,7 +19,14 @@ PRESENCE: Factors = {
         {"weighting": {"kind": "softmax"}},
         {"weighting": {"kind": "saturating", "threshold": 0.5}},
         {"weighting": {"kind": "clip", "quantile": 0.8}},
+        {"preset": "calibrated"},
+        {"weighting": {"kind": "calibrated", "features": ["source", "loss", "length"]}},
+        {"weighting": {"kind": "normalized", "placebo": True}},
+        {"weighting": {"kind": "softmax", "placebo": True}},
+        {"preset": "uniform"},
     ],
+    "alignment": [{}, {"alignment": True}, {"alignment": True, "alignment_dim": 9}],
+    "alignment_with": [{}, {"alignment_with": "reference"}],
     "schedule": [
         {},
         {"schedule": {"switch_step": 1}},
@@ -39,13 +46,17 @@ TRAINER = PRESENCE | TRAINING
 
 # A loop tells nobody how many steps there will be: the switch step is stated first.
 LOOP = {
-    **{name: PRESENCE[name] for name in ("signal", "weighting", "granularity", "strategy", "statistics")},
+    **{
+        name: PRESENCE[name]
+        for name in ("signal", "weighting", "alignment", "alignment_with", "granularity", "strategy", "statistics")
+    },
     "schedule": [{"schedule": {"switch_step": 1}}, {}, {"schedule": {"kind": "constant"}}],
     **TRAINING,
 }
 HUGGING_FACE = {
     "signal": [{}, *({"signal": name} for name in ("alignment", "loss", "uniform"))],
-    "weighting": PRESENCE["weighting"][:2],
+    "weighting": [PRESENCE["weighting"][index] for index in (0, 1, 5)],
+    "alignment": PRESENCE["alignment"][:2],
     "schedule": [PRESENCE["schedule"][index] for index in (0, 2, 5)],
     **{name: PRESENCE[name] for name in ("granularity", "strategy")},
     "stage": [2, 0, 3],

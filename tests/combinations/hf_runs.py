@@ -28,7 +28,7 @@ class Watch(transformers.TrainerCallback):
         self.weights: list[torch.Tensor] = []
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        if self.config.signal == "alignment":
+        if self.config.uses_reference:
             ids = tokens(2, 17, seed=8)
             self.trainer.model_wrapped.train()
             self.trainer.model_wrapped.observe_reference(input_ids=ids, labels=ids)

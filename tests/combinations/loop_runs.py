@@ -29,7 +29,7 @@ def start(section: dict[str, Any], stage: int, accumulation: int, precision: str
 
 def take_step(engine: Any, batches: Tensor, config: PresenceConfig) -> Tensor:
     """One optimizer step on this rank's ``batches`` [G, b, T]; the weights, [G·b]."""
-    if config.signal == "alignment":
+    if config.uses_reference:
         engine.observe_reference(input_ids=batches[0].flip(0), labels=batches[0].flip(0))
     sources = torch.arange(batches.shape[1]) % 2
     for ids in batches:

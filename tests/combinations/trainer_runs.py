@@ -67,7 +67,7 @@ class TrainerRuns:
             "data": {"prepared": str(self.folder / "corpus")},
             "deepspeed": str(deepspeed),
             "presence": presence,
-            "reference": {"sources": ["lines"] if presence.get("signal") == "alignment" else None, "every_steps": 1},
+            "reference": {"sources": ["lines"] if compares(presence) else None, "every_steps": 1},
             "optimizer": {"lr": 1e-3},
             "lr_schedule": {"warmup_steps": 1},
             "training": {
@@ -119,6 +119,11 @@ class TrainerRuns:
         return said.getvalue()
 
 
+def compares(presence: dict[str, Any]) -> bool:
+    """Whether a `presence` section has a use for a reference."""
+    return presence.get("signal") == "alignment" or presence.get("alignment_with") == "reference"
+
+
 def check_left(run_dir: Path, config: PresenceConfig) -> dict[str, Any]:
     """Metrics, score records, summary and checkpoints of a finished run; what must not depend on interruptions."""
     lines = [strict_json(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
@@ -136,7 +141,9 @@ def check_left(run_dir: Path, config: PresenceConfig) -> dict[str, Any]:
     rows = read_scores(run_dir)
     for row in rows:
         weights[row["step"]] += row["weight"]
-        assert (row["self_influence"] is None) == (config.signal == "loss")
+        assert (row["self_influence"] is None) == (not config.computes_gradients)
+        assert (row["alignment"] is None) == (not config.aligns)
+        assert (row["reference_alignment"] is None) == (not config.uses_reference)
     assert len(rows) == sum(line["samples"] for line in lines)
     assert all(abs(total - 1.0) < 1e-5 for total in weights.values()), weights
 

@@ -60,7 +60,7 @@ def test_whole_models_are_unbiased_over_seeds(kind: str, tied: bool) -> None:
 
 @pytest.mark.parametrize("keeps_sketches", [False, True])
 def test_an_embedding_by_itself_is_exact(keeps_sketches: bool) -> None:
-    """Its norm costs less than its projection; tied to the head it has to be projected. A sketch beside it is no score."""
+    """Its norm costs less than its projection; tied to the head it has to be projected. A sketch is no score."""
     ids = tokens(3, 13)
     for tied in (False, True):
         model = tiny_model("llama", tied=tied, dtype=torch.float64)

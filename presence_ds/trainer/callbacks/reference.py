@@ -1,4 +1,4 @@
-"""Signal alignment: shows the engine micro-batches of the trusted sources, so that its reference follows the model."""
+"""Shows the engine micro-batches of the trusted sources, so that its reference gradient follows the model."""
 
 from __future__ import annotations
 

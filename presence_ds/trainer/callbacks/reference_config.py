@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
+from presence_ds.engine.config import PresenceConfig
 from presence_ds.errors import ConfigError
 from presence_ds.sections import limited
 
 
 @dataclass
 class ReferenceConfig:
-    """The trusted stream that signal alignment compares samples with.
+    """The trusted stream that samples are compared with: by signal alignment, or with alignment_with reference.
 
     Args:
         sources: Names of training sources that are trusted. Their samples are trained on too, like all others.
@@ -19,13 +20,14 @@ class ReferenceConfig:
     sources: list[str] | None = None
     every_steps: int = limited(4, least=1)
 
-    def validate(self, field: str, signal: str, known_sources: list[str]) -> None:
+    def validate(self, field: str, presence: PresenceConfig, known_sources: list[str]) -> None:
         """Raise `ConfigError` naming the first field whose value cannot be used."""
-        if (signal == "alignment") != bool(self.sources):
+        if presence.uses_reference != bool(self.sources):
             state = "not set" if not self.sources else "set"
             raise ConfigError(
-                f"{field}.sources is {state}, and presence.signal is {signal}: name trusted sources for signal "
-                f"alignment, and only for it"
+                f"{field}.sources is {state}, and presence.signal is {presence.signal} with alignment_with "
+                f"{presence.alignment_with}: name trusted sources for signal alignment and for alignment_with "
+                f"reference, and only for them"
             )
         for name in self.sources or []:
             if name not in known_sources:

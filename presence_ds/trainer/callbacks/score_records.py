@@ -40,6 +40,7 @@ SCHEMA = pa.schema(
         pa.field("loss", pa.float32(), nullable=False),
         pa.field("self_influence", pa.float32()),  # null with signal loss
         pa.field("alignment", pa.float32()),  # with the mean gradient of the step's others; null where not computed
+        pa.field("reference_alignment", pa.float32()),  # with the reference gradient; null without one
         pa.field("weight", pa.float32(), nullable=False),  # over all ranks and micro-steps of a step they sum to 1
         pa.field("has_targets", pa.bool_(), nullable=False),  # without, a sample is left out: its weight is 0
     ]
@@ -70,8 +71,12 @@ class ScoreRecords(Callback):
         self._micro_steps = []
         sizes = [len(batch["document_ids"]) for batch in batches]
         total = sum(sizes)
-        weights, alignments = trainer.engine.presence.weights, trainer.engine.presence.alignments
-        assert weights is not None
+        presence = trainer.engine.presence
+        assert presence.weights is not None
+        alignments = (
+            pa.nulls(total, pa.float32()) if values is None else values.numpy()
+            for values in (presence.alignments, presence.reference_alignments)
+        )
         columns: list[Any] = [
             np.full(total, trainer.step, np.int32),
             np.repeat(np.arange(len(sizes), dtype=np.int16), sizes),
@@ -84,8 +89,8 @@ class ScoreRecords(Callback):
             torch.cat([batch["offsets"] for batch in batches]).cpu().numpy(),
             torch.cat(losses).float().cpu().numpy(),
             pa.nulls(total, pa.float32()) if scores[0] is None else torch.cat(scores).float().cpu().numpy(),
-            pa.nulls(total, pa.float32()) if alignments is None else alignments.numpy(),
-            weights.float().cpu().numpy(),
+            *alignments,
+            presence.weights.float().cpu().numpy(),
             torch.cat(have_targets).cpu().numpy(),
         ]
         self._batches.append(pa.record_batch(columns, schema=SCHEMA))

@@ -48,7 +48,7 @@ RECIPE: Table = [
     *of("presence", *PRESENCE),
     *of(
         "reference",
-        ("sources", Rule("refused", "the position in the reference stream depends on it", ("signal alignment",))),
+        ("sources", Rule("refused", "the position in the reference stream depends on it", ("a reference",))),
         ("every_steps", APPLIED),
     ),
     *of(

@@ -102,7 +102,7 @@ class Recipe:
         deepspeed: The DeepSpeed JSON file. Relative to the recipe file or to the working directory, or one that the
             package has: ds_configs/zero1.json, zero2.json, zero3.json or zero3_offload.json.
         presence: Self-influence guided reweighting.
-        reference: The trusted stream of presence.signal alignment.
+        reference: The trusted stream of presence.signal alignment, and of presence.alignment_with reference.
         optimizer: The optimizer.
         lr_schedule: The learning rate over the run.
         training: Length, batch sizes, precision, seed.
@@ -156,7 +156,7 @@ class Recipe:
         self.use_tokenizer_of_model()
         self.data.validate("data")
         names = [source.name for source in self.data.sources]
-        self.reference.validate("reference", self.presence.signal, names)
+        self.reference.validate("reference", self.presence, names)
         if self.reference.sources and self.data.streaming is not None:
             raise ConfigError(
                 "reference.sources is set with data.streaming, which stores no samples to compare with: use another "
