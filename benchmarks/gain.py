@@ -65,6 +65,7 @@ def _records(generator: np.random.Generator, first: int, end: int, ranks: int) -
         "loss": 4.0 + normal[1],
         "self_influence": level * norms,
         "alignment": level * norms**0.7 * (0.02 * (1 + source) + 0.1 * normal[2]),
+        "reference_alignment": pa.nulls(number, pa.float32()),
         "weight": np.full(number, 1.0 / (ranks * PER_RANK), np.float32),
         "has_targets": generator.random(number) > 1e-5,
     }

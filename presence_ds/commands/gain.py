@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -17,8 +17,7 @@ def make_parser() -> ArgumentParser:
     parser = ArgumentParser(
         exit_on_error=False,
         allow_abbrev=False,
-        description=f"{HELP} From the score records of a run with presence.alignment true, without training. A sample "
-        "is taken to be good for what the other samples of its step are, whatever presence.alignment_with was.",
+        description=f"{HELP} From the score records of a run with presence.alignment true, without training.",
     )
     parser.add_argument("run_dir", type=Path, help="A run directory; the run may be in progress.")
     parser.add_argument(
@@ -35,7 +34,14 @@ def make_parser() -> ArgumentParser:
         default={},
         help="Weights to compare, by names of yours: fields of a recipe's presence section, such as '{mild: "
         "{normalizer: rank, schedule: {kind: constant, tau_direct: -0.3}}, tight: {weighting: {kind: clip, quantile: "
-        "0.3}}}'. Of schedules only kind constant, of signals only self_influence and loss can be compared.",
+        "0.3}}}'. Of schedules only kind constant, of signals all but leverage.",
+    )
+    parser.add_argument(
+        "--alignment_with",
+        type=Literal["step", "reference"] | None,
+        default=None,
+        help="What samples are taken to be good for: the mean gradient of their step's others, or a trusted stream's. "
+        "null: as in the run.",
     )
     parser.add_argument("--json", type=str | None, default=None, help="File to write all figures to; - prints them.")
     return parser
@@ -52,7 +58,7 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
     from presence_ds.trainer.gain.weightings import read_weightings
 
     weightings = read_weightings(parsed.weights)
-    figures = past_figures(parsed.run_dir, weightings, parsed.first_step, parsed.last_step)
+    figures = past_figures(parsed.run_dir, weightings, parsed.first_step, parsed.last_step, parsed.alignment_with)
     if parsed.json == "-":
         print(json.dumps(figures, indent=2))
         return

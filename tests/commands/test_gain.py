@@ -10,6 +10,8 @@ import pytest
 from presence_ds import cli
 from tests.trainer.gain.records import make_step, write_run
 
+TRUSTED = "{trusted: {signal: alignment, schedule: {kind: constant}}}"
+
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -37,7 +39,6 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: Path | str) -> str:
         ("{mine: 3}", ["weights.mine is 3"]),
         ("{mine: null}", ["weights.mine is null"]),
         ("{mine: {signal: leverage}}", ["weights.mine.signal is leverage", "do not hold"]),
-        ("{mine: {signal: alignment}}", ["weights.mine.signal is alignment", "do not hold"]),
         ("{mine: {preset: paper}}", ["weights.mine.schedule.kind is two_stage", "constant"]),
         ("{mine: {signal: loss, schedule: {kind: auto}}}", ["weights.mine.schedule.kind is auto", "constant"]),
         ("{mine: {weighting: {kind: clip, placebo: true}}}", ["weights.mine.weighting.placebo"]),
@@ -114,6 +115,17 @@ def damaged(run_dir: Path) -> None:
     file = min((run_dir / "scores").iterdir())
     content = file.read_bytes()
     file.write_bytes(content[:4] + bytes(len(content) // 2) + content[4 + len(content) // 2 :])
+
+
+@pytest.mark.parametrize("asked", [["--alignment_with", "reference"], ["--weights", TRUSTED]])
+def test_a_run_without_a_reference(asked: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_dir = write_run(tmp_path / "run", {number: make_step(number) for number in range(11, 31)})
+    emptied("reference_alignment")(run_dir)
+    error = fails(capsys, run_dir, *asked)
+    assert all(word in error for word in ("no reference_alignment of 240 samples", "reference.sources")), error
+    edited(lambda table: table.drop_columns("reference_alignment"))(run_dir)
+    assert "no column reference_alignment" in fails(capsys, run_dir, *asked)
+    cli.main(["gain", str(run_dir)])
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,17 @@ class PastWorth:
     """As `Worth`, by the same functions, but over all of a stretch of steps, in `BLOCKS` blocks.
 
     A block is a twentieth of the stretch, so that its sums are all that is kept, however many steps there are.
-    Calibrated weights begin with the stretch. Samples are taken to be good for what the step's others are.
+    Calibrated weights begin with the stretch.
     """
 
-    def __init__(self, weightings: dict[str, ReweightingConfig], first_step: int, last_step: int) -> None:
-        """``weightings`` are validated, the first uniform; none has a τ that changes."""
+    def __init__(
+        self, weightings: dict[str, ReweightingConfig], first_step: int, last_step: int, *, with_reference: bool = False
+    ) -> None:
+        """``weightings`` are validated, the first uniform; none has a τ that changes.
+
+        ``with_reference``: as of `Samples.usefulness`.
+        """
+        self._with_reference = with_reference
         self._candidates = {name: Candidate(config) for name, config in weightings.items()}
         self._learning = [place for place, config in enumerate(weightings.values()) if config.calibrates]
         self._others = [place for place in range(len(weightings)) if place not in self._learning]
@@ -65,17 +71,18 @@ class PastWorth:
         moments = torch.zeros(len(steps), 2, dtype=torch.float64)  # ‖G‖² and mean n
         blocks = (steps - self._first) * BLOCKS // self._steps
         for places, part, used in _alike(numbers, samples, weights, in_order=False):
-            usefulness = part.usefulness(with_reference=False)
+            usefulness = part.usefulness(with_reference=self._with_reference)
             assert part.scores is not None
+            assert part.alignment is not None
             noise, signal = in_units(part.scores, usefulness)
             for place in self._others:
                 sums[places, place] = quality_sums(candidates[place].weights(part, usefulness), noise, signal)
             used = used / used.mean(-1, keepdim=True)
             sums[places, -1] = quality_sums(used, noise, signal)
-            moments[places] = torch.stack([usefulness.mean(-1), part.scores.double().mean(-1)], dim=-1)
+            moments[places] = torch.stack([x.double().mean(-1) for x in (part.alignment, part.scores)], dim=-1)
             self._add_sources(blocks[places], part.sources, noise, signal, used)
         for places, part, _ in _alike(numbers, samples, weights, in_order=True) if self._learning else ():
-            usefulness = part.usefulness(with_reference=False)
+            usefulness = part.usefulness(with_reference=self._with_reference)
             assert part.scores is not None
             noise, signal = in_units(part.scores, usefulness)
             for place in self._learning:

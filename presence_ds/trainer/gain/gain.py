@@ -3,25 +3,33 @@
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from presence_ds.errors import ConfigError
 from presence_ds.reweighting import ReweightingConfig
+from presence_ds.reweighting.config import AlignedWith
 from presence_ds.reweighting.value.past import PastWorth
 from presence_ds.trainer.callbacks.worth_report import worth_figures
-from presence_ds.trainer.gain.records import Reader, check_columns, cut, find_row_groups
+from presence_ds.trainer.gain.records import Reader, check_columns, columns_of, cut, find_row_groups
 from presence_ds.trainer.run_directory.layout import RunDirectory
 
 
 def past_figures(
-    path: Path, weightings: dict[str, ReweightingConfig], first_step: int = 1, last_step: int | None = None
+    path: Path,
+    weightings: dict[str, ReweightingConfig],
+    first_step: int = 1,
+    last_step: int | None = None,
+    alignment_with: AlignedWith | None = None,
 ) -> dict[str, Any]:
     """Plain values, as `worth_figures` gives them, over some steps of the run in the directory ``path``.
 
     Beside those: ``first_step`` and ``last_step``, the number of ``steps`` that tell something and of their
-    ``samples``, and the ``mean_weight`` of every source, in units of the mean over all.
+    ``samples``, ``alignment_with``, and the ``mean_weight`` of every source, in units of the mean over all.
 
     Args:
         weightings: as of `read_weightings`.
         last_step: the last one that is recorded, unless given.
+        alignment_with: what samples are taken to be good for; as in the run, unless given.
 
     Raises:
         ConfigError: no run, no records, none of these steps, or none with an alignment.
@@ -41,9 +49,12 @@ def past_figures(
     if first > last or not groups:
         name, value = ("first_step", first_step) if first_step > recorded[1] else ("last_step", last_step)
         raise ConfigError(f"{name} is {value}: records are of steps {recorded[0]} to {recorded[1]}")
-    check_columns(groups)
+    alignment_with = alignment_with or _alignment_with(directory)
+    with_reference = alignment_with == "reference"
+    columns = columns_of(with_reference=with_reference or any(one.uses_reference for one in weightings.values()))
+    check_columns(groups, columns)
 
-    worth, reader = PastWorth(weightings, first, last), Reader()
+    worth, reader = PastWorth(weightings, first, last, with_reference=with_reference), Reader(columns)
     for stretch in cut(groups):
         if stretch.first <= last and stretch.last >= first:
             records = reader.read(stretch._replace(first=max(first, stretch.first), last=min(last, stretch.last)))
@@ -52,4 +63,14 @@ def past_figures(
     for number, mean in worth.mean_weights.items():
         figures["sources"][reader.sources[number]]["mean_weight"] = mean
     steps = {"first_step": first, "last_step": last, "steps": worth.steps, "samples": worth.samples}
-    return {"run_dir": str(path), **steps, **figures}
+    return {"run_dir": str(path), **steps, "alignment_with": alignment_with, **figures}
+
+
+def _alignment_with(directory: RunDirectory) -> AlignedWith:
+    """What the samples of a run were taken to be good for."""
+    try:
+        recipe = yaml.safe_load(directory.recipe.read_text(encoding="utf-8"))
+        found = recipe["presence"]["alignment_with"]
+    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError):  # of an older version, or edited
+        return "step"
+    return "reference" if found == "reference" else "step"

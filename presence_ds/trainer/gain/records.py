@@ -19,9 +19,13 @@ from presence_ds.reweighting.samples import Samples
 
 ROWS = 1 << 20  # that are read at once, as far as row groups allow
 MOST_ROWS = 1 << 24  # beyond which they are read several times: 50 bytes each in memory
-NUMBERS = ("loss", "self_influence", "alignment", "weight")
-COLUMNS = ["step", "source", *NUMBERS, "has_targets"]
-TRAIN = "train with presence.alignment true, which records both"
+COLUMNS = ("step", "source", "loss", "self_influence", "alignment", "weight", "has_targets")
+REFERENCE = "reference_alignment"  # which is read where it is asked for
+REMEDIES = {
+    "self_influence": "train with presence.alignment true, which takes it",
+    "alignment": "train with presence.alignment true",
+    REFERENCE: "train with reference.sources and what uses them, or use alignment_with step and other signals",
+}
 
 
 class RowGroup(NamedTuple):
@@ -89,19 +93,24 @@ def _row_groups(file: Path) -> list[RowGroup]:
     return found
 
 
-def check_columns(groups: Iterable[RowGroup]) -> None:
+def columns_of(*, with_reference: bool) -> list[str]:
+    """Names of the columns that are read."""
+    return [*COLUMNS, *([REFERENCE] if with_reference else [])]
+
+
+def check_columns(groups: Iterable[RowGroup], columns: Sequence[str]) -> None:
     """Raise `ConfigError` where a row group lacks a column, or a value of one."""
     for group in groups:
         names = group.metadata.schema.names
         where = f"{group.file} (steps {group.first} to {group.last})"
-        for name in COLUMNS:
-            if name not in names and name == "alignment":
-                raise ConfigError(f"{where} has no column {name}, as an older version wrote it: {TRAIN}")
+        for name in columns:
+            if name not in names and name in REMEDIES:
+                raise ConfigError(f"{where} has no column {name}, as an older version wrote it: {REMEDIES[name]}")
             if name not in names:
                 raise ConfigError(f"{where} holds no score records, without a column {name}")
             statistics = group.metadata.row_group(group.place).column(names.index(name)).statistics
-            if statistics is not None and statistics.null_count:
-                raise ConfigError(f"{where} has no {name} of {statistics.null_count:,} samples: {TRAIN}")
+            if statistics is not None and statistics.null_count and name in REMEDIES:
+                raise ConfigError(f"{where} has no {name} of {statistics.null_count:,} samples: {REMEDIES[name]}")
 
 
 def cut(groups: Sequence[RowGroup], rows: int = ROWS, most: int = MOST_ROWS) -> list[Stretch]:
@@ -152,7 +161,9 @@ class Reader:
         sources: names by id.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, columns: Sequence[str]) -> None:
+        """``columns`` as of `columns_of`."""
+        self._names = list(columns)
         self._ids: dict[str, int] = {}
 
     @property
@@ -175,7 +186,7 @@ class Reader:
             try:
                 with pq.ParquetFile(file, metadata=groups[0].metadata) as opened:
                     for places in [sorted(whole), *others] if whole else others:
-                        columns = self._columns(opened.read_row_groups(places, columns=COLUMNS))
+                        columns = self._columns(opened.read_row_groups(places, columns=self._names))
                         inside = (columns["step"] >= stretch.first) & (columns["step"] <= stretch.last)
                         parts.append(columns if inside.all() else _taken(columns, inside))
             except (OSError, pa.ArrowException) as error:
@@ -193,11 +204,12 @@ class Reader:
             counted=alike.bool(),
             scores=tensors["self_influence"],
             alignment=tensors["alignment"],
+            reference_alignment=tensors.get(REFERENCE),
         )
         return Records(tensors["step"].long(), samples, tensors["weight"])
 
     def _columns(self, table: pa.Table) -> dict[str, np.ndarray]:
-        columns = {name: table[name].to_numpy() for name in COLUMNS if name != "source"}
+        columns = {name: table[name].to_numpy() for name in self._names if name != "source"}
         columns["source"] = np.concatenate([self._numbered(chunk) for chunk in table["source"].chunks])
         return columns
 
@@ -216,7 +228,7 @@ def _counted(columns: dict[str, np.ndarray]) -> np.ndarray:
     nor an alignment.
     """
     counted = columns["has_targets"].copy()
-    for name in ("loss", "self_influence", "alignment"):
+    for name in {"loss", "self_influence", "alignment", REFERENCE} & columns.keys():
         counted &= np.isfinite(columns[name])
     left_out = (columns["weight"] == 0) & (columns["alignment"] == 0) & (columns["self_influence"] > 0)
     return counted & ~left_out

@@ -11,7 +11,7 @@ from presence_ds.reweighting.value.gain import COMPARED
 from presence_ds.reweighting.value.worth import IN_USE
 from presence_ds.sections import check_shape
 
-RECORDED = ("self_influence", "loss", "uniform")  # signals that score records hold the values of
+RECORDED = ("self_influence", "loss", "alignment", "uniform")  # signals that score records hold the values of
 
 
 def read_weightings(sections: Mapping[str, Any], field: str = "weights") -> dict[str, ReweightingConfig]:
@@ -62,7 +62,7 @@ def _check_recorded(config: ReweightingConfig, field: str) -> None:
     if config.weighting.placebo:
         raise ConfigError(f"{field}.weighting.placebo is true, and what is worth nothing need not be compared")
     if config.alignment_with != "step":
-        raise ConfigError(f"{field}.alignment_with is {config.alignment_with}: score records hold that with the step")
+        raise ConfigError(f"{field}.alignment_with is {config.alignment_with}: it is for all weights, --alignment_with")
     for name in ("min_effective_share", "near_duplicates", "alignment"):
         if getattr(config, name) is not None:
             raise ConfigError(f"{field}.{name} is {getattr(config, name)}, which is for training alone: leave it out")

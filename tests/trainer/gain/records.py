@@ -28,7 +28,7 @@ def make_step(number: int, left_out: int = 0) -> Step:
     """Samples of two ranks, those of ``left_out`` (a random choice) not counted; norms fall from step to step."""
     generator = torch.Generator().manual_seed(number)
     count = 2 * PER_RANK
-    sources = torch.randint(0, 3, (count,), generator=generator)
+    sources = torch.randint(0, 3 - number % 3, (count,), generator=generator)  # not all of them in every step
     scores = (torch.randn(count, generator=generator) - number / 50).exp()
     scores[3] = 0.0
     useful = 0.1 + 0.1 * (sources < 2) + 0.2 * torch.randn(count, generator=generator)
@@ -42,6 +42,7 @@ def make_step(number: int, left_out: int = 0) -> Step:
         counted=counted,
         scores=scores,
         alignment=scores**0.8 * useful * counted,
+        reference_alignment=scores**0.7 * useful.flip(0),
     )
     return Step(samples, weights / weights.sum())
 
@@ -69,6 +70,7 @@ def table(step: Step, number: int, rank: int) -> pa.Table:
     names = SOURCES[::-1] if rank else SOURCES  # files need not number sources alike
     ids = [names.index(SOURCES[source]) for source in step.samples.sources[own].tolist()]
     assert step.samples.alignment is not None
+    assert step.samples.reference_alignment is not None
     columns: dict[str, Any] = {
         "step": [number] * PER_RANK,
         "micro_step": [0] * PER_RANK,
@@ -78,16 +80,18 @@ def table(step: Step, number: int, rank: int) -> pa.Table:
         "document_id": ["d"] * PER_RANK,
         "offset": [0] * PER_RANK,
         "alignment": step.samples.alignment[own].numpy(),
+        "reference_alignment": step.samples.reference_alignment[own].numpy(),
         "weight": step.weights[own].numpy(),
     }
     columns |= {name: column[own].numpy() for name, column in left_out_columns(step, number).items()}
     return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
 
 
-def write_run(run_dir: Path, steps: dict[int, Step], per_group: int = 7) -> Path:
+def write_run(run_dir: Path, steps: dict[int, Step], alignment_with: str = "step") -> Path:
     """A run directory with the records of ``steps``: a file for each of two ranks, in row groups of no order."""
+    per_group = 7
     (run_dir / "scores").mkdir(parents=True)
-    (run_dir / "recipe.yaml").write_text("{}\n")
+    (run_dir / "recipe.yaml").write_text(f"presence: {{alignment_with: {alignment_with}}}\n")
     numbers = list(steps)
     groups = [numbers[start : start + per_group] for start in range(0, len(numbers), per_group)]
     for rank in (0, 1):
