@@ -1,8 +1,11 @@
 """The score records of a run → what its weights and sources were worth, and what other weights would have been."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from presence_ds.errors import ConfigError
@@ -55,15 +58,27 @@ def past_figures(
     check_columns(groups, columns)
 
     worth, reader = PastWorth(weightings, first, last, with_reference=with_reference), Reader(columns)
-    for stretch in cut(groups):
-        if stretch.first <= last and stretch.last >= first:
-            records = reader.read(stretch._replace(first=max(first, stretch.first), last=min(last, stretch.last)))
-            worth.observe(records.steps, records.samples, records.weights, len(reader.sources))
+    with _one_thread():
+        for stretch in cut(groups):
+            if stretch.first <= last and stretch.last >= first:
+                records = reader.read(stretch._replace(first=max(first, stretch.first), last=min(last, stretch.last)))
+                worth.observe(records.steps, records.samples, records.weights, len(reader.sources))
     figures = worth_figures(worth, reader.sources)
     for number, mean in worth.mean_weights.items():
         figures["sources"][reader.sources[number]]["mean_weight"] = mean
     steps = {"first_step": first, "last_step": last, "steps": worth.steps, "samples": worth.samples}
     return {"run_dir": str(path), **steps, "alignment_with": alignment_with, **figures}
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Without threads of torch's: the operations are small, and those wait for each other where cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _alignment_with(directory: RunDirectory) -> AlignedWith:
