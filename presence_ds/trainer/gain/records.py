@@ -195,7 +195,9 @@ class Reader:
         if len(parts) > 1:
             columns = {name: np.concatenate([part.pop(name) for part in parts]) for name in list(columns)}
         columns = _counted_by_step(columns, stretch.first)
-        tensors = {name: torch.from_numpy(column) for name, column in columns.items()}
+        # What arrow still owns cannot be written to, which torch would warn of.
+        owned = {name: column if column.flags.writeable else column.copy() for name, column in columns.items()}
+        tensors = {name: torch.from_numpy(column) for name, column in owned.items()}
         alike = torch.ones(1, dtype=torch.int64).expand(len(tensors["step"]))
         samples = Samples(
             losses=tensors["loss"],
