@@ -34,6 +34,7 @@ FLOORS = (
     "batches",
     "checkpoint",
     "callbacks",
+    "gain",
     "run",
 )
 

@@ -23,6 +23,7 @@ KNOTS = (-1.5, -0.5, 0.0, 0.5, 1.0)
 LARGEST_Z = 5.0
 LEAST, MOST = 0.05, 3.0  # of a weight, in units of the mean
 FIT_STEPS, TRIAL_STEPS = 20, 10  # of earlier ones, before weights are fitted to them, and before a fit is followed
+SUMMED = 64  # steps, in one product
 MOST_SOURCES = 128  # all others are taken together with the last
 
 SCORES, LOSSES, TARGETS, SOURCES = range(4)  # columns of the values
@@ -183,11 +184,17 @@ def _weight_of(steps: int) -> float:
 
 def _decayed(before: Tensor, added: Tensor, decay: float = DECAY) -> tuple[Tensor, Tensor]:
     """Decayed sums before each of the steps ``added`` ([steps, ...]), and after the last."""
+    place = torch.arange(min(SUMMED, len(added)))
+    age = place[:, None] - place - 1  # of a step, seen from a later one
+    weights = torch.where(age >= 0, decay ** age.double().clamp(min=0.0), 0.0)
+    fade = (decay ** place.double()).view(-1, *[1] * before.dim())
     sums = []
-    for one in added:
-        sums.append(before)
-        before = decay * before + one
-    return torch.stack(sums), before
+    for block in added.split(SUMMED):
+        steps = len(block)
+        within = (weights[:steps, :steps] @ block.reshape(steps, -1)).view_as(block)
+        sums.append(fade[:steps] * before + within)
+        before = decay * sums[-1][-1] + block[-1]
+    return torch.cat(sums), before
 
 
 def _is_ready(fit: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from math import exp, inf, isfinite, log
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -148,8 +149,7 @@ class Clip(WeightFunction):
 
     def fit(self, values: Tensor) -> Any:
         if values.dim() > 1:
-            level = values.double().masked_fill(values <= 0, torch.nan).nanquantile(self._quantile, -1, keepdim=True)
-            return level.nan_to_num(inf)
+            return _quantiles_above_0(values.double(), self._quantile).nan_to_num(inf)
         positive = values[values > 0].double()
         return positive.quantile(self._quantile).item() if len(positive) else inf
 
@@ -195,6 +195,18 @@ class RunningLevel(Running):
         if isfinite(figures):  # an infinite one tells nothing
             self.log = LEVEL_DECAY * self.log + (1 - LEVEL_DECAY) * log(figures)
             self.weight = LEVEL_DECAY * self.weight + (1 - LEVEL_DECAY)
+
+
+def _quantiles_above_0(values: Tensor, quantile: float) -> Tensor:
+    """Of the ``values`` ([steps, n] float64) above 0, [steps, 1]; NaN of none.
+
+    As nanquantile gives them, which takes several times as long, and no more than 2²⁴ values.
+    """
+    positive = values > 0
+    ordered = torch.from_numpy(np.sort(values.masked_fill(~positive, torch.nan).numpy(), axis=-1))  # NaN comes last
+    place = quantile * (positive.sum(-1, keepdim=True) - 1).clamp(min=0).double()
+    below, above = (ordered.gather(-1, edge.long()) for edge in (place.floor(), place.ceil()))
+    return torch.lerp(below, above, place.frac())
 
 
 def effective_sample_size(terms: Tensor) -> float:

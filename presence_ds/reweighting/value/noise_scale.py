@@ -4,7 +4,7 @@ from typing import Any
 
 from presence_ds.reweighting.weight_functions import RunningLevel
 
-DECAY = 0.98  # of the sums, per optimizer step
+DECAY = 0.98  # of the sums, per optimizer step of a run in progress
 
 
 class NoiseScale:
@@ -12,9 +12,14 @@ class NoiseScale:
 
     Gradients shrink by orders of magnitude early in training, so that steps enter in units of what steps before them
     let expect; those do not depend on the step, which leaves numerator and denominator without bias.
+
+    With decay 1 all steps count alike: the noise scale of a stretch of a past run, to go with gains that are means over
+    the same steps. A run in progress asks for the present one, which grows as gradients shrink.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, decay: float = DECAY) -> None:
+        """``decay`` of the sums, per optimizer step, at most 1."""
+        self._decay = decay
         self._level = RunningLevel()
         self._signal = self._noise = self._tokens = self._weight = 0.0
 
@@ -24,11 +29,11 @@ class NoiseScale:
         level = self._level.current or total
         if total > 0.0:
             self._level.update(total)
-        self._tokens = DECAY * self._tokens + tokens
-        self._weight = DECAY * self._weight + 1.0
+        self._tokens = self._decay * self._tokens + tokens
+        self._weight = self._decay * self._weight + 1.0
         if level > 0.0:
-            self._signal = DECAY * self._signal + signal / level
-            self._noise = DECAY * self._noise + noise / level
+            self._signal = self._decay * self._signal + signal / level
+            self._noise = self._decay * self._noise + noise / level
 
     @property
     def samples(self) -> float | None:

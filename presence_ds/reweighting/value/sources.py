@@ -30,9 +30,12 @@ class SourceWorth(NamedTuple):
     verdict: Verdict
 
 
-def source_sums(sources: Tensor, noise: Tensor, signal: Tensor) -> Tensor:
-    """Number of samples, Σ n and Σ a of every source of a step, [3, sources]; arguments [n], as of `in_units`."""
-    number = int(sources.max()) + 1
+def source_sums(sources: Tensor, noise: Tensor, signal: Tensor, number: int | None = None) -> Tensor:
+    """Number of samples, Σ n and Σ a of every source of a step, [3, sources]; arguments [n], as of `in_units`.
+
+    ``number`` of sources, where it is known.
+    """
+    number = int(sources.max()) + 1 if number is None else number
     columns = (torch.ones_like(noise), noise, signal)
     return torch.stack([torch.bincount(sources, column, number) for column in columns])
 

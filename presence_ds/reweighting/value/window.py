@@ -24,12 +24,12 @@ class Window:
         self._steps = 0  # in the last block
 
     def add(self, values: Tensor) -> None:
-        """Take in a step's ``values`` ([..., n] float64); n may grow from step to step."""
+        """Take in a step's ``values`` ([..., n] float64); n may differ from step to step, and what is missing is 0."""
         if not self._blocks or self._steps == self._size:
             self._blocks = [*self._blocks, torch.zeros_like(values)][-BLOCKS - 1 :]
             self._steps = 0
         last = self._blocks[-1]
-        grown = pad(last, (0, values.shape[-1] - last.shape[-1]))
+        grown = pad(last, (0, max(0, values.shape[-1] - last.shape[-1])))
         self._blocks = [*self._blocks[:-1], grown + pad(values, (0, grown.shape[-1] - values.shape[-1]))]
         self._steps += 1
 

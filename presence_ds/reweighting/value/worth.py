@@ -1,6 +1,7 @@
 """What a run's weights and sources have been worth lately, from figures that its steps have anyway."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -91,17 +92,7 @@ class Worth:
         sums, numbers = self._gains.sums, self._samples.sums
         if sums is None or numbers is None:
             return {}
-        signal, error = estimate(sums[:, 0, 0], lambda totals: totals)
-        if not signal > 2.0 * error:
-            return {}
-        size = (numbers[:, 0].sum() / numbers[:, 1].sum()).item()
-        scale = self.noise_scale.samples
-        names = [*self._candidates, IN_USE]
-        found = {}
-        for name, value, spread in zip(names, *(x.tolist() for x in estimate(sums, gains)), strict=True):
-            faster = speedup(value, scale, size) if scale is not None and value > 0 else math.nan
-            found[name] = Gain(value, spread, faster)
-        return found
+        return told_gains(sums, numbers, [*self._candidates, IN_USE], self.noise_scale)
 
     @property
     def sources(self) -> dict[int, SourceWorth]:
@@ -140,6 +131,25 @@ class Worth:
             window.load_state_dict(state[name])
         for name, candidate in self._candidates.items():
             candidate.function.load_state_dict(state["candidates"][name])
+
+
+def told_gains(sums: Tensor, numbers: Tensor, names: Sequence[str], scale: NoiseScale) -> dict[str, Gain]:
+    """Gains by name, as `Worth.gains` tells them.
+
+    Args:
+        sums: [blocks, weightings, 2] float64 of `quality_sums`, the first weighting uniform.
+        numbers: [blocks, 2] samples and steps.
+        names: of the weightings.
+    """
+    signal, error = estimate(sums[:, 0, 0], lambda totals: totals)
+    if not signal > 2.0 * error:
+        return {}
+    size = (numbers[:, 0].sum() / numbers[:, 1].sum()).item()
+    found = {}
+    for name, value, spread in zip(names, *(x.tolist() for x in estimate(sums, gains)), strict=True):
+        faster = speedup(value, scale.samples, size) if scale.samples is not None and value > 0 else math.nan
+        found[name] = Gain(value, spread, faster)
+    return found
 
 
 def gradient_moments(samples: Samples) -> tuple[float, float]:

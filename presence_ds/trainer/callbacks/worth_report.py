@@ -6,9 +6,11 @@ import math
 from typing import Any
 
 from rich.console import Console as RichConsole
+from rich.markup import escape
 from rich.table import Table
 
 from presence_ds.reweighting import Worth
+from presence_ds.reweighting.value.past import PastWorth
 from presence_ds.trainer.callbacks.metrics_file import json_value
 
 WORDS = {  # of weightings, for a reader
@@ -23,8 +25,8 @@ WORDS = {  # of weightings, for a reader
 }
 
 
-def worth_figures(worth: Worth, source_names: list[str]) -> dict[str, Any]:
-    """Plain values of the present window: ``noise_scale`` in samples, ``gains`` and ``sources`` by name."""
+def worth_figures(worth: Worth | PastWorth, source_names: list[str]) -> dict[str, Any]:
+    """Plain values of the steps that ``worth`` is of: ``noise_scale`` in samples, ``gains`` and ``sources`` by name."""
     return {
         "noise_scale": worth.noise_scale.samples,
         "gains": {name: _plain(gain._asdict()) for name, gain in worth.gains.items()},
@@ -36,22 +38,26 @@ def _plain(figures: dict[str, Any]) -> dict[str, Any]:
     return {name: json_value(value) for name, value in figures.items()}
 
 
-def print_worth(console: RichConsole, figures: dict[str, Any], mean_weights: dict[str, float]) -> None:
+def print_worth(
+    console: RichConsole, figures: dict[str, Any], mean_weights: dict[str, float], steps: str = "the last steps"
+) -> None:
     """Tables of what sources and weights are worth.
 
     Args:
         figures: what `worth_figures` gives.
         mean_weights: of the samples of every source, in units of the mean over all.
+        steps: that the figures are of, in words.
     """
-    table = Table("source", "share", "worth / noise", "verdict", "mean weight")
+    table = Table("source", "share", "noise", "worth", "worth / noise", "verdict", "mean weight")
     for name, source in sorted(figures["sources"].items()):
         worth = _with_error(source["ratio"], source["error"])
         weight = f"{mean_weights[name]:.3f}" if name in mean_weights else "–"
-        table.add_row(name, f"{source['share']:.1%}", worth, source["verdict"], weight)
+        parts = [_with_error(source[part], None) for part in ("norm", "alignment")]
+        table.add_row(escape(name), f"{source['share']:.1%}", *parts, worth, source["verdict"], weight)
     console.print(table, highlight=False)
     console.print(
-        "worth / noise: how far a source's gradients agree with everybody else's, for their size; 1 is the mean of all "
-        "samples, and without a source below 0.5 training is faster",
+        "noise: the squared norm of a source's gradients; worth: how far they agree with everybody else's. 1 is the "
+        "mean of all samples, and without a source whose worth / noise is below 0.5 training is faster",
         highlight=False,
     )
     gains = figures["gains"]
@@ -61,12 +67,12 @@ def print_worth(console: RichConsole, figures: dict[str, Any], mean_weights: dic
     table = Table("weights", "worth in batch size", "steps needed")
     for name in sorted(gains, key=lambda name: -(gains[name]["gain"] or 0.0)):
         gain = gains[name]
-        steps = "–" if gain["speedup"] is None else f"{1 / gain['speedup']:.1%}"
-        table.add_row(WORDS.get(name, name), f"× {_with_error(gain['gain'], gain['error'])}", steps)
+        needed = "–" if gain["speedup"] is None else f"{1 / gain['speedup']:.1%}"
+        table.add_row(escape(WORDS.get(name, name)), f"× {_with_error(gain['gain'], gain['error'])}", needed)
     console.print(table, highlight=False)
     scale = figures["noise_scale"]
     told = "cannot be told yet" if scale is None else f"{scale:,.0f} samples"
-    console.print(f"over the last steps, without training with them; gradient noise scale: {told}", highlight=False)
+    console.print(f"over {steps}, without training with them; gradient noise scale: {told}", highlight=False)
 
 
 def _with_error(value: float | None, error: float | None) -> str:

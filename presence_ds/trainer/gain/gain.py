@@ -1,0 +1,91 @@
+"""The score records of a run → what its weights and sources were worth, and what other weights would have been."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from presence_ds.errors import ConfigError
+from presence_ds.reweighting import ReweightingConfig
+from presence_ds.reweighting.config import AlignedWith
+from presence_ds.reweighting.value.past import PastWorth
+from presence_ds.trainer.callbacks.worth_report import worth_figures
+from presence_ds.trainer.gain.records import Reader, check_columns, columns_of, cut, find_row_groups
+from presence_ds.trainer.run_directory.layout import RunDirectory
+
+
+def past_figures(
+    path: Path,
+    weightings: dict[str, ReweightingConfig],
+    first_step: int = 1,
+    last_step: int | None = None,
+    alignment_with: AlignedWith | None = None,
+) -> dict[str, Any]:
+    """Plain values, as `worth_figures` gives them, over some steps of the run in the directory ``path``.
+
+    Beside those: ``first_step`` and ``last_step``, the number of ``steps`` that tell something and of their
+    ``samples``, ``alignment_with``, and the ``mean_weight`` of every source, in units of the mean over all.
+
+    Args:
+        weightings: as of `read_weightings`.
+        last_step: the last one that is recorded, unless given.
+        alignment_with: what samples are taken to be good for; as in the run, unless given.
+
+    Raises:
+        ConfigError: no run, no records, none of these steps, or none with an alignment.
+    """
+    directory = RunDirectory(path)
+    if not directory.recipe.is_file():
+        raise ConfigError(f"run_dir is {path}: there is no run in it (it has no {directory.recipe.name})")
+    groups = find_row_groups(directory.scores)
+    if not groups:
+        raise ConfigError(
+            f"run_dir is {path}: it has no score records; they come with a checkpoint, where logging.score_records is "
+            f"true"
+        )
+    recorded = min(group.first for group in groups), max(group.last for group in groups)
+    first, last = max(first_step, recorded[0]), min(last_step or recorded[1], recorded[1])
+    groups = [group for group in groups if group.first <= last and group.last >= first]
+    if first > last or not groups:
+        name, value = ("first_step", first_step) if first_step > recorded[1] else ("last_step", last_step)
+        raise ConfigError(f"{name} is {value}: records are of steps {recorded[0]} to {recorded[1]}")
+    alignment_with = alignment_with or _alignment_with(directory)
+    with_reference = alignment_with == "reference"
+    columns = columns_of(with_reference=with_reference or any(one.uses_reference for one in weightings.values()))
+    check_columns(groups, columns)
+
+    worth, reader = PastWorth(weightings, first, last, with_reference=with_reference), Reader(columns)
+    with _one_thread():
+        for stretch in cut(groups):
+            if stretch.first <= last and stretch.last >= first:
+                records = reader.read(stretch._replace(first=max(first, stretch.first), last=min(last, stretch.last)))
+                worth.observe(records.steps, records.samples, records.weights, len(reader.sources))
+    figures = worth_figures(worth, reader.sources)
+    for number, mean in worth.mean_weights.items():
+        figures["sources"][reader.sources[number]]["mean_weight"] = mean
+    steps = {"first_step": first, "last_step": last, "steps": worth.steps, "samples": worth.samples}
+    return {"run_dir": str(path), **steps, "alignment_with": alignment_with, **figures}
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Without threads of torch's: the operations are small, and those wait for each other where cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _alignment_with(directory: RunDirectory) -> AlignedWith:
+    """What the samples of a run were taken to be good for."""
+    try:
+        recipe = yaml.safe_load(directory.recipe.read_text(encoding="utf-8"))
+        found = recipe["presence"]["alignment_with"]
+    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError):  # of an older version, or edited
+        return "step"
+    return "reference" if found == "reference" else "step"
