@@ -102,7 +102,7 @@ class Recipe:
         deepspeed: The DeepSpeed JSON file. Relative to the recipe file or to the working directory, or one that the
             package has: ds_configs/zero1.json, zero2.json, zero3.json or zero3_offload.json.
         presence: Self-influence guided reweighting.
-        reference: The trusted stream of presence.signal alignment, and of presence.alignment_with reference.
+        reference: The trusted stream that samples are compared with.
         optimizer: The optimizer.
         lr_schedule: The learning rate over the run.
         training: Length, batch sizes, precision, seed.
