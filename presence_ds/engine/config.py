@@ -120,6 +120,10 @@ class PresenceConfig(ReweightingConfig):
             )
 
     @property
+    def can_calibrate(self) -> bool:
+        return super().can_calibrate and self.granularity == "sample"
+
+    @property
     def compares_gradients(self) -> bool:
         """Whether every sample's gradient is compared with every other one's."""
         return self.signal == "leverage" or self.near_duplicates is not None

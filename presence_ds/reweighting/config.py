@@ -153,8 +153,9 @@ class ReweightingConfig:
         preset: What samples are weighed by where the fields below do not say it: clip is weighting.kind clip at the
             median of the step's self-influences; paper is the published setting, weighting.kind softmax of the zscore
             with the two-stage schedule; calibrated and uniform are the weighting.kind of that name. Fields that are
-            stated override it. null: clip, or paper where a schedule, a normalizer, min_effective_share or a signal is
-            stated that clipping has no use for.
+            stated override it. null: calibrated; clip where alignment is false, quantile is stated or granularity is
+            not sample; paper where a schedule, a normalizer, min_effective_share or a signal is stated that neither
+            has a use for.
         signal: What a sample is weighted by: self_influence; leverage, self-influence under the curvature of the step's
             own gradients; alignment with the gradient of a trusted stream (engine.observe_reference); loss, which costs
             nothing; or uniform, which scores by self-influence but weighs every sample alike (the baseline).
@@ -202,11 +203,18 @@ class ReweightingConfig:
 
     @property
     def chosen_preset(self) -> Preset:
-        """The stated preset; without one clip, or paper where something is stated that clipping has no use for."""
+        """The stated preset; without one what goes with the other fields: calibrated, else clip, else paper."""
         if self.preset is not None:
             return self.preset
-        clips = self.signal in GRADIENTS and self.normalizer == "zscore" and self.min_effective_share is None
-        return "clip" if clips and not stated(self.schedule) else "paper"
+        no_temperature = self.signal in GRADIENTS and self.normalizer == "zscore" and self.min_effective_share is None
+        if not no_temperature or stated(self.schedule):
+            return "paper"
+        return "calibrated" if self.can_calibrate and self.weighting.quantile == WeightingConfig.quantile else "clip"
+
+    @property
+    def can_calibrate(self) -> bool:
+        """Whether nothing that is stated rules alignments out."""
+        return self.alignment is not False
 
     @property
     def weighting_kind(self) -> WeightingKind:

@@ -19,7 +19,7 @@ PRESENCE: Factors = {
         {"weighting": {"kind": "softmax"}},
         {"weighting": {"kind": "saturating", "threshold": 0.5}},
         {"weighting": {"kind": "clip", "quantile": 0.8}},
-        {"preset": "calibrated"},
+        {"preset": "clip"},
         {"weighting": {"kind": "calibrated", "features": ["source", "loss", "length"]}},
         {"weighting": {"kind": "normalized", "placebo": True}},
         {"weighting": {"kind": "softmax", "placebo": True}},

@@ -38,9 +38,11 @@ def test_the_hugging_face_trainer(pools: Pools, tmp_path: Path) -> None:
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_a_model_and_a_configuration_are_enough(pools: Pools, ranks: int, stage: int) -> None:
-    """Without a section every self-influence is clipped at the median of its step."""
+    """Without a section weights are calibrated, and uniform as long as nothing is known."""
     (first, second), *others = pools.get(ranks).run(loop_runs.with_nothing_else, stage)
     assert others == [[first, second]] * (ranks - 1)
-    assert first["si_min"] < first["clip_level"] < first["si_max"]
+    assert first["calibration_strength"] == 0.0
+    assert first["max_weight"] == 1 / first["samples"]
+    assert first["gradient_noise"] > 0
     assert first["loss"] != second["loss"]
     assert not {"tau", "normalizer_mean"} & first.keys()

@@ -15,7 +15,7 @@ SIGNALS: dict[str, dict[str, Any]] = {
     "loss": PAPER | {"signal": "loss"},
     "leverage": PAPER | {"signal": "leverage"},
     "rank": PAPER | {"normalizer": "rank", "min_effective_share": 0.8},
-    "clip": {},
+    "clip": {"preset": "clip"},
     "alignment": PAPER | {"alignment": True},
     "calibrated": {"preset": "calibrated"},
 }

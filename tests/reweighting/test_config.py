@@ -113,27 +113,32 @@ def test_the_rest_can_be_had_with_running_statistics() -> None:
 @pytest.mark.parametrize(
     ("fields", "preset"),
     [
-        ({}, "clip"),
-        ({"signal": "uniform"}, "clip"),
-        ({"near_duplicates": 0.9}, "clip"),
+        ({}, "calibrated"),
+        ({"signal": "uniform"}, "calibrated"),
+        ({"near_duplicates": 0.9}, "calibrated"),
+        ({"weighting": WeightingConfig(placebo=True)}, "calibrated"),
+        ({"alignment": False}, "clip"),
+        ({"weighting": WeightingConfig(quantile=0.7)}, "clip"),
         ({"schedule": ScheduleConfig(switch_step=10)}, "paper"),
         ({"schedule": ScheduleConfig(kind="constant", tau_direct=-1.0)}, "paper"),
         ({"normalizer": "rank"}, "paper"),
         ({"min_effective_share": 0.5}, "paper"),
         ({"signal": "loss"}, "paper"),
-        ({"signal": "loss", "preset": "clip"}, "clip"),
     ],
 )
-def test_without_a_preset_it_is_clip_where_nothing_speaks_against_it(fields: dict[str, Any], preset: str) -> None:
+def test_without_a_preset_it_is_what_goes_with_the_rest(fields: dict[str, Any], preset: str) -> None:
     """Sections of before there were presets state a schedule, and go on to mean what they meant."""
     found = ReweightingConfig(**fields)
     assert found.chosen_preset == preset
-    assert found.weighting_kind == {"clip": "clip", "paper": "softmax"}[preset]
+    assert found.weighting_kind == {"paper": "softmax"}.get(preset, preset)
+    if found.schedule.kind == "two_stage" and preset == "paper" and "schedule" not in fields:
+        found.schedule.switch_step = 1
+    found.validate("p")
 
 
 def test_a_preset_says_what_is_not_stated() -> None:
-    assert [ReweightingConfig().weighting_kind, ReweightingConfig("paper").weighting_kind] == ["clip", "softmax"]
-    for preset in ("clip", "paper"):
+    assert [ReweightingConfig().weighting_kind, ReweightingConfig("paper").weighting_kind] == ["calibrated", "softmax"]
+    for preset in ("clip", "paper", "calibrated", "uniform"):
         assert ReweightingConfig(preset, weighting=WeightingConfig("saturating")).weighting_kind == "saturating"
 
 

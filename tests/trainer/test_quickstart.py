@@ -18,7 +18,6 @@ def quickstart(environment: Environment, tmp_path_factory: pytest.TempPathFactor
     work = tmp_path_factory.mktemp("quickstart")
     overrides = ["--training.steps", "6", "--lr_schedule.warmup_steps", "2", "--logging.every_steps", "2"]
     overrides += ["--evaluation.max_batches", "2", "--wandb.enabled", "true"]
-    overrides += ["--presence.schedule.switch_fraction", "0.5"]
     recipe = ROOT / "recipes" / "quickstart.yaml"
     finished = presence_train(recipe, *overrides, environment=environment, cwd=work)
     assert finished.returncode == 0, finished.stderr
@@ -44,7 +43,7 @@ def test_quickstart_summary_is_what_the_score_records_say(quickstart: tuple[Path
     summary = json.loads((run_dir / "summary.json").read_text())
     samples = defaultdict(list)
     for row in read_scores(run_dir):
-        samples["direct" if row["step"] <= 3 else "inverse", row["source"]].append(row)
+        samples["constant", row["source"]].append(row)
     assert {source for _, source in samples} == {"prose", "code", "shuffled", "permuted"}
     for (stage, source), rows in samples.items():
         found = summary["stages"][stage]["sources"][source]
@@ -75,3 +74,17 @@ def test_what_rank_0_shows(quickstart: tuple[Path, str]) -> None:
     for expected in ("5,004,032 parameters", "ZeRO-2", "one_pass", "4,096 (16 samples", "ETA", "left out of SI"):
         assert printed.count(expected) >= 1, expected
     assert printed.count("step 4/6") == 1
+
+
+def test_sources_and_weights_are_told_in_words(quickstart: tuple[Path, str]) -> None:
+    """Six steps tell nothing yet, and say so."""
+    run_dir, printed = quickstart
+    worth = json.loads((run_dir / "summary.json").read_text())["worth"]
+    assert {source["verdict"] for source in worth["sources"].values()} <= {"keep", "doubtful", "drop"}
+    assert sum(source["share"] for source in worth["sources"].values()) == pytest.approx(1.0)
+    rows = read_scores(run_dir)
+    for name, source in worth["sources"].items():
+        assert source["share"] == pytest.approx(sum(row["source"] == name for row in rows) / len(rows))
+        assert f"{source['share']:.1%}" in printed
+    assert "worth / noise" in printed
+    assert bool(worth["gains"]) == ("worth in batch size" in printed) != ("cannot be told" in printed)

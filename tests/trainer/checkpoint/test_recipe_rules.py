@@ -106,13 +106,13 @@ def test_every_other_change_is_told_in_a_line(values: Callable[..., dict[str, An
 
 
 def test_a_preset_that_is_not_stated_is_no_change_by_itself() -> None:
-    """In checkpoints of before it could be left open it is clip; what it comes to is told by the weight function."""
-    clip, paper, not_stated = (
+    """What it comes to is told by the weight function."""
+    calibrated, paper, not_stated = (
         plain_values(PresenceConfig.from_mapping(section), running=False)
-        for section in ({"preset": "clip"}, {"preset": "paper"}, {})
+        for section in ({"preset": "calibrated"}, {"preset": "paper"}, {})
     )
-    assert not changes(PRESENCE, clip, not_stated)
-    assert [str(change) for change in changes(PRESENCE, paper, not_stated)] == ["weighting.kind: softmax -> clip"]
+    assert not changes(PRESENCE, calibrated, not_stated)
+    assert [str(change) for change in changes(PRESENCE, paper, not_stated)] == ["weighting.kind: softmax -> calibrated"]
 
 
 def test_what_is_kept_of_earlier_steps_decides_for_some_fields(values: Callable[..., dict[str, Any]]) -> None:

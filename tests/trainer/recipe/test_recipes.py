@@ -33,7 +33,8 @@ def test_shipped_recipe_makes_a_plan(path: Path) -> None:
     assert plan.deepspeed["train_batch_size"] == samples
     assert plan.tokens_per_step == samples * plan.lengths.row
     assert plan.deepspeed["gradient_clipping"] == (recipe.training.gradient_clipping or 0.0)
-    assert recipe.presence.schedule.training_steps == recipe.training.steps
+    steps = recipe.training.steps if recipe.presence.has_temperature else None
+    assert recipe.presence.schedule.training_steps == steps
 
 
 def test_there_are_recipes_for_zero_2_and_3() -> None:
@@ -95,7 +96,9 @@ def test_resolved_recipe_reads_back_from_another_place(
 @pytest.mark.parametrize(
     ("stated", "kind"),
     [
-        ({}, "clip"),
+        ({}, "calibrated"),
+        ({"granularity": "microbatch"}, "clip"),
+        ({"preset": "uniform"}, "uniform"),
         ({"preset": "paper"}, "softmax"),
         ({"preset": "paper", "weighting": {"kind": "clip", "quantile": 0.9}}, "clip"),
         ({"weighting": {"kind": "saturating"}, "schedule": {"kind": "linear"}}, "saturating"),
