@@ -21,12 +21,10 @@ from torch import Tensor
 from benchmarks.document import table, write_section
 from benchmarks.families import FAMILIES, Family, parameter_sets
 from benchmarks.measures import auc, pearson, relative_error, spearman
-from benchmarks.text import Texts, corrupt_spans, load_texts
+from benchmarks.text import load_texts
+from benchmarks.training import BATCH_SIZE, Batches, batches, train
 from presence_ds.engine.scorer import Scorer
 from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
-
-BATCH_SIZE = 16
-Batches = list[dict[str, Tensor]]
 
 
 class Scores(NamedTuple):
@@ -42,30 +40,6 @@ class Study(NamedTuple):
 
     held_out: Scores
     shuffled: Scores
-
-
-def batches(samples: Tensor, family: Family, vocabulary: int, seed: int = 0) -> Batches:
-    """``samples`` [N, T] as batches for a model of ``family``."""
-    if family.encoder_decoder:
-        return [corrupt_spans(ids, vocabulary, seed + number) for number, ids in enumerate(samples.split(BATCH_SIZE))]
-    return [{"input_ids": ids, "labels": ids} for ids in samples.split(BATCH_SIZE)]
-
-
-def train(model: Any, family: Family, texts: Texts, steps: int, learning_rate: float) -> None:
-    """Ordinary training with AdamW: a tenth of the steps to warm up, then down to a tenth of the rate."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
-    warmup = max(1, steps // 10)
-    generator = torch.Generator().manual_seed(0)
-    for step in range(steps):
-        chosen = texts.training[torch.randint(len(texts.training), (BATCH_SIZE,), generator=generator)]
-        (batch,) = batches(chosen, family, texts.vocabulary, seed=1 + step)
-        optimizer.zero_grad()
-        model(**batch).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        progress = max(0.0, (step - warmup) / max(1, steps - warmup))
-        optimizer.param_groups[0]["lr"] = learning_rate * min((step + 1) / warmup, 1 - 0.9 * progress)
-        optimizer.step()
-    optimizer.zero_grad()
 
 
 def score(model: Any, family: Family, data: Batches, dims: list[int], seeds: int) -> Scores:

@@ -1,4 +1,4 @@
-"""Runs a module of the benchmarks on every rank, and brings back what rank 0 found."""
+"""Runs a module of the benchmarks on every rank, and brings back what rank 0 found; a group of one process."""
 
 import json
 import os
@@ -6,8 +6,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch.distributed as dist
 
 ROOT = Path(__file__).parent.parent
 TIMEOUT_S = 3600
@@ -59,3 +63,16 @@ def run_module(module: str, options: dict[str, Any], ranks: int, environment: di
             raise RuntimeError(f"{' '.join(command)} failed:\n{said}")
         found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
         return found
+
+
+@contextmanager
+def one_process() -> Iterator[None]:
+    """A process group of this process alone, unless there is one."""
+    if dist.is_initialized():
+        yield
+        return
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()

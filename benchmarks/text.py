@@ -62,6 +62,15 @@ def load_texts(paths: list[Path] | None, vocabulary: int, length: int, samples: 
     return Texts(packed(training, None), packed(held_out, samples), packed(shuffled, samples), vocabulary + SENTINELS)
 
 
+def spoiled(samples: Tensor, vocabulary: int) -> Tensor:
+    """``samples`` [N, T], about a quarter with its tokens in another order, and one in a cipher, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    cipher = torch.randperm(vocabulary, generator=generator)
+    kinds = torch.randint(4, (len(samples), 1), generator=generator)
+    shuffled = samples.gather(1, torch.rand(samples.shape, generator=generator).argsort(1))
+    return torch.where(kinds == 0, shuffled, torch.where(kinds == 1, cipher[samples], samples))
+
+
 def corrupt_spans(ids: Tensor, vocabulary: int, seed: int) -> dict[str, Tensor]:
     """An encoder-decoder's batch from ids [B, T]: spans of the inputs become sentinels, their tokens the labels.
 
