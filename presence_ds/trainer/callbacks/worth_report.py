@@ -16,10 +16,10 @@ from presence_ds.trainer.callbacks.metrics_file import json_value
 WORDS = {  # of weightings, for a reader
     "in_use": "the weights in use",
     "uniform": "uniform weights",
-    "paper_direct": "the paper's first stage (high scores count more)",
-    "paper_inverse": "the paper's second stage (high scores count less)",
-    "clip": "every gradient clipped at the median norm",
-    "normalized": "every gradient at the same norm",
+    "paper_direct": "the paper's first stage, high scores up",
+    "paper_inverse": "the paper's second, high scores down",
+    "clip": "gradients clipped at the median norm",
+    "normalized": "gradients at the same norm",
     "loss_saturating": "high losses weighed down",
     "calibrated": "calibrated weights",
 }
