@@ -128,8 +128,8 @@ class Calibrated(WeightFunction):
         return self._state._asdict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        self._state = State(**state)
+        """Restore what `state_dict` gave, on the host whatever the checkpoint was read to."""
+        self._state = State(**{name: value.cpu() for name, value in state.items()})
 
     def _of(self, values: Tensor, figures: dict[str, Moments]) -> Tensor:
         """φ: [..., F]."""

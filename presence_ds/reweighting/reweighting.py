@@ -59,8 +59,12 @@ class Reweighting:
     """Turns scores into weights, micro-batch by micro-batch.
 
     Every rank gathers the same rows and computes on them alike, so weights and statistics agree on all ranks to
-    the bit. There is one collective per optimizer step (and one more in the first, with running statistics); signal
-    leverage and near-duplicates have their own (`presence_ds.reweighting.gram`).
+    the bit. There is one collective per optimizer step (and one more in the first, with running statistics), and one
+    before it for alignments; signal leverage and near-duplicates have their own (`presence_ds.reweighting.gram`).
+
+    Attributes:
+        worth: what weights and sources have been worth lately; None where nothing is aligned.
+        targets: of the step finished last, over all ranks.
     """
 
     def __init__(
@@ -81,7 +85,7 @@ class Reweighting:
         self._bounded = bounded and running and not self._function.is_bounded
         self.worth = Worth(config) if config.aligns else None
         self._range: Tensor | None = None  # [2] least and greatest value of the last finished step, if bounded
-        self.targets = 0  # of the step finished last, over all ranks
+        self.targets = 0
         self._figures: Any = None  # that the step in progress is weighed by
         self._extremes: Tensor | None = None  # whose terms bound those of the step in progress
         self._rows: list[Tensor] = []  # of every micro-batch so far
@@ -237,7 +241,7 @@ class Reweighting:
         return values[dist.get_rank(self._group) * self.collected :][: self.collected]
 
     def state_dict(self) -> dict[str, Any]:
-        """State to keep in a checkpoint between optimizer steps: plain numbers."""
+        """State to keep in a checkpoint between optimizer steps: plain numbers, and tensors on the host."""
         state: dict[str, Any] = {}
         if self._schedule is not None:
             state["schedule"] = self._schedule.state_dict()

@@ -46,8 +46,8 @@ class Window:
         return {"blocks": list(self._blocks), "steps": self._steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        self._blocks, self._steps = list(state["blocks"]), state["steps"]
+        """Restore what `state_dict` gave, on the host whatever the checkpoint was read to."""
+        self._blocks, self._steps = [block.cpu() for block in state["blocks"]], state["steps"]
 
 
 def estimate(sums: Tensor, figure: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
