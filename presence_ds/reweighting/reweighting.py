@@ -86,6 +86,7 @@ class Reweighting:
         self.worth = Worth(config) if config.aligns else None
         self._range: Tensor | None = None  # [2] least and greatest value of the last finished step, if bounded
         self.targets = 0
+        self._lesson: tuple[Tensor, Any, Tensor] | None = None  # of the last finished step, not learned yet
         self._figures: Any = None  # that the step in progress is weighed by
         self._extremes: Tensor | None = None  # whose terms bound those of the step in progress
         self._rows: list[Tensor] = []  # of every micro-batch so far
@@ -117,6 +118,7 @@ class Reweighting:
         there are none, those of its first micro-batch over all ranks serve for the whole step.
         """
         assert not self._complete, "the step's own statistics are not known before `finish`"
+        self._learn()
         if self._running is not None and self._figures is None:
             self._figures, self._extremes = self._running.current, self._range
             if self._figures is None:
@@ -142,6 +144,7 @@ class Reweighting:
                 forgotten.
         """
         samples = self._gather(complete=True)
+        self._learn()
         self.targets = int(samples.targets.sum())
         if not samples.counted.any():
             return self._without_samples(samples, step)
@@ -191,13 +194,13 @@ class Reweighting:
         return StepWeights((local / total).float(), local, *alignments, (total / len(terms)).item(), statistics)
 
     def _observe(self, kept: Samples, values: Tensor, figures: Any, terms: Tensor) -> dict[str, float]:
-        """Learn what the samples that count were worth, and describe the gradient that they have in common."""
+        """Take in what the samples that count were worth, and describe the gradient that they have in common."""
         assert self.worth is not None
         if len(kept) < 2:
             return {}
         if self._config.calibrates:
             usefulness = kept.usefulness(with_reference=self._config.alignment_with == "reference")
-            self._function.learn(values[None], figures, usefulness[None])
+            self._lesson = values[None], figures, usefulness[None]
         self.worth.observe(kept, terms)
         square, noise = gradient_moments(kept)
         scale = self.worth.noise_scale
@@ -205,6 +208,12 @@ class Reweighting:
         if scale.samples is not None:
             found |= {"noise_scale": scale.samples, "noise_scale_tokens": scale.samples * scale.tokens_per_sample}
         return found
+
+    def _learn(self) -> None:
+        """What `finish` has left for when the device has other work than to wait for weights."""
+        if self._lesson is not None:
+            lesson, self._lesson = self._lesson, None
+            self._function.learn(*lesson)
 
     def _placebo(self, terms: Tensor, counted: Tensor, step: int) -> Tensor:
         """``terms`` ([N] of all ranks) permuted: of the whole step, or as they were given to every micro-batch."""
@@ -242,6 +251,7 @@ class Reweighting:
 
     def state_dict(self) -> dict[str, Any]:
         """State to keep in a checkpoint between optimizer steps: plain numbers, and tensors on the host."""
+        self._learn()
         state: dict[str, Any] = {}
         if self._schedule is not None:
             state["schedule"] = self._schedule.state_dict()
@@ -262,6 +272,7 @@ class Reweighting:
         another unit, and the configured ones start anew.
         """
         self.forget_step()
+        self._lesson = None
         if self._schedule is not None:
             self._schedule.load_state_dict(state.get("schedule", {}))
         if self._running is not None:
