@@ -10,6 +10,7 @@ from torch import Tensor
 
 from presence_ds.engine.checks import check_sketches
 from presence_ds.engine.config import PresenceConfig
+from presence_ds.engine.momentum import Momentum
 from presence_ds.engine.reference import Reference
 from presence_ds.engine.resume_rules import PRESENCE, Change, changes, plain_values, refuse
 from presence_ds.engine.scorer import Found
@@ -25,6 +26,8 @@ class Presence:
         config: the configuration in force.
         strategy: runs the model, and brings here what it finds out.
         scores: [b] float32, raw self-influence of the last micro-batch; None before the first, and with signal loss.
+        vocabulary_scores: [b] float32, what of them is in embeddings and output head; None where that is not asked for.
+        momentum_alignment: [b] float32, inner product of each gradient with the direction of the steps before; likewise.
         losses: [b] float32, per-sample losses of the last micro-batch; None before the first.
         has_targets: [b] bool, whether a sample of the last micro-batch has a target token; None before the first.
         weights: [G·b] float32 on the host, final weights of this rank's samples of the last finished optimizer step
@@ -65,6 +68,8 @@ class Presence:
         check_comparable(config, samples, config.projection_dim**2, "presence")
         self.config = config
         self.scores: Tensor | None = None
+        self.vocabulary_scores: Tensor | None = None
+        self.momentum_alignment: Tensor | None = None
         self.losses: Tensor | None = None
         self.has_targets: Tensor | None = None
         self.weights: Tensor | None = None
@@ -77,6 +82,10 @@ class Presence:
         )
         self.scorer = self.strategy.scorer
         self._values = plain_values(config, running=running)
+        self._momentum: Momentum | None = None
+        if "momentum" in config.features:
+            space = repr((config.layers, config.estimator, config.projection_dim, config.alignment_dim, config.seed))
+            self._momentum = Momentum(space, device)
         self._reference: Reference | None = None
         if config.sketches_gradients:
             assert self.scorer is not None
@@ -113,6 +122,7 @@ class Presence:
         self.divisor = 1.0
         self.is_empty = self._overflowed = False
         self._before_step = self._reweighting.state_dict()
+        self._direction_before = None if self._momentum is None else self._momentum.direction
 
     def collect(
         self,
@@ -136,13 +146,27 @@ class Presence:
                 f"give full micro-batches (drop_last=True)"
             )
         self.losses, self.scores, self.has_targets = losses, scores, targets > 0
+        self.vocabulary_scores, self.momentum_alignment = found.vocabulary_scores, None
+        if self._momentum is not None:
+            assert found.sketches is not None
+            self.momentum_alignment = self._momentum.align(found.sketches)
         if sources is None:
             sources = torch.zeros(count, dtype=torch.int64, device=losses.device)
         alignment = None
         if self._reference is not None and found.sketches is not None:
             alignment = self._reference.align(found.sketches)
         self._reweighting.collect(
-            MicroBatch(losses, targets, sources, scores, alignment, found.features, found.sketches)
+            MicroBatch(
+                losses=losses,
+                targets=targets,
+                sources=sources,
+                scores=scores,
+                reference_alignment=alignment,
+                vocabulary_scores=found.vocabulary_scores if "vocabulary" in self.config.features else None,
+                momentum_alignment=self.momentum_alignment,
+                features=found.features,
+                sketches=found.sketches,
+            )
         )
         finite = losses.isfinite() if scores is None else losses.isfinite() & scores.isfinite()
         if at.may_overflow and (losses.isfinite() & self.has_targets & ~finite).any():
@@ -180,6 +204,8 @@ class Presence:
             return None
         self.weights, self.statistics = result.local, result.statistics
         self.alignments, self.reference_alignments = result.alignment, result.reference_alignment
+        if self._momentum is not None and self._reweighting.total_sketch is not None:
+            self._momentum.update(self._reweighting.total_sketch)
         self.is_empty = result.mean_term == 0.0
         self.final = result.terms if self.is_empty else result.terms / result.mean_term
         return result
@@ -199,8 +225,10 @@ class Presence:
         self.statistics["auxiliary_loss"] = mean.item() / dist.get_world_size(self._group)
 
     def undo_step(self) -> None:
-        """Forget what the running statistics and the schedule learned from a step that was skipped."""
+        """Forget what was learned from a step that was skipped."""
         self._reweighting.load_state_dict(self._before_step)
+        if self._momentum is not None:
+            self._momentum.direction = self._direction_before
 
     def observe_reference(
         self, forward: Callable[..., Any], args: tuple[Any, ...], batch: dict[str, Any], scale: float
@@ -221,6 +249,8 @@ class Presence:
         state: dict[str, Any] = {"reweighting": self._reweighting.state_dict(), "config": self._values}
         if self._reference is not None:
             state["reference"] = self._reference.state_dict()
+        if self._momentum is not None:
+            state["momentum"] = self._momentum.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -234,3 +264,5 @@ class Presence:
         self._reweighting.load_state_dict(state["reweighting"])
         if self._reference is not None and "reference" in state:
             self._reference.load_state_dict(state["reference"])
+        if self._momentum is not None and "momentum" in state:
+            self._momentum.load_state_dict(state["momentum"])

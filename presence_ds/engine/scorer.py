@@ -26,6 +26,7 @@ class Found:
         targets: [B] int64 numbers of target tokens.
         scores: [B] float32 raw self-influence; under granularity microbatch and global_microbatch all alike. None with
             signal loss.
+        vocabulary_scores: [B] float32 what of them is in embeddings and output head, where that is asked for.
         features: [B, k²] float32 joint projections, where gradients are compared.
         sketches: [B, m] float32 what alignments are computed from, where they are asked for.
     """
@@ -33,6 +34,7 @@ class Found:
     losses: Tensor
     targets: Tensor
     scores: Tensor | None = None
+    vocabulary_scores: Tensor | None = None
     features: Tensor | None = None
     sketches: Tensor | None = None
 
@@ -70,10 +72,13 @@ class Scorer:
         strategy: str = "one_pass",
         features: int | None = None,
         sketches: bool = False,
+        tells_apart: bool = False,
         alignment_dim: int | None = None,
         group: dist.ProcessGroup | None = None,
     ) -> None:
         """Strategy one_pass keeps the terms of all parameters.
+
+        With ``tells_apart`` scores of what ``influence`` has apart are told by themselves.
 
         ``features`` is the width of the joint projections, None without; with ``sketches`` there are sketches for
         alignments, of width ``alignment_dim`` or, without, all that ``influence`` has.
@@ -92,6 +97,7 @@ class Scorer:
         self._granularity = granularity
         self._features = features
         self._sketches = sketches
+        self._tells_apart = tells_apart
         self._alignment_dim = alignment_dim
         self._one_pass = strategy == "one_pass"
         self._group = group
@@ -162,6 +168,8 @@ class Scorer:
             ((losses.sum() if apart else losses.sum() / counted.clamp(min=1)) * scale).backward()
         losses = losses.detach()
         found = {"scores": sweep.scores() / scale**2}
+        if self._tells_apart:
+            found["vocabulary_scores"] = sweep.scores_apart() / scale**2
         if self._influence.keeps_sketches:
             found |= self._of_sketches(sweep.sketches() / scale, counted)
         found["scores"] = found["scores"].expand(len(losses))

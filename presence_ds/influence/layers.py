@@ -1,6 +1,7 @@
 """Which parameters enter the self-influence: the set K of equation 3."""
 
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -41,6 +42,14 @@ def select_parameters(model: nn.Module, layers: str | list[str]) -> dict[Tensor,
             'give parameter-name patterns or "all"'
         )
     return {parameter: name for parameter, name in names.items() if parameter in chosen}
+
+
+def vocabulary_parameters(model: nn.Module) -> list[Tensor]:
+    """Parameters with a row for every token: input embeddings and output head, as transformers' models tell them."""
+    modules: list[Any] = [
+        getattr(model, name, lambda: None)() for name in ("get_input_embeddings", "get_output_embeddings")
+    ]
+    return [module.weight for module in modules if getattr(module, "weight", None) is not None]
 
 
 def _first_blocks(model: nn.Module) -> list[str]:

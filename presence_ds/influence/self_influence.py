@@ -1,6 +1,6 @@
 """Self-influence of the samples of a batch: SI_K(θ, z) = Σ_{k∈K} ‖∇_{θ_k} ℓ(f_θ, z)‖² (equation 3)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -29,14 +29,16 @@ class SelfInfluence:
         device: torch.device | str = "cpu",
         *,
         keeps_sketches: bool = False,
+        apart: Collection[Tensor] = (),
     ) -> None:
         """Score over ``selected``, exactly if ``projection_dim`` is None, else by projections of that width.
 
         Embeddings that are used in no other way are scored exactly in any case, which costs less than a projection.
         Sketches change no score; without ``projection_dim`` they are the gradients themselves. ``device`` is where the
-        model computes.
+        model computes. What is in the parameters ``apart`` is told by itself too.
         """
         self.selected = dict(selected)
+        self.apart = {parameter for parameter in apart if parameter in self.selected}
         self.keeps_sketches = keeps_sketches
         self.projections: dict[Tensor, Projection] | None = None
         self._is_exact = projection_dim is None
@@ -88,6 +90,7 @@ class ScoreSweep:
     def __init__(self, influence: SelfInfluence) -> None:
         self._influence = influence
         self._total: Tensor | None = None  # [B], of the parameters that are complete
+        self._apart: Tensor | None = None  # [B], of those that are told by themselves
         self._exact: dict[Tensor, list[Term]] = {}  # of the others
         self._unscored: dict[Tensor, Tensor] = {}  # sketches
         self._sketches: dict[Tensor, Tensor] = {}  # that are kept
@@ -120,6 +123,12 @@ class ScoreSweep:
             raise _nothing_scored()
         return self._total
 
+    def scores_apart(self) -> Tensor:
+        """What of `scores` is in `SelfInfluence.apart`, [B]; to be called after it."""
+        if self._total is None:
+            raise _nothing_scored()
+        return torch.zeros_like(self._total) if self._apart is None else self._apart
+
     def sketches(self) -> Tensor:
         """The sketches of all selected parameters as one vector per sample, in the order of ``selected``: [B, …].
 
@@ -148,6 +157,8 @@ class ScoreSweep:
             assert sketch is not None
             part = sketch.flatten(1).square().sum(1)
         self._total = part if self._total is None else self._total + part
+        if parameter in self._influence.apart:
+            self._apart = part if self._apart is None else self._apart + part
 
 
 def _nothing_scored() -> ConfigError:

@@ -13,8 +13,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-def leave_one_out(sketches: Sequence[Tensor], counted: Sequence[Tensor], group: dist.ProcessGroup | None) -> Tensor:
-    """a_i of this rank's samples: [n] float32 on the device; 0 for samples that do not count, or are alone.
+def leave_one_out(
+    sketches: Sequence[Tensor], counted: Sequence[Tensor], group: dist.ProcessGroup | None
+) -> tuple[Tensor, Tensor]:
+    """a_i of this rank's samples, [n] float32 on the device, and S, [m]; a_i is 0 for samples that do not count, or alone.
 
     A collective of ``group``: one all-reduce of m + 1 numbers.
 
@@ -31,4 +33,4 @@ def leave_one_out(sketches: Sequence[Tensor], counted: Sequence[Tensor], group: 
     others = (totals[-1] - 1.0).clamp(min=1.0)
     own = torch.cat([torch.linalg.vecdot(rows, rows) for rows in sketches])
     products = torch.cat([rows @ totals[:-1] for rows in sketches])
-    return torch.where(totals[-1] > 1.0, (products - own) / others, 0.0)
+    return torch.where(totals[-1] > 1.0, (products - own) / others, 0.0), totals[:-1]

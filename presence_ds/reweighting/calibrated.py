@@ -26,20 +26,27 @@ FIT_STEPS, TRIAL_STEPS = 20, 10  # of earlier ones, before weights are fitted to
 SUMMED = 64  # steps, in one product
 MOST_SOURCES = 128  # all others are taken together with the last
 
-SCORES, LOSSES, TARGETS, SOURCES = range(4)  # columns of the values
+SCORES, LOSSES, TARGETS, SOURCES, SHARES, MOMENTA = range(6)  # columns of the values
 
 
-class Spline(NamedTuple):
-    """A column of the values that enters by its z-score."""
+class Column(NamedTuple):
+    """A column of the values that enters by its z-score, and by hinges of it at ``knots``.
 
-    column: int
+    ``relative``: as of `RunningMoments`.
+    """
+
+    place: int
     normalizer: ZScore | LogZScore
+    relative: bool
+    knots: tuple[float, ...] = KNOTS
 
 
-SPLINES = {
-    "norm": Spline(SCORES, LogZScore()),
-    "loss": Spline(LOSSES, ZScore()),
-    "length": Spline(TARGETS, LogZScore()),
+COLUMNS: dict[Feature, Column] = {
+    "norm": Column(SCORES, LogZScore(), relative=False),
+    "loss": Column(LOSSES, ZScore(), relative=True),
+    "vocabulary": Column(SHARES, LogZScore(), relative=False, knots=()),
+    "momentum": Column(MOMENTA, ZScore(), relative=False, knots=()),
+    "length": Column(TARGETS, LogZScore(), relative=False),
 }
 
 
@@ -60,22 +67,23 @@ class State(NamedTuple):
 class Calibrated(WeightFunction):
     """u_i = 1 + s (w_i − 1), w_i = φ_iᵀβ in units of the mean and within [0.05, 3], and s ∈ [0, 1] a strength.
 
-    Features are a constant, and z-scores within the step (of log n, of the loss, of the logarithm of the number of
-    targets) with hinges at `KNOTS`, or which source a sample is of.
+    Features are a constant, z-scores within the step (of log n, of the loss, of the logarithm of the number of targets,
+    with hinges at `KNOTS`; of the logarithm of the share that embeddings and head have in n; of the alignment with the
+    direction of the steps before, for n), and which source a sample is of.
 
     How far to follow a fit is decided on steps that it was not made from: with A(s), V(s) the mean w a and w² n over
     past steps, each with the weights fitted before it, s is where A²/V is highest, had every step's slope been lower by
     one standard error. So weights stay uniform until earlier fits have proven their worth, and where there is nothing
     to gain. τ is a further factor of s, 1 unless the effective sample size asks for less.
 
-    Values are [..., 4] float64: squared norm, loss, number of targets and source.
+    Values are [..., 6] float64: squared norm, loss, number of targets, source, and what of the last two features there is.
     """
 
     is_bounded = True
 
     def __init__(self, features: list[Feature]) -> None:
         """``features``: what enters φ beside the constant."""
-        self._splines = [name for name in SPLINES if name in set(features)]
+        self._columns = [name for name in COLUMNS if name in set(features)]
         self._has_sources = "source" in features
         self._state = State(*(torch.zeros(size, dtype=torch.float64) for size in ((1, 2), (5,), ())))
 
@@ -85,10 +93,10 @@ class Calibrated(WeightFunction):
         return _strength(self._state).item()
 
     def fit(self, values: Tensor) -> dict[str, Moments]:
-        return {name: SPLINES[name].normalizer.fit(values[..., SPLINES[name].column]) for name in self._splines}
+        return {name: COLUMNS[name].normalizer.fit(values[..., COLUMNS[name].place]) for name in self._columns}
 
     def running(self) -> "RunningColumns":
-        return RunningColumns(self._splines)
+        return RunningColumns(self._columns)
 
     def describe(self, figures: Any, tau: float) -> dict[str, float]:
         return {"calibration_strength": tau * self.strength}
@@ -102,7 +110,7 @@ class Calibrated(WeightFunction):
         """Take in steps, one after the other: the weights that each had by those before it, [steps, n] float64.
 
         Args:
-            values: [steps, n, 4].
+            values: [steps, n, 6].
             figures: that the samples are standardised by, of every step.
             usefulness: [steps, n] float64, a_i in the unit of the squared norms.
         """
@@ -135,9 +143,9 @@ class Calibrated(WeightFunction):
         """φ: [..., F]."""
         parts = [torch.ones(*values.shape[:-1], 1, dtype=torch.float64)]
         for name, moments in figures.items():
-            z = SPLINES[name].normalizer.apply(values[..., SPLINES[name].column], moments)
+            z = COLUMNS[name].normalizer.apply(values[..., COLUMNS[name].place], moments)
             z = torch.where(torch.as_tensor(moments.is_spread), z.clamp(-LARGEST_Z, LARGEST_Z), 0.0)
-            parts.append(torch.stack([z, *((z - knot).clamp(min=0.0) for knot in KNOTS)], dim=-1))
+            parts.append(torch.stack([z, *((z - knot).clamp(min=0.0) for knot in COLUMNS[name].knots)], dim=-1))
         if self._has_sources:
             known = self._state.fit.shape[0] - sum(part.shape[-1] for part in parts)
             sources = values[..., SOURCES].long().clamp(max=MOST_SOURCES - 1)
@@ -157,8 +165,8 @@ class RunningColumns(Running):
     """Moments of every column expected of the next optimizer step."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        """``names`` of `SPLINES`."""
-        self._moments = {name: RunningMoments(relative=SPLINES[name].normalizer.relative) for name in names}
+        """``names`` of `COLUMNS`."""
+        self._moments = {name: RunningMoments(relative=COLUMNS[name].relative) for name in names}
 
     @property
     def current(self) -> dict[str, Moments] | None:

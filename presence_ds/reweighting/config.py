@@ -11,7 +11,7 @@ Signal = Literal["self_influence", "leverage", "alignment", "loss", "uniform"]
 NormalizerKind = Literal["zscore", "log_zscore", "rank"]
 AlignedWith = Literal["step", "reference"]
 WeightingKind = Literal["softmax", "saturating", "clip", "normalized", "calibrated", "uniform"]
-Feature = Literal["norm", "loss", "length", "source"]
+Feature = Literal["norm", "loss", "vocabulary", "momentum", "length", "source"]
 Preset = Literal["clip", "paper", "calibrated", "uniform"]
 
 PRESETS: dict[Preset, WeightingKind] = {  # what a kind that is not stated means
@@ -59,8 +59,10 @@ class WeightingConfig:
             for signal self_influence, without normalizer, temperature and schedule. null: what the preset says.
         threshold: Saturating only: distance from the mean, in standard deviations, at which the tail begins.
         quantile: Clip only: c is this quantile of the step's self-influences, between 0 and 1.
-        features: Calibrated only: what makes samples alike. norm, the logarithm of the self-influence; loss; length,
-            the number of targets (in a corpus with padding); source.
+        features: Calibrated only: what makes samples alike. norm, the logarithm of the self-influence; loss;
+            vocabulary, the share of the self-influence that is in embeddings and output head; momentum, how far the
+            sample's gradient agrees with the mean gradient of the steps before; length, the number of targets (in a
+            corpus with padding); source.
         placebo: Whether to permute the weights among the samples of the step, so that their spread stays and what they
             know of the samples is gone: the control that a weighting has to beat.
     """
@@ -68,7 +70,7 @@ class WeightingConfig:
     kind: WeightingKind | None = None
     threshold: float = limited(0.8, least=0)
     quantile: float = limited(0.5, above=0, most=1)
-    features: list[Feature] = field(default_factory=lambda: ["norm", "loss"])
+    features: list[Feature] = field(default_factory=lambda: ["norm", "loss", "vocabulary", "momentum"])
     placebo: bool = False
 
 
@@ -220,6 +222,11 @@ class ReweightingConfig:
     def weighting_kind(self) -> WeightingKind:
         """The weight function: the stated one, else the preset's."""
         return self.weighting.kind or PRESETS[self.chosen_preset]
+
+    @property
+    def features(self) -> list[Feature]:
+        """What samples are calibrated on, or would be, were they weighed so; nothing where they are not aligned."""
+        return self.weighting.features if self.aligns else []
 
     @property
     def has_temperature(self) -> bool:

@@ -1,6 +1,7 @@
 """From the scores of an optimizer step to one set of weights for all its samples, on every rank and micro-step."""
 
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, overload
 
 import torch
@@ -14,7 +15,7 @@ from presence_ds.reweighting.config import ReweightingConfig
 from presence_ds.reweighting.gram import Gradients
 from presence_ds.reweighting.normalizers import Running
 from presence_ds.reweighting.placebo import permuted
-from presence_ds.reweighting.samples import MicroBatch, Samples, gather_rows
+from presence_ds.reweighting.samples import COLUMNS, MicroBatch, Samples, gather_rows
 from presence_ds.reweighting.schedule import TemperatureSchedule
 from presence_ds.reweighting.signals import signal_values
 from presence_ds.reweighting.statistics import count, describe
@@ -65,6 +66,7 @@ class Reweighting:
     Attributes:
         worth: what weights and sources have been worth lately; None where nothing is aligned.
         targets: of the step finished last, over all ranks.
+        total_sketch: [m] on the device, the sum of the sketches of that step's samples; None where nothing is aligned.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Reweighting:
         self.worth = Worth(config) if config.aligns else None
         self._range: Tensor | None = None  # [2] least and greatest value of the last finished step, if bounded
         self.targets = 0
+        self.total_sketch: Tensor | None = None
         self._lesson: tuple[Tensor, Any, Tensor] | None = None  # of the last finished step, not learned yet
         self._figures: Any = None  # that the step in progress is weighed by
         self._extremes: Tensor | None = None  # whose terms bound those of the step in progress
@@ -318,8 +321,14 @@ class Reweighting:
     @property
     def _columns(self) -> list[str]:
         """What a row holds beside loss, targets and source."""
-        columns = {"scores": self._config.computes_gradients, "reference_alignment": self._config.uses_reference}
-        return [name for name, held in columns.items() if held]
+        config = self._config
+        held = (
+            config.computes_gradients,
+            config.uses_reference,
+            "vocabulary" in config.features,
+            "momentum" in config.features,
+        )
+        return [*compress(COLUMNS, held)]
 
     def _gather(self, *, complete: bool = False) -> Samples:
         """The samples so far of every rank, ordered by rank, then as seen; on the host, which synchronises once.
@@ -329,7 +338,7 @@ class Reweighting:
         rows, columns = torch.cat(self._rows), self._columns
         if complete and self._config.aligns:
             counted = [Samples.of_rows(part, *columns).counted for part in self._rows]
-            alignment = leave_one_out(self._sketches, counted, self._group)
+            alignment, self.total_sketch = leave_one_out(self._sketches, counted, self._group)
             rows, columns = torch.cat([rows, alignment[:, None]], dim=1), [*columns, "alignment"]
         return Samples.of_rows(gather_rows(rows, self._group).cpu(), *columns)
 

@@ -9,6 +9,8 @@ from torch import Tensor
 # One collective into one tensor, however many ranks there are; newer releases of torch warn of its older name.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
+COLUMNS = ("scores", "reference_alignment", "vocabulary_scores", "momentum_alignment")  # of a row, where there are any
+
 
 @dataclass(frozen=True)
 class MicroBatch:
@@ -21,6 +23,10 @@ class MicroBatch:
         scores: [b] float32 raw self-influence; None where no gradients are computed.
         reference_alignment: [b] float32 inner product of the sample's gradient with the reference gradient, both
             projected; None without a reference.
+        vocabulary_scores: [b] float32 the part of the scores that is in embeddings and output head; None unless samples
+            are calibrated on it.
+        momentum_alignment: [b] float32 inner product of the sample's gradient with the mean direction of the steps
+            before; None unless samples are calibrated on it.
         features: [b, m] float32 joint projections of the samples' gradients; None unless `Reweighting.needs_features`.
         sketches: [b, m] float32 what the alignment with the step's other samples is computed from; None unless the
             configuration aligns. Rows that do not count are overwritten.
@@ -31,11 +37,13 @@ class MicroBatch:
     sources: Tensor
     scores: Tensor | None = None
     reference_alignment: Tensor | None = None
+    vocabulary_scores: Tensor | None = None
+    momentum_alignment: Tensor | None = None
     features: Tensor | None = None
     sketches: Tensor | None = None
 
     def rows(self) -> Tensor:
-        """[b, columns] float32, one row a sample: loss, number of targets, source, score and reference alignment.
+        """[b, columns] float32, one row a sample: loss, number of targets, source, and those of `COLUMNS` there are.
 
         Features and sketches are no part of it; where they are not finite the loss is NaN, so that all ranks know.
         """
@@ -43,7 +51,7 @@ class MicroBatch:
         for vectors in (self.features, self.sketches):
             if vectors is not None:
                 losses = losses.masked_fill(~vectors.isfinite().all(1), torch.nan)
-        columns = [losses, self.targets, self.sources, self.scores, self.reference_alignment]
+        columns = [losses, self.targets, self.sources, *(getattr(self, name) for name in COLUMNS)]
         return torch.stack([column.float() for column in columns if column is not None], dim=1)
 
 
@@ -57,7 +65,7 @@ class Samples:
         sources: [N] int64.
         counted: [N] bool, whether the sample has targets and everything known of it is finite. If not its weight is 0,
             and it touches no other sample.
-        scores, reference_alignment: [N] float32 or None.
+        scores, reference_alignment, vocabulary_scores, momentum_alignment: [N] float32 or None.
         alignment: [N] float32, inner product of the sample's gradient with the mean gradient of the step's other
             samples (`presence_ds.reweighting.alignment`); None before the step's last micro-step, or without.
     """
@@ -68,6 +76,8 @@ class Samples:
     counted: Tensor
     scores: Tensor | None = None
     reference_alignment: Tensor | None = None
+    vocabulary_scores: Tensor | None = None
+    momentum_alignment: Tensor | None = None
     alignment: Tensor | None = None
 
     @classmethod

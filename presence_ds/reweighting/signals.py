@@ -18,13 +18,19 @@ def signal_values(config: ReweightingConfig, samples: Samples, gradients: Gradie
     - loss: ℓ_i, the zero-cost baseline (Sow et al., 2025).
     - uniform: s_i, for the statistics; the weights are alike.
 
-    Calibrated weights have no one signal: [n, 4], the columns that `Calibrated` is given. Fields of ``samples`` may
+    Calibrated weights have no one signal: [n, 6], the columns that `Calibrated` is given. Fields of ``samples`` may
     also be [steps, n] each.
     """
     if config.calibrates:
         assert samples.scores is not None
-        columns = [samples.scores, samples.losses, samples.targets, samples.sources]
-        return torch.stack([column.double() for column in columns], dim=-1)
+        scores = samples.scores.double()
+        nothing = torch.zeros_like(scores)
+        parts = (
+            nothing if part is None else torch.where(scores > 0, part.double() / scores, 0.0)
+            for part in (samples.vocabulary_scores, samples.momentum_alignment)
+        )
+        known = (samples.losses, samples.targets, samples.sources)
+        return torch.stack([scores, *(column.double() for column in known), *parts], dim=-1)
     if config.signal == "leverage":
         assert gradients is not None
         return gradients.leverage(config.damping)

@@ -12,7 +12,7 @@ from presence_ds.engine.batch import is_encoder_decoder
 from presence_ds.engine.config import PresenceConfig
 from presence_ds.engine.objective import Objective
 from presence_ds.engine.scorer import Scorer
-from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
+from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters, vocabulary_parameters
 
 if TYPE_CHECKING:
     from presence_ds.engine.engine import PresenceEngine
@@ -72,6 +72,7 @@ class Strategy(ABC):
                 config.seed,
                 device,
                 keeps_sketches=config.keeps_sketches,
+                apart=vocabulary_parameters(model) if "vocabulary" in config.features else (),
             )
             self.scorer = Scorer(
                 model,
@@ -81,6 +82,7 @@ class Strategy(ABC):
                 strategy=config.strategy,
                 features=config.projection_dim**2 if config.compares_gradients else None,
                 sketches=config.sketches_gradients,
+                tells_apart="vocabulary" in config.features,
                 alignment_dim=config.alignment_dim,
                 group=group,
             )
