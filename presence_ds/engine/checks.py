@@ -146,7 +146,7 @@ def check_sketches(
             what, remedy = f"projection_dim is {config.projection_dim}", "lower it"
         raise ConfigError(
             f"presence.{what} with alignments, which takes {gradients:,} numbers for each of {micro_batch} samples at "
-            f"a time: {remedy}, or leave presence.alignment out"
+            f"a time: {remedy}, or use presence.preset clip without presence.alignment"
         )
     most = LARGEST_SKETCHES // (micro_batch * accumulation_steps)
     if kept > most:

@@ -121,7 +121,7 @@ class PresenceConfig(ReweightingConfig):
 
     @property
     def can_calibrate(self) -> bool:
-        return super().can_calibrate and self.granularity == "sample"
+        return super().can_calibrate and self.granularity == "sample" and self.estimator == "projected"
 
     @property
     def compares_gradients(self) -> bool:

@@ -24,7 +24,7 @@ class Presence:
     Attributes:
         config: the configuration in force.
         strategy: runs the model, and brings here what it finds out.
-        scores: [b] float32, raw self-influence of the last micro-batch; None before the first, and with signal loss.
+        scores: [b] float32, raw self-influence of the last micro-batch; None before the first, and without gradients.
         losses: [b] float32, per-sample losses of the last micro-batch; None before the first.
         has_targets: [b] bool, whether a sample of the last micro-batch has a target token; None before the first.
         weights: [G·b] float32 on the host, final weights of this rank's samples of the last finished optimizer step
@@ -45,7 +45,7 @@ class Presence:
         divisor: what DeepSpeed must divide the gradients by that the step has accumulated.
         own_terms: the model's own terms of the micro-batches trained on so far, 0-dimensional.
         is_empty: whether no sample of the step in progress, or of the last finished one, had targets.
-        scorer: forward and input-gradient sweep; None with signal loss.
+        scorer: forward and input-gradient sweep; None where no gradients are computed.
         changes: what in the configuration is not what it was when the checkpoint was written that was loaded last.
     """
 
