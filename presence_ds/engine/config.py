@@ -83,8 +83,8 @@ class PresenceConfig(ReweightingConfig):
             raise ConfigError(f"{field}.layers is empty: give at least one parameter-name pattern")
         if self.reference_decay != type(self).reference_decay and not self.uses_reference and self.signal != "uniform":
             raise ConfigError(
-                f"{field}.reference_decay is {self.reference_decay} with signal {self.signal}: it is for alignment "
-                f"alone"
+                f"{field}.reference_decay is {self.reference_decay} with signal {self.signal}: it is for "
+                f"signal alignment, and for alignment_with reference"
             )
         self._validate_comparisons(field)
         if self.granularity != "sample" and not self.computes_gradients:

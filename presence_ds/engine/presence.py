@@ -80,10 +80,10 @@ class Presence:
         self._reference: Reference | None = None
         if config.sketches_gradients:
             assert self.scorer is not None
-            width = self.scorer.sketch_width
-            check_sketches(config, self._micro_batch_size, accumulation_steps, self.scorer.gradient_width, width)
+            widths = self.scorer.gradient_width, self.scorer.sketch_width
+            check_sketches(config, self._micro_batch_size, accumulation_steps, *widths)
             if config.uses_reference:
-                self._reference = Reference(config.reference_decay, width, group, device)
+                self._reference = Reference(config.reference_decay, group, device)
         self._reweighting = Reweighting(config, running=running, group=group, bounded=engine.fp16_enabled())
         self.begin_step()
 
@@ -145,6 +145,8 @@ class Presence:
             MicroBatch(losses, targets, sources, scores, alignment, found.features, found.sketches)
         )
         finite = losses.isfinite() if scores is None else losses.isfinite() & scores.isfinite()
+        if found.sketches is not None:
+            finite = finite & found.sketches.isfinite().all(1)
         if at.may_overflow and (losses.isfinite() & self.has_targets & ~finite).any():
             self._overflowed = True
         return finite

@@ -21,7 +21,7 @@ class MicroBatch:
         scores: [b] float32 raw self-influence; None where no gradients are computed.
         reference_alignment: [b] float32 inner product of the sample's gradient with the reference gradient, both
             projected; None without a reference.
-        features: [b, m] float32 joint projections of the samples' gradients; None unless `Reweighting.needs_features`.
+        features: [b, m] float32 joint projections of the samples' gradients; None unless gradients are compared.
         sketches: [b, m] float32 what the alignment with the step's other samples is computed from; None unless the
             configuration aligns. Rows that do not count are overwritten.
     """
