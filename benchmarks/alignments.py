@@ -29,7 +29,7 @@ from presence_ds.engine.scorer import Scorer
 from presence_ds.influence import SampleLoss, ScoreSweep, SelfInfluence, select_parameters
 from presence_ds.reweighting.alignment import leave_one_out
 from presence_ds.reweighting.samples import Samples
-from presence_ds.reweighting.value.gain import COMPARED, UNIFORM, Candidate, gains, in_units, quality_sums
+from presence_ds.reweighting.value.gain import COMPARED, UNIFORM, Candidate, gains, quality_sums
 from presence_ds.reweighting.value.window import estimate
 
 WEIGHTS = (UNIFORM, "clip", "normalized", "paper_inverse")  # whose gains are compared
@@ -112,8 +112,9 @@ def _swept(influence: SelfInfluence, terms: Any) -> tuple[Tensor, Tensor]:
 def gains_of(samples: Samples, norms: Tensor, alignment: Tensor) -> tuple[Tensor, Tensor]:
     """η of `WEIGHTS` by these norms and alignments [steps, N], and their errors over steps."""
     steps = replace(samples, scores=norms, alignment=alignment)
-    weights = torch.stack([Candidate(COMPARED[name]).weights(steps, alignment) for name in WEIGHTS])
-    return estimate(quality_sums(weights, *in_units(norms, alignment)).transpose(0, 1), gains)
+    noise, signal = norms.double(), alignment.double()  # the model stands still, and with it their unit
+    weights = torch.stack([Candidate(COMPARED[name]).weights(steps, noise, signal) for name in WEIGHTS])
+    return estimate(quality_sums(weights, noise, signal).transpose(0, 1), gains)
 
 
 def study(

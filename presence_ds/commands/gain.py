@@ -77,9 +77,10 @@ def _print(figures: dict[str, Any]) -> None:
 
     from presence_ds.trainer.callbacks.worth_report import print_worth
 
-    means = {name: source["mean_weight"] for name, source in figures["sources"].items()}
+    every = {name: source["mean_weight"] for name, source in figures["sources"].items()}
+    means = {name: mean for name, mean in every.items() if mean is not None}
     steps = f"steps {figures['first_step']} to {figures['last_step']}"
-    console = Console(file=sys.stdout)
+    console = Console(file=sys.stdout, emoji=False)
     number = f"{figures['samples']:,} samples that count in {figures['steps']:,} steps"
     console.print(f"{figures['run_dir']}: {steps}, {number}", highlight=False, soft_wrap=True, markup=False)
     print_worth(console, figures, means, steps)

@@ -102,7 +102,7 @@ def check_compilable(config: PresenceConfig, zero_stage: int, found: str) -> Non
     if config.strategy == "one_pass" and config.computes_gradients:
         raise ConfigError(
             f"{found} with presence.strategy one_pass, which runs the layer rules in place of the layers: use "
-            f"two_pass, whose weighted pass is an ordinary forward, or signal loss"
+            f"two_pass, whose weighted pass is an ordinary forward, or signal loss without alignment"
         )
     if zero_stage == 3:
         raise ConfigError(
@@ -146,11 +146,12 @@ def check_sketches(
             what, remedy = f"projection_dim is {config.projection_dim}", "lower it"
         raise ConfigError(
             f"presence.{what} with alignments, which takes {gradients:,} numbers for each of {micro_batch} samples at "
-            f"a time: {remedy}, or leave presence.alignment out"
+            f"a time: {remedy}, or set presence.alignment false"
         )
     most = LARGEST_SKETCHES // (micro_batch * accumulation_steps)
-    if kept > most:
+    if config.aligns and kept > most:
         raise ConfigError(
             f"presence.alignment_dim is {config.alignment_dim} with alignments, so that {kept:,} numbers of each of "
-            f"{micro_batch * accumulation_steps} samples are kept on every rank: it must be at most {most:,}"
+            f"{micro_batch * accumulation_steps} samples are kept on every rank: it must be at most "
+            f"{most:,}, or presence.alignment false"
         )

@@ -83,8 +83,8 @@ class PresenceConfig(ReweightingConfig):
             raise ConfigError(f"{field}.layers is empty: give at least one parameter-name pattern")
         if self.reference_decay != type(self).reference_decay and not self.uses_reference and self.signal != "uniform":
             raise ConfigError(
-                f"{field}.reference_decay is {self.reference_decay} with signal {self.signal}: it is for alignment "
-                f"alone"
+                f"{field}.reference_decay is {self.reference_decay} with signal {self.signal}: it is for "
+                f"signal alignment, and for alignment_with reference"
             )
         self._validate_comparisons(field)
         if self.granularity != "sample" and not self.computes_gradients:
@@ -121,7 +121,7 @@ class PresenceConfig(ReweightingConfig):
 
     @property
     def can_calibrate(self) -> bool:
-        return super().can_calibrate and self.granularity == "sample"
+        return super().can_calibrate and self.granularity == "sample" and self.estimator == "projected"
 
     @property
     def compares_gradients(self) -> bool:

@@ -84,7 +84,7 @@ class PresenceEngine(DeepSpeedEngine):
         )
 
     def observe_reference(self, *args: Any, **batch: Any) -> None:
-        """Take in a batch of the trusted stream that signal alignment compares samples with, on every rank alike.
+        """Take in a batch of the trusted stream that samples are compared with, on every rank alike.
 
         Call it before the first optimizer step and between steps, as often as the reference shall follow the model.
         """
@@ -149,8 +149,8 @@ class PresenceEngine(DeepSpeedEngine):
     def compile(self, backend: str = "inductor", compile_kwargs: Mapping[str, Any] | None = None) -> None:
         """Run the passes of training that are ordinary forwards through `torch.compile`: call it before training.
 
-        These are the weighted passes of strategy two_pass, and every pass of signal loss. Scoring runs the layer rules
-        in place of the layers, and evaluation the model, as they are.
+        These are the weighted passes of strategy two_pass, and every pass where no gradients are computed. Scoring runs
+        the layer rules in place of the layers, and evaluation the model, as they are.
 
         Args:
             backend: of `torch.compile`.

@@ -11,7 +11,7 @@ DECAY = 0.95  # per optimizer step
 class Momentum:
     """An exponentially decaying average of the mean gradient of every step, each at length 1.
 
-    Gradients shrink by orders of magnitude early in training: at their own length the first steps would be all there is.
+    Gradients shrink by orders of magnitude early in training: at their own length the first steps would be all of it.
     """
 
     def __init__(self, space: str, device: torch.device | str = "cpu") -> None:

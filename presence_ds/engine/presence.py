@@ -25,9 +25,9 @@ class Presence:
     Attributes:
         config: the configuration in force.
         strategy: runs the model, and brings here what it finds out.
-        scores: [b] float32, raw self-influence of the last micro-batch; None before the first, and with signal loss.
+        scores: [b] float32, raw self-influence of the last micro-batch; None before the first, and without gradients.
         vocabulary_scores: [b] float32, what of them is in embeddings and output head; None where that is not asked for.
-        momentum_alignment: [b] float32, inner product of each gradient with the direction of the steps before; likewise.
+        momentum_alignment: [b] float32, that of each gradient with the direction of the steps before; as well.
         losses: [b] float32, per-sample losses of the last micro-batch; None before the first.
         has_targets: [b] bool, whether a sample of the last micro-batch has a target token; None before the first.
         weights: [G·b] float32 on the host, final weights of this rank's samples of the last finished optimizer step
@@ -48,7 +48,7 @@ class Presence:
         divisor: what DeepSpeed must divide the gradients by that the step has accumulated.
         own_terms: the model's own terms of the micro-batches trained on so far, 0-dimensional.
         is_empty: whether no sample of the step in progress, or of the last finished one, had targets.
-        scorer: forward and input-gradient sweep; None with signal loss.
+        scorer: forward and input-gradient sweep; None where no gradients are computed.
         changes: what in the configuration is not what it was when the checkpoint was written that was loaded last.
     """
 
@@ -89,10 +89,10 @@ class Presence:
         self._reference: Reference | None = None
         if config.sketches_gradients:
             assert self.scorer is not None
-            width = self.scorer.sketch_width
-            check_sketches(config, self._micro_batch_size, accumulation_steps, self.scorer.gradient_width, width)
+            widths = self.scorer.gradient_width, self.scorer.sketch_width
+            check_sketches(config, self._micro_batch_size, accumulation_steps, *widths)
             if config.uses_reference:
-                self._reference = Reference(config.reference_decay, width, group, device)
+                self._reference = Reference(config.reference_decay, group, device)
         self._reweighting = Reweighting(config, running=running, group=group, bounded=engine.fp16_enabled())
         self.begin_step()
 
@@ -169,6 +169,8 @@ class Presence:
             )
         )
         finite = losses.isfinite() if scores is None else losses.isfinite() & scores.isfinite()
+        if found.sketches is not None:
+            finite = finite & found.sketches.isfinite().all(1)
         if at.may_overflow and (losses.isfinite() & self.has_targets & ~finite).any():
             self._overflowed = True
         return finite

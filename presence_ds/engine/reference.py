@@ -12,15 +12,9 @@ from presence_ds.errors import ConfigError
 class Reference:
     """P ḡ_ref: an exponentially decaying average over the reference micro-batches of all ranks."""
 
-    def __init__(
-        self, decay: float, width: int, group: dist.ProcessGroup | None, device: torch.device | str = "cpu"
-    ) -> None:
-        """Of sketches of ``width`` numbers.
-
-        ``decay`` is per `update`; ``group`` is the data-parallel group; ``device`` is where the model computes.
-        """
+    def __init__(self, decay: float, group: dist.ProcessGroup | None, device: torch.device | str = "cpu") -> None:
+        """``decay`` is per `update`; ``group`` is the data-parallel group; ``device`` is where the model computes."""
         self._decay = decay
-        self._width = width
         self._group = group
         self._device = device
         self._sum: Tensor | None = None  # [m] float32 on the device, decayed
@@ -28,6 +22,7 @@ class Reference:
 
     def update(self, sketches: Tensor) -> None:
         """Take in the sketches [B, m] of a micro-batch on every rank; samples not finite are passed over."""
+        self._check(sketches)
         finite = sketches.isfinite().all(1)
         totals = torch.cat([torch.where(finite[:, None], sketches, 0.0).sum(0), finite.sum().float()[None]])
         dist.all_reduce(totals, group=self._group)
@@ -41,30 +36,30 @@ class Reference:
         """a_i = ⟨P g_i, P ḡ_ref⟩ for sketches [B, m]: [B].
 
         Raises:
-            ConfigError: there has been no reference micro-batch yet.
+            ConfigError: there has been no reference micro-batch yet, or none of sketches of this width.
         """
         if self._sum is None:
             raise ConfigError(
                 "samples are compared with a reference, by presence.signal or presence.alignment_with, and there is "
                 "none: call engine.observe_reference(...) with a batch of the trusted stream before the first step"
             )
+        self._check(sketches)
         return sketches @ (self._sum / self._weight)
+
+    def _check(self, sketches: Tensor) -> None:
+        """Raise `ConfigError` for sketches [B, m] of another width than those that the checkpoint's reference is of."""
+        if self._sum is not None and self._sum.numel() != sketches.shape[1]:
+            raise ConfigError(
+                f"presence.alignment_dim gives sketches of {sketches.shape[1]:,} numbers, and the checkpoint's "
+                f"reference gradient has {self._sum.numel():,}: set it to that, or train anew"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """State for the checkpoint, on the host."""
         return {"sum": None if self._sum is None else self._sum.cpu(), "weight": self._weight}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave, on the device whatever the checkpoint was read to.
-
-        Raises:
-            ConfigError: it is of another width.
-        """
+        """Restore what `state_dict` gave, on the device whatever the checkpoint was read to."""
         held = state["sum"]
-        if held is not None and held.numel() != self._width:
-            raise ConfigError(
-                f"presence.alignment_dim gives sketches of {self._width:,} numbers, and the checkpoint's reference "
-                f"gradient has {held.numel():,}: set it to that"
-            )
         self._sum = None if held is None else held.to(self._device, torch.float32, copy=True)
         self._weight = state["weight"]

@@ -47,7 +47,7 @@ PRESENCE: Table = [
         Rule("applied", "what was learned with another signal, normalizer or weight function is learned anew"),
     ),
     (
-        "estimator strategy weighting.threshold weighting.placebo min_effective_share damping near_duplicates "
+        "strategy weighting.threshold weighting.placebo min_effective_share damping near_duplicates "
         "alignment reference_decay",
         Rule("applied"),
     ),
@@ -66,7 +66,7 @@ PRESENCE: Table = [
     ),
     ("weighting.quantile", Rule("refused", "what is kept of earlier steps is at it", ("running statistics",))),
     (
-        "projection_dim alignment_dim seed",
+        "estimator projection_dim alignment_dim seed",
         Rule("refused", "the reference gradient is projected with it", ("a reference",)),
     ),
 ]

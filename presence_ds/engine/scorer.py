@@ -24,8 +24,8 @@ class Found:
     Attributes:
         losses: [B] float32 per-sample losses.
         targets: [B] int64 numbers of target tokens.
-        scores: [B] float32 raw self-influence; under granularity microbatch and global_microbatch all alike. None with
-            signal loss.
+        scores: [B] float32 raw self-influence; under granularity microbatch and global_microbatch all alike. None where
+            no gradients are computed.
         vocabulary_scores: [B] float32 what of them is in embeddings and output head, where that is asked for.
         features: [B, k²] float32 joint projections, where gradients are compared.
         sketches: [B, m] float32 what alignments are computed from, where they are asked for.

@@ -34,8 +34,8 @@ class SelfInfluence:
         """Score over ``selected``, exactly if ``projection_dim`` is None, else by projections of that width.
 
         Embeddings that are used in no other way are scored exactly in any case, which costs less than a projection.
-        Sketches change no score; without ``projection_dim`` they are the gradients themselves. ``device`` is where the
-        model computes. What is in the parameters ``apart`` is told by itself too.
+        Sketches change no score but by rounding; without ``projection_dim`` they are the gradients themselves.
+        ``device`` is where the model computes. What is in the parameters ``apart`` is told by itself too.
         """
         self.selected = dict(selected)
         self.apart = {parameter for parameter in apart if parameter in self.selected}
@@ -72,7 +72,9 @@ class SelfInfluence:
 
     def scores_exactly(self, term: Term, *, alone: bool) -> bool:
         """Whether a squared norm is computed without a sketch; ``alone``: ``term`` is all there is of a gradient."""
-        return self._is_exact or (alone and isinstance(term, LookupTerm))  # the norm of which costs less
+        if self._is_exact:
+            return not self.keeps_sketches  # which are the gradients then
+        return alone and isinstance(term, LookupTerm)  # the norm of which costs less
 
     @torch.no_grad()
     def __call__(self, terms: Mapping[Tensor, Sequence[Term]]) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 def leave_one_out(
     sketches: Sequence[Tensor], counted: Sequence[Tensor], group: dist.ProcessGroup | None
 ) -> tuple[Tensor, Tensor]:
-    """a_i of this rank's samples, [n] float32 on the device, and S, [m]; a_i is 0 for samples that do not count, or alone.
+    """a_i of this rank's samples, [n] float32 on the device, and S, [m]; 0 for samples that do not count, or are alone.
 
     A collective of ``group``: one all-reduce of m + 1 numbers.
 

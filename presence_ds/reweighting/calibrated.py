@@ -51,21 +51,23 @@ COLUMNS: dict[Feature, Column] = {
 
 
 class State(NamedTuple):
-    """Decayed sums over steps, float64; in units of each step's mean n, so that the constant's own is their weight.
+    """Decayed sums over steps, float64.
 
     Attributes:
+        steps: [2] (or [steps, 2]) of ones, for the steps in ``fit`` and those in ``trial``.
         fit: [F, F + 1] (or [steps, F, F + 1]), M with v as its last column.
         trial: [..., 5] mean a, ua, n, un, u²n of u = w − 1, w the fitted weights of every step by the steps before it.
         spread: [...] squares of what each step adds to the slope of the quality in the strength of the weights.
     """
 
+    steps: Tensor
     fit: Tensor
     trial: Tensor
     spread: Tensor
 
 
 class Calibrated(WeightFunction):
-    """u_i = 1 + s (w_i − 1), w_i = φ_iᵀβ in units of the mean and within [0.05, 3], and s ∈ [0, 1] a strength.
+    """u_i = 1 + s (w_i − 1), w_i = φ_iᵀβ with an n-weighted mean of 1, within [0.05, 3], and s ∈ [0, 1] a strength.
 
     Features are a constant, z-scores within the step (of log n, of the loss, of the logarithm of the number of targets,
     with hinges at `KNOTS`; of the logarithm of the share that embeddings and head have in n; of the alignment with the
@@ -76,7 +78,8 @@ class Calibrated(WeightFunction):
     one standard error. So weights stay uniform until earlier fits have proven their worth, and where there is nothing
     to gain. τ is a further factor of s, 1 unless the effective sample size asks for less.
 
-    Values are [..., 6] float64: squared norm, loss, number of targets, source, and what of the last two features there is.
+    Values are [..., 6] float64: squared norm, loss, number of targets, source, and for the norm: what of it is in
+    embeddings and head, and the alignment with the steps before; 0 where they are not known.
     """
 
     is_bounded = True
@@ -85,14 +88,14 @@ class Calibrated(WeightFunction):
         """``features``: what enters φ beside the constant."""
         self._columns = [name for name in COLUMNS if name in set(features)]
         self._has_sources = "source" in features
-        self._state = State(*(torch.zeros(size, dtype=torch.float64) for size in ((1, 2), (5,), ())))
+        self._state = State(*(torch.zeros(size, dtype=torch.float64) for size in ((2,), (1, 2), (5,), ())))
 
     @property
     def strength(self) -> float:
         """s of the step to come."""
         return _strength(self._state).item()
 
-    def fit(self, values: Tensor) -> dict[str, Moments]:
+    def fit(self, values: Tensor) -> dict[Feature, Moments]:
         return {name: COLUMNS[name].normalizer.fit(values[..., COLUMNS[name].place]) for name in self._columns}
 
     def running(self) -> "RunningColumns":
@@ -101,35 +104,37 @@ class Calibrated(WeightFunction):
     def describe(self, figures: Any, tau: float) -> dict[str, float]:
         return {"calibration_strength": tau * self.strength}
 
-    def terms(self, values: Tensor, figures: dict[str, Moments], tau: float, *, complete: bool) -> Tensor:
+    def terms(self, values: Tensor, figures: dict[Feature, Moments], tau: float, *, complete: bool) -> Tensor:
         features = self._of(values, figures)
         state = self._grown(features.shape[-1])
-        return 1.0 + tau * _strength(state) * (_fitted(features, state.fit) - 1.0)
+        return 1.0 + tau * _strength(state) * (_fitted(features, state) - 1.0)
 
-    def learn(self, values: Tensor, figures: dict[str, Moments], usefulness: Tensor) -> Tensor:
+    def learn(self, values: Tensor, figures: dict[Feature, Moments], noise: Tensor, signal: Tensor) -> Tensor:
         """Take in steps, one after the other: the weights that each had by those before it, [steps, n] float64.
 
         Args:
             values: [steps, n, 6].
             figures: that the samples are standardised by, of every step.
-            usefulness: [steps, n] float64, a_i in the unit of the squared norms.
+            noise, signal: [steps, n] float64, n_i and a_i in a unit of every step that it has no say in.
         """
         features = self._of(values, figures)
         state = self._grown(features.shape[-1])
-        norms = values[..., SCORES]
-        scale = norms.mean(-1, keepdim=True)
-        noise, signal = _ratio(norms, scale), _ratio(usefulness, scale)
-        products = features.mT @ torch.cat([features * noise[..., None], signal[..., None]], dim=-1) / norms.shape[-1]
+        products = features.mT @ torch.cat([features * noise[..., None], signal[..., None]], dim=-1) / noise.shape[-1]
         fits, fit = _decayed(state.fit, products)
+        ages, age = _decayed(state.steps[0], torch.ones(len(noise), dtype=torch.float64))
+        before = state._replace(steps=torch.stack([ages, ages], dim=-1), fit=fits)  # trials follow
 
-        excess = _fitted(features, fits) - 1.0
+        excess = _fitted(features, before) - 1.0
+        tries = _is_ready(before).double()
         figures_of = [signal, excess * signal, noise, excess * noise, excess.square() * noise]
-        tried = torch.stack([figure.mean(-1) for figure in figures_of], dim=-1) * _is_ready(fits)[:, None]
+        tried = torch.stack([figure.mean(-1) for figure in figures_of], dim=-1) * tries[:, None]
         trials, trial = _decayed(state.trial, tried)
+        trial_ages, trial_age = _decayed(state.steps[1], tries)
         slopes = tried[:, 1] - _ratio(trials[:, 0], trials[:, 2]) * tried[:, 3]
         spreads, spread = _decayed(state.spread, slopes.square(), DECAY**2)
-        self._state = State(fit, trial, spread)
-        return 1.0 + _strength(State(fits, trials, spreads))[:, None] * excess
+        self._state = State(torch.stack([age, trial_age]), fit, trial, spread)
+        before = State(torch.stack([ages, trial_ages], dim=-1), fits, trials, spreads)
+        return 1.0 + _strength(before)[:, None] * excess
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors on the host; none is changed in place."""
@@ -139,7 +144,7 @@ class Calibrated(WeightFunction):
         """Restore what `state_dict` gave, on the host whatever the checkpoint was read to."""
         self._state = State(**{name: value.cpu() for name, value in state.items()})
 
-    def _of(self, values: Tensor, figures: dict[str, Moments]) -> Tensor:
+    def _of(self, values: Tensor, figures: dict[Feature, Moments]) -> Tensor:
         """φ: [..., F]."""
         parts = [torch.ones(*values.shape[:-1], 1, dtype=torch.float64)]
         for name, moments in figures.items():
@@ -164,16 +169,16 @@ class Calibrated(WeightFunction):
 class RunningColumns(Running):
     """Moments of every column expected of the next optimizer step."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[Feature]) -> None:
         """``names`` of `COLUMNS`."""
         self._moments = {name: RunningMoments(relative=COLUMNS[name].relative) for name in names}
 
     @property
-    def current(self) -> dict[str, Moments] | None:
+    def current(self) -> dict[Feature, Moments] | None:
         found = {name: running.current for name, running in self._moments.items() if running.current is not None}
         return found if len(found) == len(self._moments) else None
 
-    def update(self, figures: dict[str, Moments]) -> None:
+    def update(self, figures: dict[Feature, Moments]) -> None:
         for name, moments in figures.items():
             self._moments[name].update(moments)
 
@@ -205,14 +210,15 @@ def _decayed(before: Tensor, added: Tensor, decay: float = DECAY) -> tuple[Tenso
     return torch.cat(sums), before
 
 
-def _is_ready(fit: Tensor) -> Tensor:
+def _is_ready(state: State) -> Tensor:
     """Whether there were steps enough to fit weights to, and an alignment with anything: [...] bool."""
-    return (fit[..., 0, 0] >= _weight_of(FIT_STEPS)) & (fit[..., 0, -1] > 0)
+    noise, signal = state.fit[..., 0, 0], state.fit[..., 0, -1]
+    return (state.steps[..., 0] >= _weight_of(FIT_STEPS)) & (noise > 0) & (signal > 0)
 
 
-def _fitted(features: Tensor, fit: Tensor) -> Tensor:
-    """w of samples with ``features`` [..., n, F] by the sums ``fit`` [..., F, F + 1]: [..., n]."""
-    ready = _is_ready(fit)
+def _fitted(features: Tensor, state: State) -> Tensor:
+    """w of samples with ``features`` [..., n, F]: [..., n]."""
+    ready, fit = _is_ready(state), state.fit
     identity = torch.eye(fit.shape[-2], dtype=torch.float64)
     ridge = RIDGE * identity
     ridge[0, 0] = 0.0
@@ -233,7 +239,7 @@ def _strength(state: State) -> Tensor:
     a0, a1, v0, v1, v2 = state.trial.unbind(-1)
     slope = a1 - _ratio(a0, v0) * v1 - state.spread.sqrt()
     bend = _ratio(a0, v0) * v2 - _ratio(a1, v0) * v1
-    proven = (v0 >= _weight_of(TRIAL_STEPS)) & (a0 > 0) & (bend > 0)
+    proven = (state.steps[..., 1] >= _weight_of(TRIAL_STEPS)) & (a0 > 0) & (bend > 0)
     return torch.where(proven, slope / torch.where(proven, bend, 1.0), 0.0).clamp(0.0, 1.0)
 
 

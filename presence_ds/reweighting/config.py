@@ -155,9 +155,9 @@ class ReweightingConfig:
         preset: What samples are weighed by where the fields below do not say it: clip is weighting.kind clip at the
             median of the step's self-influences; paper is the published setting, weighting.kind softmax of the zscore
             with the two-stage schedule; calibrated and uniform are the weighting.kind of that name. Fields that are
-            stated override it. null: calibrated; clip where alignment is false, quantile is stated or granularity is
-            not sample; paper where a schedule, a normalizer, min_effective_share or a signal is stated that neither
-            has a use for.
+            stated override it. null: calibrated; clip where alignment is false, quantile is stated, granularity is not
+            sample or estimator is exact; paper where a schedule, a normalizer, min_effective_share or a signal is
+            stated that neither has a use for.
         signal: What a sample is weighted by: self_influence; leverage, self-influence under the curvature of the step's
             own gradients; alignment with the gradient of a trusted stream (engine.observe_reference); loss, which costs
             nothing; or uniform, which scores by self-influence but weighs every sample alike (the baseline).

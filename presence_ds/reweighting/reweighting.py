@@ -89,17 +89,12 @@ class Reweighting:
         self._range: Tensor | None = None  # [2] least and greatest value of the last finished step, if bounded
         self.targets = 0
         self.total_sketch: Tensor | None = None
-        self._lesson: tuple[Tensor, Any, Tensor] | None = None  # of the last finished step, not learned yet
+        self._lesson: tuple[Tensor, Any, Tensor, Tensor] | None = None  # of the last finished step, not learned yet
         self._figures: Any = None  # that the step in progress is weighed by
         self._extremes: Tensor | None = None  # whose terms bound those of the step in progress
         self._rows: list[Tensor] = []  # of every micro-batch so far
         self._features: list[Tensor] = []
         self._sketches: list[Tensor] = []
-
-    @property
-    def needs_features(self) -> bool:
-        """Whether `collect` needs the samples' joint projections."""
-        return self._config.signal == "leverage" or self._config.near_duplicates is not None
 
     @property
     def collected(self) -> int:
@@ -201,13 +196,12 @@ class Reweighting:
         assert self.worth is not None
         if len(kept) < 2:
             return {}
+        noise, signal = self.worth.observe(kept, terms)
         if self._config.calibrates:
-            usefulness = kept.usefulness(with_reference=self._config.alignment_with == "reference")
-            self._lesson = values[None], figures, usefulness[None]
-        self.worth.observe(kept, terms)
-        square, noise = gradient_moments(kept)
+            self._lesson = values[None], figures, noise[None], signal[None]
+        square, rest = gradient_moments(kept)
         scale = self.worth.noise_scale
-        found = {"gradient_sq_norm": square, "gradient_noise": noise}
+        found = {"gradient_sq_norm": square, "gradient_noise": rest}
         if scale.samples is not None:
             found |= {"noise_scale": scale.samples, "noise_scale_tokens": scale.samples * scale.tokens_per_sample}
         return found

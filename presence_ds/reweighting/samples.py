@@ -27,7 +27,7 @@ class MicroBatch:
             are calibrated on it.
         momentum_alignment: [b] float32 inner product of the sample's gradient with the mean direction of the steps
             before; None unless samples are calibrated on it.
-        features: [b, m] float32 joint projections of the samples' gradients; None unless `Reweighting.needs_features`.
+        features: [b, m] float32 joint projections of the samples' gradients; None unless gradients are compared.
         sketches: [b, m] float32 what the alignment with the step's other samples is computed from; None unless the
             configuration aligns. Rows that do not count are overwritten.
     """

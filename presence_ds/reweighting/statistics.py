@@ -59,7 +59,7 @@ def describe(samples: Samples, weights: Tensor) -> dict[str, Any]:
         ``si_mean``, ``si_variance`` (population), ``si_min``, ``si_max``, ``effective_sample_size`` (1/Σw²),
         ``max_weight``, and ``sources`` (`SourceFigures`): for every source id that occurs ``samples``, ``mean_weight``
         (in units of 1/N: 1 is what uniform weights give), ``si_mean`` and ``loss`` (NaN if none of its samples counts).
-        Without scores (signal loss) there is no ``si_...``.
+        Where no gradients are scored there is no ``si_...``.
     """
     counted = samples.counted
     losses, kept = samples.losses.double(), weights[counted]

@@ -45,8 +45,11 @@ class WeightFunction:
         """
         raise NotImplementedError
 
-    def learn(self, values: Tensor, figures: Any, usefulness: Tensor) -> Any:
-        """Take in finished steps, and how far each of their samples agreed with the others: [steps, n]."""
+    def learn(self, values: Tensor, figures: Any, noise: Tensor, signal: Tensor) -> Any:
+        """Take in finished steps: the squared norm of each of their samples, and how far it agreed with the others.
+
+        ``noise`` and ``signal`` are [steps, n] float64, in a unit of every step.
+        """
 
     def describe(self, figures: Any, tau: float) -> dict[str, float]:
         """The figures, and what comes of ``tau``, by the names they have in the statistics."""

@@ -85,7 +85,7 @@ def train_on(
 ) -> None:
     """`train` with the ranks connected; takes ``lock`` for the run directory. ``more_callbacks`` are called last."""
     failures = failures or Failures()
-    console = RichConsole(quiet=not ranks.is_main)
+    console = RichConsole(quiet=not ranks.is_main, emoji=False)
     if not ranks.is_main:
         transformers.logging.set_verbosity_error()  # rank 0 says it
     bf16_hardware = ranks.all(hardware_has_bf16())

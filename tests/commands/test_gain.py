@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -101,6 +102,16 @@ def emptied(name: str) -> Callable[[Path], None]:
     return edited(edit)
 
 
+def as_text(name: str) -> Callable[[Path], None]:
+    """The column as words in one of the files."""
+
+    def edit(table: pa.Table) -> pa.Table:
+        place = table.schema.get_field_index(name)
+        return table.set_column(place, name, table[name].cast(pa.string()))
+
+    return edited(edit)
+
+
 def without_records(run_dir: Path) -> None:
     for file in (run_dir / "scores").iterdir():
         file.rename(file.with_name(f"{file.name}.open"))
@@ -137,6 +148,7 @@ def test_a_run_without_a_reference(asked: list[str], tmp_path: Path, capsys: pyt
         (emptied("alignment"), ["steps 11 to 30", "no alignment of 240 samples", "presence.alignment true"]),
         (emptied("self_influence"), ["no self_influence of 240 samples", "presence.alignment true"]),
         (edited(lambda table: table.drop_columns("weight")), ["holds no score records", "weight"]),
+        (as_text("alignment"), ["holds no score records", "alignment is of type string"]),
         (edited(lambda table: table.drop_columns("step")), ["holds no score records"]),
         (cut_short, ["holds no score records"]),
         (damaged, ["cannot be read"]),
@@ -164,3 +176,19 @@ def test_what_is_asked_of_other_steps_may_be_missing(run_dir: Path, tmp_path: Pa
         (other / "scores" / file.name).write_bytes(file.read_bytes())
     cli.main(["gain", str(other), "--first_step", "11", "--json", str(tmp_path / "gain.json")])
     assert (tmp_path / "gain.json").is_file()
+
+
+@pytest.mark.parametrize("weight", [0.0, float("nan")])
+def test_a_step_of_weights_that_are_none(weight: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Zeros, as a damaged run has them, leave the mean weight out; samples whose weight is not finite do not count."""
+    run_dir = write_run(tmp_path / "run", {number: make_step(number) for number in range(11, 31)})
+
+    def edit(table: pa.Table) -> pa.Table:
+        chosen = np.where(table["step"].to_numpy() == 20, weight, table["weight"].to_numpy())
+        return table.set_column(table.schema.get_field_index("weight"), "weight", pa.array(chosen, pa.float32()))
+
+    for file in (run_dir / "scores").iterdir():
+        pq.write_table(edit(pq.read_table(file)), file)
+    capsys.readouterr()
+    cli.main(["gain", str(run_dir)])
+    assert "verdict" in capsys.readouterr().out

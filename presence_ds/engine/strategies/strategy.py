@@ -40,7 +40,7 @@ class Strategy(ABC):
     """The model's side of the method; what it finds out goes to `engine.presence`, which knows the whole step.
 
     Attributes:
-        scorer: forward and input-gradient sweep; None with signal loss.
+        scorer: forward and input-gradient sweep; None where no gradients are computed.
         objective: what the model is trained on.
     """
 

@@ -39,29 +39,28 @@ class Candidate:
         self._tau = config.schedule.tau_direct if config.has_temperature else 1.0
         self.function = build_weight_function(config)
 
-    def weights(self, samples: Samples, usefulness: Tensor) -> Tensor:
+    def weights(self, samples: Samples, noise: Tensor, signal: Tensor) -> Tensor:
         """Weights of one step's samples after the other's, in units of the step's mean: [steps, n] float64.
 
         Calibrated weights come from steps before, and learn from these.
 
         Args:
             samples: of steps that have as many that count, their fields [steps, n].
-            usefulness: [steps, n] float64, a_i.
+            noise, signal: [steps, n], as of `in_units`.
         """
         values = signal_values(self._config, samples)
         figures = self.function.fit(values)
         if self._config.calibrates:
-            terms: Tensor = self.function.learn(values, figures, usefulness)
+            terms: Tensor = self.function.learn(values, figures, noise, signal)
         else:
             terms = self.function.terms(values, figures, self._tau, complete=True)
         return terms / terms.mean(-1, keepdim=True)
 
 
-def in_units(scores: Tensor, usefulness: Tensor) -> tuple[Tensor, Tensor]:
-    """n and a in units of the step's mean n ([..., n] float64 each); 0 in a step without any gradient."""
-    norms = scores.double()
-    unit = norms.mean(-1, keepdim=True)
-    return torch.where(unit > 0, norms / unit, 0.0), torch.where(unit > 0, usefulness.double() / unit, 0.0)
+def in_units(scores: Tensor, usefulness: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
+    """n and a ([..., n] float64 each) in the `Unit` of every step ([...] float64); 0 where that is 0."""
+    unit = units[..., None]
+    return torch.where(unit > 0, scores.double() / unit, 0.0), torch.where(unit > 0, usefulness.double() / unit, 0.0)
 
 
 def quality_sums(weights: Tensor, noise: Tensor, signal: Tensor) -> Tensor:

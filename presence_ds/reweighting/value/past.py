@@ -12,6 +12,7 @@ from presence_ds.reweighting.samples import Samples
 from presence_ds.reweighting.value.gain import Candidate, in_units, quality_sums
 from presence_ds.reweighting.value.noise_scale import NoiseScale
 from presence_ds.reweighting.value.sources import SourceWorth, relative, source_sums, source_worth
+from presence_ds.reweighting.value.unit import Unit
 from presence_ds.reweighting.value.window import BLOCKS, estimate
 from presence_ds.reweighting.value.worth import IN_USE, Gain, told_gains
 
@@ -42,6 +43,7 @@ class PastWorth:
         self._source_weights = torch.zeros(0, dtype=torch.float64)
         self._numbers = torch.zeros(BLOCKS, 2, dtype=torch.float64)
         self.noise_scale = NoiseScale(decay=1.0)
+        self._unit = Unit()
 
     def observe(self, steps: Tensor, samples: Samples, weights: Tensor, sources: int) -> None:
         """Take in all samples of the next steps.
@@ -70,13 +72,14 @@ class PastWorth:
         sums = torch.zeros(len(steps), len(candidates) + 1, 2, dtype=torch.float64)
         moments = torch.zeros(len(steps), 2, dtype=torch.float64)  # ‖G‖² and mean n
         blocks = (steps - self._first) * BLOCKS // self._steps
+        units = self._units(numbers, samples)
         for places, part, used in _alike(numbers, samples, weights, in_order=False):
             usefulness = part.usefulness(with_reference=self._with_reference)
             assert part.scores is not None
             assert part.alignment is not None
-            noise, signal = in_units(part.scores, usefulness)
+            noise, signal = in_units(part.scores, usefulness, units[places])
             for place in self._others:
-                sums[places, place] = quality_sums(candidates[place].weights(part, usefulness), noise, signal)
+                sums[places, place] = quality_sums(candidates[place].weights(part, noise, signal), noise, signal)
             used = used / used.mean(-1, keepdim=True)
             sums[places, -1] = quality_sums(used, noise, signal)
             moments[places] = torch.stack([x.double().mean(-1) for x in (part.alignment, part.scores)], dim=-1)
@@ -84,16 +87,28 @@ class PastWorth:
         for places, part, _ in _alike(numbers, samples, weights, in_order=True) if self._learning else ():
             usefulness = part.usefulness(with_reference=self._with_reference)
             assert part.scores is not None
-            noise, signal = in_units(part.scores, usefulness)
+            noise, signal = in_units(part.scores, usefulness, units[places])
             for place in self._learning:
-                sums[places, place] = quality_sums(candidates[place].weights(part, usefulness), noise, signal)
+                sums[places, place] = quality_sums(candidates[place].weights(part, noise, signal), noise, signal)
 
         self._gains.index_add_(0, blocks, sums)
         telling = numbers >= 2
         counts = torch.stack([numbers * telling, telling], dim=-1).double()
         self._numbers.index_add_(0, blocks, counts)
-        for square, total in moments[telling].tolist():
-            self.noise_scale.update(square, total - square, 0.0)  # how many targets there were is not known
+        for (square, total), unit in zip(moments[telling].tolist(), units[telling].tolist(), strict=True):
+            if unit > 0:  # how many targets there were is not known
+                self.noise_scale.update(square / unit, (total - square) / unit, 0.0)
+
+    def _units(self, numbers: Tensor, samples: Samples) -> Tensor:
+        """The `Unit` of every step, [steps] float64; 0 of those that tell nothing."""
+        assert samples.scores is not None
+        places = torch.arange(len(numbers)).repeat_interleave(numbers)
+        means = torch.bincount(places, samples.scores.double(), len(numbers)) / numbers
+        units = [
+            self._unit.take(mean) if number > 1 else 0.0
+            for mean, number in zip(means.tolist(), numbers.tolist(), strict=True)
+        ]
+        return torch.tensor(units, dtype=torch.float64)
 
     def _add_sources(self, blocks: Tensor, sources: Tensor, noise: Tensor, signal: Tensor, weights: Tensor) -> None:
         """Of steps in ``blocks`` ([steps]), samples [steps, n]."""

@@ -13,10 +13,15 @@ from presence_ds.reweighting.samples import Samples
 from presence_ds.reweighting.value.gain import COMPARED, UNIFORM, Candidate, gains, in_units, quality_sums, speedup
 from presence_ds.reweighting.value.noise_scale import NoiseScale
 from presence_ds.reweighting.value.sources import SourceWorth, relative, source_sums, source_worth
+from presence_ds.reweighting.value.unit import Unit
 from presence_ds.reweighting.value.window import Window, estimate
 
 STEPS = 200  # of the window
 IN_USE = "in_use"
+WEIGHING = (  # fields of a configuration that decide on weights, or on what they are good for
+    *("signal", "normalizer", "weighting_kind", "weighting", "schedule", "min_effective_share", "alignment_with"),
+    *("layers", "granularity", "loss_normalizer"),
+)
 
 
 class Gain(NamedTuple):
@@ -51,32 +56,37 @@ class Worth:
         self._sources = Window(STEPS)
         self._samples = Window(STEPS)
         self.noise_scale = NoiseScale()
-        self._waiting: tuple[Samples, Tensor] | None = None
-        self._of = repr((compared["calibrated"], config.alignment_with, config.weighting_kind, config.signal))
+        self._unit = Unit()
+        self._waiting: tuple[Samples, Tensor, Tensor, Tensor] | None = None
+        self._of = repr([getattr(config, name, None) for name in WEIGHING])
 
-    def observe(self, samples: Samples, weights: Tensor) -> None:
-        """Take in a step; what it takes is done when it is asked for, while the device has other work.
+    def observe(self, samples: Samples, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Take in a step of two samples or more; most of it is done when it is asked for.
 
         Args:
             samples: those of the step that count.
             weights: [n] float64, theirs.
+
+        Returns:
+            what `in_units` gives of them.
         """
         self._settle()
-        if len(samples) < 2:
-            return
-        square, noise = gradient_moments(samples)
-        self.noise_scale.update(square, noise, samples.targets.double().mean().item())
-        self._waiting = samples, weights
+        assert samples.scores is not None
+        square, rest = gradient_moments(samples)
+        unit = self._unit.take(square + rest)
+        if unit > 0:
+            self.noise_scale.update(square / unit, rest / unit, samples.targets.double().mean().item())
+        usefulness = samples.usefulness(with_reference=self._with_reference)
+        noise, signal = in_units(samples.scores, usefulness, torch.tensor(unit, dtype=torch.float64))
+        self._waiting = samples, weights, noise, signal
+        return noise, signal
 
     def _settle(self) -> None:
         if self._waiting is None:
             return
-        (samples, weights), self._waiting = self._waiting, None
-        usefulness = samples.usefulness(with_reference=self._with_reference)
-        assert samples.scores is not None
-        noise, signal = in_units(samples.scores, usefulness)
+        (samples, weights, noise, signal), self._waiting = self._waiting, None
         step = Samples(**{name: value[None] for name, value in vars(samples).items() if value is not None})
-        every = [candidate.weights(step, usefulness[None])[0] for candidate in self._candidates.values()]
+        every = [candidate.weights(step, noise[None], signal[None])[0] for candidate in self._candidates.values()]
         every.append(weights / weights.mean())
         self._gains.add(quality_sums(torch.stack(every), noise, signal))
         self._sources.add(source_sums(samples.sources, noise, signal))
@@ -117,16 +127,18 @@ class Worth:
             "sources": self._sources.state_dict(),
             "samples": self._samples.state_dict(),
             "noise_scale": self.noise_scale.state_dict(),
+            "unit": self._unit.state_dict(),
             "candidates": {name: candidate.function.state_dict() for name, candidate in self._candidates.items()},
             "of": self._of,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave; of other weights the noise scale alone, and the windows begin anew."""
+        """Restore what `state_dict` gave; with other weights, or of another gradient, it begins anew."""
         self._waiting = None
-        self.noise_scale.load_state_dict(state["noise_scale"])
         if state["of"] != self._of:
             return
+        self.noise_scale.load_state_dict(state["noise_scale"])
+        self._unit.load_state_dict(state["unit"])
         for name, window in (("gains", self._gains), ("sources", self._sources), ("samples", self._samples)):
             window.load_state_dict(state[name])
         for name, candidate in self._candidates.items():

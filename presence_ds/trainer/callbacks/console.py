@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
@@ -42,14 +43,16 @@ class Console(Callback):
         if self._console.is_terminal:
             self._progress.update(self._task, description=text)
             if "validation/loss" in metrics:
-                self._console.print(f"step {trainer.step}  {describe_validation(metrics)}", highlight=False)
+                self._console.print(
+                    f"step {trainer.step}  {describe_validation(metrics)}", highlight=False, markup=False
+                )
             return
         seconds = metrics.get("eta(s)")
         remaining = "unknown" if seconds is None else timedelta(seconds=round(seconds))
         line = f"step {trainer.step}/{trainer.total_steps}  ETA {remaining}  {text}"
         if "validation/loss" in metrics:
             line += f"  {describe_validation(metrics)}"
-        self._console.print(line, soft_wrap=True, highlight=False)
+        self._console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     def on_train_end(self, trainer: Trainer) -> None:
         self.close()  # before the summary is printed
@@ -115,6 +118,7 @@ def print_summary(console: RichConsole, summary: dict[str, Any]) -> None:
         + (f", {describe_validation(summary['validation'])}" if loss is not None else ""),
         highlight=False,
         soft_wrap=True,
+        markup=False,
     )
     table = Table("stage", "steps", "source", "samples", "mean weight", "mean SI", "ESS / N")
     for stage_name, stage in summary["stages"].items():
@@ -122,7 +126,7 @@ def print_summary(console: RichConsole, summary: dict[str, Any]) -> None:
             table.add_row(
                 stage_name,
                 str(stage["steps"]),
-                name,
+                escape(name),
                 f"{source['samples']:,}",
                 f"{source['mean_weight']:.4f}",
                 "–" if source["mean_si"] is None else f"{source['mean_si']:.4g}",
@@ -134,4 +138,4 @@ def print_summary(console: RichConsole, summary: dict[str, Any]) -> None:
         last = list(summary["stages"].values())[-1:]
         weights = {name: source["mean_weight"] for stage in last for name, source in stage["sources"].items()}
         print_worth(console, summary["worth"], weights)
-    console.print(f"run directory: {summary['run_dir']}", highlight=False, soft_wrap=True)
+    console.print(f"run directory: {summary['run_dir']}", highlight=False, soft_wrap=True, markup=False)

@@ -1,4 +1,4 @@
-"""scores/: loss, self-influence and weight of every sample this run has seen, in parquet.
+"""scores/: loss, self-influence, alignment and weight of every sample this run has seen, in parquet.
 
 The first of every `RANKS_PER_FILE` ranks writes what all of them have. A file ends with a checkpoint, never spans one,
 and has its final name only when it is complete; what a crash leaves of an open file, or loses with a rank, lies after
@@ -38,7 +38,7 @@ SCHEMA = pa.schema(
         pa.field("document_id", pa.string(), nullable=False),  # the document the sample starts in
         pa.field("offset", pa.int64(), nullable=False),  # of the sample's first token in that document, in tokens
         pa.field("loss", pa.float32(), nullable=False),
-        pa.field("self_influence", pa.float32()),  # null with signal loss
+        pa.field("self_influence", pa.float32()),  # null where no gradients are scored
         pa.field("alignment", pa.float32()),  # with the mean gradient of the step's others; null where not computed
         pa.field("reference_alignment", pa.float32()),  # with the reference gradient; null without one
         pa.field("weight", pa.float32(), nullable=False),  # over all ranks and micro-steps of a step they sum to 1

@@ -105,7 +105,7 @@ class StageSums:
             self.names, self.sources = names, sums
         found = statistics["sources"].columns
         samples = found["samples"].double()
-        means = found.get("si_mean", torch.full_like(samples, math.nan))  # signal loss has none
+        means = found.get("si_mean", torch.full_like(samples, math.nan))  # where no gradients are scored
         scored = samples * means.isfinite()
         parts = [samples, samples * found["mean_weight"], scored, scored * means.nan_to_num(0.0, 0.0, 0.0)]
         self.sources[:, statistics["sources"].ids] += torch.stack(parts)

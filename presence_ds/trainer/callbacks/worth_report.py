@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from rich.console import Console as RichConsole
@@ -48,18 +47,8 @@ def print_worth(
         mean_weights: of the samples of every source, in units of the mean over all.
         steps: that the figures are of, in words.
     """
-    table = Table("source", "share", "noise", "worth", "worth / noise", "verdict", "mean weight")
-    for name, source in sorted(figures["sources"].items()):
-        worth = _with_error(source["ratio"], source["error"])
-        weight = f"{mean_weights[name]:.3f}" if name in mean_weights else "–"
-        parts = [_with_error(source[part], None) for part in ("norm", "alignment")]
-        table.add_row(escape(name), f"{source['share']:.1%}", *parts, worth, source["verdict"], weight)
-    console.print(table, highlight=False)
-    console.print(
-        "noise: the squared norm of a source's gradients; worth: how far they agree with everybody else's. 1 is the "
-        "mean of all samples, and without a source whose worth / noise is below 0.5 training is faster",
-        highlight=False,
-    )
+    if figures["sources"]:
+        _print_sources(console, figures["sources"], mean_weights)
     gains = figures["gains"]
     if not gains:
         console.print("What weights are worth cannot be told: too few steps, or samples that have nothing in common.")
@@ -75,7 +64,22 @@ def print_worth(
     console.print(f"over {steps}, without training with them; gradient noise scale: {told}", highlight=False)
 
 
+def _print_sources(console: RichConsole, sources: dict[str, Any], mean_weights: dict[str, float]) -> None:
+    table = Table("source", "share", "noise", "worth", "worth / noise", "verdict", "mean weight")
+    for name, source in sorted(sources.items()):
+        worth = _with_error(source["ratio"], source["error"])
+        weight = f"{mean_weights[name]:.3f}" if name in mean_weights else "–"
+        parts = [_with_error(source[part], None) for part in ("norm", "alignment")]
+        table.add_row(escape(name), f"{source['share']:.1%}", *parts, worth, source["verdict"], weight)
+    console.print(table, highlight=False)
+    console.print(
+        "noise: the squared norm of a source's gradients; worth: how far they agree with everybody else's. 1 is the "
+        "mean of all samples, and without a source whose worth / noise is below 0.5 training is faster",
+        highlight=False,
+    )
+
+
 def _with_error(value: float | None, error: float | None) -> str:
     if value is None:
         return "–"
-    return f"{value:.2f}" + ("" if error is None or math.isnan(error) else f" ± {error:.2f}")
+    return f"{value:.2f}" + ("" if error is None else f" ± {error:.2f}")

@@ -64,8 +64,10 @@ def past_figures(
                 records = reader.read(stretch._replace(first=max(first, stretch.first), last=min(last, stretch.last)))
                 worth.observe(records.steps, records.samples, records.weights, len(reader.sources))
     figures = worth_figures(worth, reader.sources)
-    for number, mean in worth.mean_weights.items():
-        figures["sources"][reader.sources[number]]["mean_weight"] = mean
+    means = worth.mean_weights
+    for number, name in enumerate(reader.sources):
+        if name in figures["sources"]:
+            figures["sources"][name]["mean_weight"] = means.get(number)
     steps = {"first_step": first, "last_step": last, "steps": worth.steps, "samples": worth.samples}
     return {"run_dir": str(path), **steps, "alignment_with": alignment_with, **figures}
 

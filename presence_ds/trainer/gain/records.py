@@ -22,8 +22,8 @@ MOST_ROWS = 1 << 24  # beyond which they are read several times: 50 bytes each i
 COLUMNS = ("step", "source", "loss", "self_influence", "alignment", "weight", "has_targets")
 REFERENCE = "reference_alignment"  # which is read where it is asked for
 REMEDIES = {
-    "self_influence": "train with presence.alignment true, which takes it",
-    "alignment": "train with presence.alignment true",
+    "self_influence": "train with presence.alignment true, which takes it, or begin with a later --first_step",
+    "alignment": "train with presence.alignment true, or begin with a later --first_step",
     REFERENCE: "train with reference.sources and what uses them, or use alignment_with step and other signals",
 }
 
@@ -108,6 +108,9 @@ def check_columns(groups: Iterable[RowGroup], columns: Sequence[str]) -> None:
                 raise ConfigError(f"{where} has no column {name}, as an older version wrote it: {REMEDIES[name]}")
             if name not in names:
                 raise ConfigError(f"{where} holds no score records, without a column {name}")
+            kind = group.metadata.schema.to_arrow_schema().field(name).type
+            if name != "source" and not (pa.types.is_primitive(kind) or pa.types.is_boolean(kind)):
+                raise ConfigError(f"{where} holds no score records: its column {name} is of type {kind}")
             statistics = group.metadata.row_group(group.place).column(names.index(name)).statistics
             if statistics is not None and statistics.null_count and name in REMEDIES:
                 raise ConfigError(f"{where} has no {name} of {statistics.null_count:,} samples: {REMEDIES[name]}")
@@ -230,7 +233,7 @@ def _counted(columns: dict[str, np.ndarray]) -> np.ndarray:
     nor an alignment.
     """
     counted = columns["has_targets"].copy()
-    for name in {"loss", "self_influence", "alignment", REFERENCE} & columns.keys():
+    for name in {"loss", "self_influence", "alignment", "weight", REFERENCE} & columns.keys():
         counted &= np.isfinite(columns[name])
     left_out = (columns["weight"] == 0) & (columns["alignment"] == 0) & (columns["self_influence"] > 0)
     return counted & ~left_out

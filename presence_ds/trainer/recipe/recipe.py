@@ -79,7 +79,7 @@ class LoggingConfig:
 
     Args:
         every_steps: Optimizer steps between two lines of metrics.jsonl, the console and wandb.
-        score_records: Write loss, self-influence and weight of every sample to scores/ (parquet).
+        score_records: Write loss, self-influence, alignment and weight of every sample to scores/ (parquet).
         peak_tflops: What one device could compute at best in the run's precision, in 10^12 floating-point operations
             per second; mfu is measured against it. null: known for common devices in bf16 and fp16, and no mfu for
             others.

@@ -6,7 +6,7 @@ RUN_DIR/
   deepspeed.json    what DeepSpeed was given
   corpus/           tokenizer, packed tokens, report; with data.prepared, tokenizer/ instead
   metrics.jsonl     one JSON object per logged step
-  scores/           loss, self-influence and weight of every sample (parquet)
+  scores/           loss, self-influence, alignment and weight of every sample (parquet)
   checkpoints/      step_*/ and the pointer `latest` (`presence_ds.trainer.checkpoint`)
   logs/             what ranks other than 0 print, and tracebacks (`presence_ds.trainer.ranks.rank_log`)
   slurm/            what its jobs know of each other (`slurm/` of the repository)

@@ -11,7 +11,7 @@ from presence_ds.reweighting.calibrated import LEAST, MOST, Calibrated
 from presence_ds.reweighting.config import Feature
 from presence_ds.reweighting.samples import Samples
 from presence_ds.reweighting.signals import signal_values
-from presence_ds.reweighting.value.gain import gains, in_units, quality_sums
+from presence_ds.reweighting.value.gain import gains, quality_sums
 from tests.reweighting.value.steps import Expected, constant, of_losses, of_roots, proportional, simulated
 
 CALIBRATED = ReweightingConfig("calibrated")
@@ -21,15 +21,21 @@ SETTLED = slice(150, None)
 def learned(function: Calibrated, samples: Samples) -> Tensor:
     """The weights that every step has by those before it, [steps, n]."""
     values = signal_values(CALIBRATED, samples)
+    return function.learn(values, function.fit(values), *units_of(samples))
+
+
+def units_of(samples: Samples) -> tuple[Tensor, Tensor]:
+    """n and a, whose unit is the same in all steps."""
     assert samples.alignment is not None
-    return function.learn(values, function.fit(values), samples.alignment.double())
+    assert samples.scores is not None
+    return samples.scores.double(), samples.alignment.double()
 
 
 def true_gain(weights: Tensor, samples: Samples, expected: Expected) -> float:
     """η of ``weights`` by E[a | sample], which no noise of a enters."""
     assert samples.scores is not None
     norms = samples.scores.double()
-    noise, signal = in_units(norms, expected(norms, samples.losses.double()))
+    noise, signal = norms, expected(norms, samples.losses.double())
     sums = torch.stack([quality_sums(w, noise, signal).sum(0) for w in (torch.ones_like(weights), weights)])
     return gains(sums)[1].item()
 
@@ -55,6 +61,29 @@ def test_they_reach_the_analytic_optimum(expected: Expected) -> None:
     found, optimum = (true_gain(w, settled, expected) for w in (weights, best(expected)(settled)))
     assert optimum > 1.05
     assert found == pytest.approx(optimum, rel=0.03)
+
+
+def test_few_samples_a_step_tell_the_same_as_many() -> None:
+    """A rare source of large and useless gradients is weighed down alike, however many samples there are in a step."""
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for count in (4, 64):
+        steps = 6000 // count
+        sources = (torch.rand(steps, count, generator=generator) < 0.1).long()
+        spread = torch.randn(steps, count, generator=generator, dtype=torch.float64)
+        norms = torch.where(sources == 1, 10 * (1.5 * spread).exp(), 1.0)
+        useful = torch.where(sources == 1, 1.3, 1.0)
+        samples = Samples(
+            torch.ones(steps, count), torch.ones(steps, count), sources, sources > -1, norms, None, useful
+        )
+        function = Calibrated(["source"])
+        learned(function, samples)
+        values = signal_values(CALIBRATED, samples)[:, :2].clone()
+        values[..., 3] = torch.tensor([0.0, 1.0])
+        light = function.terms(values[0], function.fit(values[0]), 1.0, complete=True)
+        found.append((light[1] / light[0]).item())
+    assert found[0] == pytest.approx(found[1], abs=0.15)
+    assert max(found) < 0.4
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -17,12 +17,11 @@ def true_gains(expected: Expected, names: list[str], count: int, steps: int = 60
     assert samples.alignment is not None
     assert samples.scores is not None
     useful, norms = samples.alignment.double(), samples.scores.double()
-    unit = norms.mean(-1, keepdim=True)
     found = []
     for name in names:
-        weights = Candidate(COMPARED[name]).weights(samples, useful)
-        quality = (weights * useful / unit).mean() ** 2 / (weights**2 * norms / unit).mean()
-        found.append((quality / ((useful / unit).mean() ** 2)).item())
+        weights = Candidate(COMPARED[name]).weights(samples, norms, useful)
+        quality = (weights * useful).mean() ** 2 / (weights**2 * norms).mean()
+        found.append((quality * norms.mean() / useful.mean() ** 2).item())
     return found
 
 
@@ -31,10 +30,10 @@ def test_predicted_gains_are_the_true_ones_within_their_error(expected: Expected
     samples = simulated(expected, 400, 32)
     assert samples.alignment is not None
     assert samples.scores is not None
-    noise, signal = in_units(samples.scores, samples.alignment)
+    noise, signal = in_units(samples.scores, samples.alignment, torch.full((400,), 1.4, dtype=torch.float64))
     names = [UNIFORM, *FIXED]
     window = Window(400)
-    every = [Candidate(COMPARED[name]).weights(samples, samples.alignment.double()) for name in names]
+    every = [Candidate(COMPARED[name]).weights(samples, noise, signal) for name in names]
     for sums in quality_sums(torch.stack(every, dim=1), noise[:, None], signal[:, None]):
         window.add(sums)
     assert window.sums is not None

@@ -12,6 +12,7 @@ from presence_ds import cli
 from presence_ds.reweighting import ReweightingConfig, WeightingConfig, Worth
 from presence_ds.reweighting.value.gain import COMPARED, Candidate, gains, in_units, quality_sums, speedup
 from presence_ds.reweighting.value.noise_scale import NoiseScale
+from presence_ds.reweighting.value.unit import Unit
 from presence_ds.reweighting.value.worth import gradient_moments
 from presence_ds.trainer.gain import gain, records
 from tests.ranks import Ranks
@@ -31,15 +32,21 @@ def figures(run_dir: Path, *arguments: str) -> Figures:
 def live(steps: dict[int, Step], **fields: Any) -> Worth:
     worth = Worth(ReweightingConfig("paper", **fields))
     for step in steps.values():
-        worth.observe(step.samples.only_counted(), step.weights[step.samples.counted].double())
+        counted = step.samples.only_counted()
+        if len(counted) > 1:
+            worth.observe(counted, step.weights[step.samples.counted].double())
     return worth
 
 
 def scale_of(steps: dict[int, Step]) -> float:
     """The noise scale with every step counting alike."""
-    scale = NoiseScale(decay=1.0)
+    scale, unit = NoiseScale(decay=1.0), Unit()
     for step in steps.values():
-        scale.update(*gradient_moments(step.samples.only_counted()), 0.0)
+        counted = step.samples.only_counted()
+        if len(counted) > 1:
+            square, noise = gradient_moments(counted)
+            of_step = unit.take(square + noise)
+            scale.update(square / of_step, noise / of_step, 0.0)
     assert scale.samples is not None
     return scale.samples
 
@@ -136,12 +143,14 @@ def test_weights_of_the_command_line(alike: dict[int, Step], tmp_path: Path) -> 
         Candidate(config)
         for config in (ReweightingConfig("uniform"), ReweightingConfig(weighting=WeightingConfig("clip", quantile=0.3)))
     ]
-    sums = torch.zeros(2, 2, dtype=torch.float64)
+    sums, unit = torch.zeros(2, 2, dtype=torch.float64), Unit()
     for step in alike.values():
         samples, usefulness = step.samples, step.samples.usefulness(with_reference=False)
         assert samples.scores is not None
-        every = [candidate.weights(samples, usefulness) for candidate in candidates]
-        sums += quality_sums(torch.stack(every), *in_units(samples.scores, usefulness))
+        of_step = torch.tensor(unit.take(samples.scores.double().mean().item()), dtype=torch.float64)
+        noise, signal = in_units(samples.scores, usefulness, of_step)
+        every = [candidate.weights(samples, noise, signal) for candidate in candidates]
+        sums += quality_sums(torch.stack(every), noise, signal)
     assert found["tight"]["gain"] == pytest.approx(gains(sums)[1].item(), rel=1e-9)
     assert found["by_source"]["gain"] > 1.01  # two sources are worth more than the third
     assert found["trusted"]["gain"] not in (1.0, found["paper_direct"]["gain"])
