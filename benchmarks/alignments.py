@@ -88,7 +88,7 @@ def measure(model: Any, data: Batches, sketches: list[Sketch], seeds: int) -> St
             norms, whole = _swept(influence, scored.capture.terms)
             for sketch in (sketch for sketch in sketches if sketch.k == k):
                 rows = whole.clone() if sketch.m is None else influence.joint(sketch.m)(whole)
-                alignment = leave_one_out([rows], [scored.targets > 0], None)
+                alignment, _ = leave_one_out([rows], [scored.targets > 0], None)
                 found[sketch, seed].append(torch.stack([norms, alignment]).double())
     numbers = torch.stack(targets)
     norms, alignment = torch.stack(figures, dim=1)

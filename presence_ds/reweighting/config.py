@@ -70,7 +70,7 @@ class WeightingConfig:
     kind: WeightingKind | None = None
     threshold: float = limited(0.8, least=0)
     quantile: float = limited(0.5, above=0, most=1)
-    features: list[Feature] = field(default_factory=lambda: ["norm", "loss", "vocabulary", "momentum"])
+    features: list[Feature] = field(default_factory=lambda: ["norm", "loss", "vocabulary"])
     placebo: bool = False
 
 
@@ -244,7 +244,8 @@ class ReweightingConfig:
         if self.damping != type(self).damping and self.signal not in ("leverage", "uniform"):
             raise ConfigError(f"{field}.damping is {self.damping} with signal {self.signal}: it is for leverage alone")
         for name, kinds in USERS.items():
-            if self.weighting_kind not in kinds and name in stated(self.weighting):
+            used = self.weighting_kind in kinds or (name == "features" and self.aligns)
+            if not used and name in stated(self.weighting):
                 raise ConfigError(
                     f"{field}.weighting.{name} is {getattr(self.weighting, name)} with {self._function}, which has "
                     f"no {name}: leave it out, or use {field}.weighting.kind {' or '.join(kinds)}"

@@ -21,6 +21,7 @@ PRESENCE: Factors = {
         {"weighting": {"kind": "clip", "quantile": 0.8}},
         {"preset": "clip"},
         {"weighting": {"kind": "calibrated", "features": ["source", "loss", "length"]}},
+        {"weighting": {"kind": "calibrated", "features": ["momentum", "vocabulary"]}},
         {"weighting": {"kind": "normalized", "placebo": True}},
         {"weighting": {"kind": "softmax", "placebo": True}},
         {"preset": "uniform"},

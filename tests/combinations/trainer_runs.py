@@ -144,6 +144,8 @@ def check_left(run_dir: Path, config: PresenceConfig) -> dict[str, Any]:
         assert (row["self_influence"] is None) == (not config.computes_gradients)
         assert (row["alignment"] is None) == (not config.aligns)
         assert (row["reference_alignment"] is None) == (not config.uses_reference)
+        assert (row["vocabulary_influence"] is None) == ("vocabulary" not in config.features)
+        assert (row["momentum_alignment"] is None) == ("momentum" not in config.features)
     assert len(rows) == sum(line["samples"] for line in lines)
     assert all(abs(total - 1.0) < 1e-5 for total in weights.values()), weights
 

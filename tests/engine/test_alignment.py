@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from presence_ds.engine.momentum import DECAY, Momentum
 from presence_ds.engine.scorer import Scorer
-from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
+from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters, vocabulary_parameters
 from presence_ds.reweighting.alignment import leave_one_out
 from tests.models import tiny_model, tokens
 
@@ -46,7 +47,7 @@ def found_of(
     assert found.scores is not None
     counted = torch.ones(len(ids), dtype=torch.bool)
     parts = [part.clone() for part in found.sketches.split(4)]
-    return torch.stack([leave_one_out(parts, list(counted.split(4)), None), found.scores])
+    return torch.stack([leave_one_out(parts, list(counted.split(4)), None)[0], found.scores])
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_the_own_term_would_feign_an_alignment() -> None:
     for _ in range(400):
         rows = torch.randn(16, 30, generator=generator) * lengths
         feigned.append(rows @ rows.mean(0))
-        found.append(leave_one_out([rows.clone()], [torch.ones(16, dtype=torch.bool)], None))
+        found.append(leave_one_out([rows.clone()], [torch.ones(16, dtype=torch.bool)], None)[0])
     mean, spread = torch.stack(found).mean(0), torch.stack(found).std(0) / 20
     assert (mean.abs() < 4 * spread).all()
     assert (torch.stack(feigned).mean(0)[8:] > 20 * spread[8:]).all()
@@ -102,10 +103,55 @@ def test_the_own_term_would_feign_an_alignment() -> None:
 def test_samples_that_do_not_count_touch_no_other_and_one_alone_has_none() -> None:
     rows = torch.randn(6, 9, generator=torch.Generator().manual_seed(0))
     counted = torch.tensor([True, True, False, True, True, False])
-    alone = leave_one_out([rows[counted].clone()], [torch.ones(4, dtype=torch.bool)], None)
+    alone, total = leave_one_out([rows[counted].clone()], [torch.ones(4, dtype=torch.bool)], None)
+    torch.testing.assert_close(total, rows[counted].sum(0))
     rows[2] = torch.nan
-    found = leave_one_out([rows[:3].clone(), rows[3:].clone()], [counted[:3], counted[3:]], None)
+    found, with_others = leave_one_out([rows[:3].clone(), rows[3:].clone()], [counted[:3], counted[3:]], None)
+    torch.testing.assert_close(with_others, total)
     torch.testing.assert_close(found[counted], alone)
     assert (found[~counted] == 0.0).all()
     single = torch.tensor([False, False, True])
-    assert (leave_one_out([torch.randn(3, 4)], [single], None) == 0.0).all()
+    assert (leave_one_out([torch.randn(3, 4)], [single], None)[0] == 0.0).all()
+
+
+@pytest.mark.parametrize("projection_dim", [None, 8])
+@pytest.mark.parametrize("tied", [False, True])
+def test_what_is_in_embeddings_and_head_is_told_by_itself(tied: bool, projection_dim: int | None) -> None:
+    """Of the parameters with a row for every token, in float64; no other, such as those of positions."""
+    model = tiny_model("gpt2", tied=tied, dtype=torch.float64)
+    ids = tokens(SAMPLES, 13)
+    influence = SelfInfluence(
+        select_parameters(model, "all"), projection_dim, 0, keeps_sketches=True, apart=vocabulary_parameters(model)
+    )
+    scorer = Scorer(model, influence, SampleLoss(), strategy="two_pass", sketches=True, tells_apart=True)
+    found = scorer.score(model.forward, (), {"input_ids": ids, "labels": ids})
+    rows = gradients(model, ids)
+    sizes = [parameter.numel() for parameter in model.parameters()]
+    parts = dict(zip((name for name, _ in model.named_parameters()), rows.split(sizes, dim=1), strict=True))
+    names = ["transformer.wte.weight"] + ([] if tied else ["lm_head.weight"])
+    expected = sum(parts[name].square().sum(1) for name in names)
+    assert found.vocabulary_scores is not None
+    assert found.scores is not None
+    tolerance = {"rtol": 1e-5, "atol": 1e-9} if projection_dim is None else {"rtol": 0.8, "atol": 0.0}
+    torch.testing.assert_close(found.vocabulary_scores, expected, **tolerance)
+    assert (found.vocabulary_scores < found.scores).all()
+
+
+def test_momentum_is_the_mean_direction_of_the_steps_before() -> None:
+    generator = torch.Generator().manual_seed(0)
+    totals = torch.randn(6, 9, generator=generator) * torch.tensor([1e3, 1.0, 0.0, 1e-3, 5.0, 1.0])[:, None]
+    momentum, expected, samples = Momentum("a"), torch.zeros(9), torch.randn(4, 9, generator=generator)
+    assert (momentum.align(samples) == 0.0).all()
+    for step, total in enumerate(totals):
+        momentum.update(total)
+        if step != 2:  # which has no direction
+            expected = DECAY * expected + (1 - DECAY) * total / total.norm()
+        torch.testing.assert_close(momentum.align(samples), samples @ expected)
+    before = momentum.direction
+    momentum.update(torch.full((9,), torch.inf))
+    assert torch.equal(momentum.direction, before)
+    again, other = Momentum("a"), Momentum("b")
+    for one in (again, other):
+        one.load_state_dict(momentum.state_dict())
+    assert torch.equal(again.align(samples), momentum.align(samples))
+    assert other.direction is None  # it is of other sketches

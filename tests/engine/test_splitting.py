@@ -18,6 +18,7 @@ SIGNALS: dict[str, dict[str, Any]] = {
     "clip": {"preset": "clip"},
     "alignment": PAPER | {"alignment": True},
     "calibrated": {"preset": "calibrated"},
+    "momentum": {"preset": "calibrated", "weighting": {"features": ["norm", "momentum", "loss"]}},
 }
 SPLITS = {
     "ranks": [2, 1, 4],

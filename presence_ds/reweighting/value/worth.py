@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from presence_ds.reweighting.config import ReweightingConfig
+from presence_ds.reweighting.config import ReweightingConfig, WeightingConfig
 from presence_ds.reweighting.samples import Samples
 from presence_ds.reweighting.value.gain import COMPARED, UNIFORM, Candidate, gains, in_units, quality_sums, speedup
 from presence_ds.reweighting.value.noise_scale import NoiseScale
@@ -48,9 +47,8 @@ class Worth:
     def __init__(self, config: ReweightingConfig) -> None:
         """``config`` is that of the weights in use."""
         self._with_reference = config.alignment_with == "reference"
-        compared = COMPARED
-        if config.calibrates:  # its own features
-            compared = COMPARED | {"calibrated": replace(config, min_effective_share=None)}
+        of_its_own = WeightingConfig(features=config.weighting.features)
+        compared = COMPARED | {"calibrated": ReweightingConfig("calibrated", weighting=of_its_own)}
         self._candidates = {name: Candidate(candidate) for name, candidate in compared.items()}
         self._gains = Window(STEPS)
         self._sources = Window(STEPS)

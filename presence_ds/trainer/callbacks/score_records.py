@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 RANKS_PER_FILE = 128
 ROWS_KEPT = 8192  # of a rank in memory, before they are collected
 
+OPTIONAL = ("scores", "vocabulary_scores", "momentum_alignment")  # of `Presence`, where they are computed
+
 SCHEMA = pa.schema(
     [
         pa.field("step", pa.int32(), nullable=False),  # optimizer step, counted from 1
@@ -41,6 +43,8 @@ SCHEMA = pa.schema(
         pa.field("self_influence", pa.float32()),  # null where no gradients are scored
         pa.field("alignment", pa.float32()),  # with the mean gradient of the step's others; null where not computed
         pa.field("reference_alignment", pa.float32()),  # with the reference gradient; null without one
+        pa.field("vocabulary_influence", pa.float32()),  # of it, in embeddings and head; null where not asked for
+        pa.field("momentum_alignment", pa.float32()),  # with the direction of the steps before; null likewise
         pa.field("weight", pa.float32(), nullable=False),  # over all ranks and micro-steps of a step they sum to 1
         pa.field("has_targets", pa.bool_(), nullable=False),  # without, a sample is left out: its weight is 0
     ]
@@ -56,7 +60,8 @@ class ScoreRecords(Callback):
         self._sources = pa.array(source_names, type=pa.string())
         self._neighbours = neighbours
         self._file = RecordFile(folder, neighbours.ranks) if neighbours.is_first else None
-        self._micro_steps: list[tuple[Batch, torch.Tensor, torch.Tensor | None, torch.Tensor]] = []
+        self._batches_seen: list[Batch] = []  # in the step in progress
+        self._found: list[list[Any]] = []  # of their samples, [b] each
         self._batches: list[pa.RecordBatch] = []
         self._rows = 0
 
@@ -64,15 +69,20 @@ class ScoreRecords(Callback):
         presence = trainer.engine.presence
         assert presence.losses is not None
         assert presence.has_targets is not None
-        self._micro_steps.append((batch, presence.losses, presence.scores, presence.has_targets))
+        self._batches_seen.append(batch)
+        self._found.append([presence.losses, presence.has_targets, *(getattr(presence, name) for name in OPTIONAL)])
 
     def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
-        batches, losses, scores, have_targets = zip(*self._micro_steps, strict=True)
-        self._micro_steps = []
+        batches, (losses, have_targets, *optional) = self._batches_seen, zip(*self._found, strict=True)
+        self._batches_seen, self._found = [], []
         sizes = [len(batch["document_ids"]) for batch in batches]
         total = sum(sizes)
         presence = trainer.engine.presence
         assert presence.weights is not None
+        scores, vocabulary, momentum = (
+            pa.nulls(total, pa.float32()) if parts[0] is None else torch.cat(parts).float().cpu().numpy()
+            for parts in optional
+        )
         alignments = (
             pa.nulls(total, pa.float32()) if values is None else values.numpy()
             for values in (presence.alignments, presence.reference_alignments)
@@ -88,8 +98,10 @@ class ScoreRecords(Callback):
             [document for batch in batches for document in batch["document_ids"]],
             torch.cat([batch["offsets"] for batch in batches]).cpu().numpy(),
             torch.cat(losses).float().cpu().numpy(),
-            pa.nulls(total, pa.float32()) if scores[0] is None else torch.cat(scores).float().cpu().numpy(),
+            scores,
             *alignments,
+            vocabulary,
+            momentum,
             presence.weights.float().cpu().numpy(),
             torch.cat(have_targets).cpu().numpy(),
         ]

@@ -11,9 +11,10 @@ import yaml
 from presence_ds.errors import ConfigError
 from presence_ds.reweighting import ReweightingConfig
 from presence_ds.reweighting.config import AlignedWith
+from presence_ds.reweighting.value.gain import COMPARED
 from presence_ds.reweighting.value.past import PastWorth
 from presence_ds.trainer.callbacks.worth_report import worth_figures
-from presence_ds.trainer.gain.records import Reader, check_columns, columns_of, cut, find_row_groups
+from presence_ds.trainer.gain.records import FEATURES, Reader, check_columns, columns_of, cut, find_row_groups
 from presence_ds.trainer.run_directory.layout import RunDirectory
 
 
@@ -54,8 +55,11 @@ def past_figures(
         raise ConfigError(f"{name} is {value}: records are of steps {recorded[0]} to {recorded[1]}")
     alignment_with = alignment_with or _alignment_with(directory)
     with_reference = alignment_with == "reference"
-    columns = columns_of(with_reference=with_reference or any(one.uses_reference for one in weightings.values()))
+    columns = columns_of(
+        groups, with_reference=with_reference or any(one.uses_reference for one in weightings.values())
+    )
     check_columns(groups, columns)
+    _check_features(weightings, columns)
 
     worth, reader = PastWorth(weightings, first, last, with_reference=with_reference), Reader(columns)
     with _one_thread():
@@ -70,6 +74,17 @@ def past_figures(
             figures["sources"][name]["mean_weight"] = means.get(number)
     steps = {"first_step": first, "last_step": last, "steps": worth.steps, "samples": worth.samples}
     return {"run_dir": str(path), **steps, "alignment_with": alignment_with, **figures}
+
+
+def _check_features(weightings: dict[str, ReweightingConfig], columns: list[str]) -> None:
+    """Raise `ConfigError` for weights on features that are not recorded; those always compared go without them."""
+    for name, config in weightings.items():
+        for feature, column in FEATURES.items():
+            if name not in COMPARED and feature in config.features and column not in columns:
+                raise ConfigError(
+                    f"weights.{name}.weighting.features has {feature}, and this run has no {column} of its samples: "
+                    f"leave it out, or train with presence.alignment true and {feature} in weighting.features"
+                )
 
 
 @contextmanager

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from presence_ds.errors import ConfigError
+from presence_ds.reweighting.config import Feature
 from presence_ds.reweighting.samples import Samples
 
 ROWS = 1 << 20  # that are read at once, as far as row groups allow
 MOST_ROWS = 1 << 24  # beyond which they are read several times: 50 bytes each in memory
 COLUMNS = ("step", "source", "loss", "self_influence", "alignment", "weight", "has_targets")
 REFERENCE = "reference_alignment"  # which is read where it is asked for
+FEATURES: dict[Feature, str] = {"vocabulary": "vocabulary_influence", "momentum": "momentum_alignment"}
 REMEDIES = {
     "self_influence": "train with presence.alignment true, which takes it, or begin with a later --first_step",
     "alignment": "train with presence.alignment true, or begin with a later --first_step",
@@ -93,9 +95,18 @@ def _row_groups(file: Path) -> list[RowGroup]:
     return found
 
 
-def columns_of(*, with_reference: bool) -> list[str]:
-    """Names of the columns that are read."""
-    return [*COLUMNS, *([REFERENCE] if with_reference else [])]
+def columns_of(groups: Iterable[RowGroup], *, with_reference: bool) -> list[str]:
+    """Names of the columns that are read: those of `FEATURES` where every row group has them, of all samples."""
+    features = [name for name in FEATURES.values() if all(_has(group, name) for group in groups)]
+    return [*COLUMNS, *([REFERENCE] if with_reference else []), *features]
+
+
+def _has(group: RowGroup, name: str) -> bool:
+    names = group.metadata.schema.names
+    if name not in names:
+        return False
+    statistics = group.metadata.row_group(group.place).column(names.index(name)).statistics
+    return statistics is not None and statistics.null_count == 0
 
 
 def check_columns(groups: Iterable[RowGroup], columns: Sequence[str]) -> None:
@@ -210,6 +221,8 @@ class Reader:
             scores=tensors["self_influence"],
             alignment=tensors["alignment"],
             reference_alignment=tensors.get(REFERENCE),
+            vocabulary_scores=tensors.get(FEATURES["vocabulary"]),
+            momentum_alignment=tensors.get(FEATURES["momentum"]),
         )
         return Records(tensors["step"].long(), samples, tensors["weight"])
 
@@ -233,7 +246,7 @@ def _counted(columns: dict[str, np.ndarray]) -> np.ndarray:
     nor an alignment.
     """
     counted = columns["has_targets"].copy()
-    for name in {"loss", "self_influence", "alignment", "weight", REFERENCE} & columns.keys():
+    for name in {"loss", "self_influence", "alignment", "weight", REFERENCE, *FEATURES.values()} & columns.keys():
         counted &= np.isfinite(columns[name])
     left_out = (columns["weight"] == 0) & (columns["alignment"] == 0) & (columns["self_influence"] > 0)
     return counted & ~left_out
