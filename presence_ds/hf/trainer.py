@@ -17,6 +17,7 @@ from presence_ds.engine.checks import check_model
 from presence_ds.engine.initialize import add_presence
 from presence_ds.errors import ConfigError
 from presence_ds.hf.checks import check_trainer
+from presence_ds.reweighting import Worth
 from presence_ds.versions import check_versions
 
 logger = logging.getLogger(__name__)
@@ -112,9 +113,7 @@ class PresenceTrainer(transformers.Trainer):
         """The Trainer's, with the statistics of PRESENCE in the logs of training."""
         if "loss" in logs and isinstance(self.model_wrapped, PresenceEngine):
             presence = self.model_wrapped.presence
-            logs |= flatten(presence.statistics)
-            if presence.worth is not None:
-                logs |= {f"presence/{name}": value for name, value in presence.worth.figures().items()}
+            logs |= flatten(presence.statistics) | worth_of(presence.worth)
         super().log(logs, start_time)
 
 
@@ -131,4 +130,14 @@ def flatten(statistics: Mapping[str, Any]) -> dict[str, float]:
                 flat |= {f"presence/source/{source}/{figure}": number for figure, number in figures.items()}
         elif name != "step" and not isinstance(value, str):
             flat[f"presence/{name}"] = value
+    return {name: value for name, value in flat.items() if math.isfinite(value)}
+
+
+def worth_of(worth: Worth | None) -> dict[str, float]:
+    """Gains under ``presence/gain/NAME``, and what sources are worth under ``presence/source/ID/worth``."""
+    if worth is None:
+        return {}
+    flat = {f"presence/{name}": value for name, value in worth.figures().items()}
+    for number, source in worth.sources.items():
+        flat |= {f"presence/source/{number}/worth": source.ratio, f"presence/source/{number}/worth_error": source.error}
     return {name: value for name, value in flat.items() if math.isfinite(value)}
