@@ -73,9 +73,8 @@ def test_few_samples_a_step_tell_the_same_as_many() -> None:
         spread = torch.randn(steps, count, generator=generator, dtype=torch.float64)
         norms = torch.where(sources == 1, 10 * (1.5 * spread).exp(), 1.0)
         useful = torch.where(sources == 1, 1.3, 1.0)
-        samples = Samples(
-            torch.ones(steps, count), torch.ones(steps, count), sources, sources > -1, norms, None, useful
-        )
+        alike = torch.ones(steps, count)
+        samples = Samples(alike, alike.long(), sources, alike.bool(), scores=norms, alignment=useful)
         function = Calibrated(["source"])
         learned(function, samples)
         values = signal_values(CALIBRATED, samples)[:, :2].clone()

@@ -154,7 +154,7 @@ def test_gains_have_no_bias_with_few_samples_of_heavy_tails(count: int) -> None:
         useful = torch.ones(count, dtype=torch.float64)
         scale = 0.999**step
         sources = torch.zeros(count, dtype=torch.int64)
-        one = Samples(useful, sources + 9, sources, sources == 0, norms * scale, None, useful * scale)
+        one = Samples(useful, sources + 9, sources, sources == 0, scores=norms * scale, alignment=useful * scale)
         worth.observe(one, useful)
         clipped = (norms.quantile(0.5) / norms).sqrt().clamp(max=1.0)
         clipped /= clipped.mean()
