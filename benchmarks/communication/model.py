@@ -22,6 +22,7 @@ class ScaleSetting:
         bytes_per_number: of parameters and gradients, on the wire too.
         columns: numbers that a sample has in the exchange: loss, targets, source, and unless the signal is the loss a
             score; the projections of signal leverage and alignment come on top.
+        sketch: m, numbers of a sample's sketch for alignments, which are one more column; 0 without.
         keeps_gathered: at stage 3, whether what the forward gathers is kept for the backward: the model is smaller than
             ``stage3_max_live_parameters`` and ``stage3_max_reuse_distance``.
     """
@@ -34,6 +35,7 @@ class ScaleSetting:
     accumulation_steps: int = 1
     bytes_per_number: int = 2
     columns: int = 4
+    sketch: int = 0
     keeps_gathered: bool = False
 
 
@@ -52,18 +54,22 @@ def step_traffic(setting: ScaleSetting) -> dict[Kind, Traffic]:
         found["all-gather"] = Traffic(passes * steps, passes * steps * whole)
         found["reduce-scatter"] = Traffic(steps, steps * whole)
     else:
-        reductions = steps if setting.stage == 2 else 1
-        found["all-reduce"] = Traffic(reductions, reductions * whole)
+        number = steps if setting.stage == 2 else 1
+        found["all-reduce"] = Traffic(number, number * whole)
         if setting.stage > 0:
             found["all-gather"] = Traffic(1, whole)
     if setting.strategy is not None:
         gathers = found.setdefault("all-gather", Traffic())
         gathers.calls += 1
         gathers.payload += exchange_bytes(setting)
+        if setting.sketch:  # the sum of the sketches, and how many there are
+            reductions = found.setdefault("all-reduce", Traffic())
+            reductions.calls += 1
+            reductions.payload += (setting.sketch + 1) * FLOAT
     return found
 
 
 def exchange_bytes(setting: ScaleSetting) -> int:
     """Bytes of the rows of all samples of an optimizer step, which every rank receives in one all-gather."""
     samples = setting.ranks * setting.accumulation_steps * setting.micro_batch_size
-    return samples * setting.columns * FLOAT
+    return samples * (setting.columns + bool(setting.sketch)) * FLOAT

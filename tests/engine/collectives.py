@@ -11,11 +11,14 @@ from benchmarks.communication import CountCollectives, ScaleSetting, step_traffi
 from tests.engine.training import MICRO_BATCH, data, deepspeed_config, optimizer_for, train
 from tests.models import tiny_model
 
+SKETCH = 900  # numbers for alignments: more bytes than are left open below
 WARMUP = 3  # steps in which ZeRO-3 learns the order of the modules
 Counts = dict[str, tuple[int, int]]  # kind of collective: calls, payload
 
 
-def count(stage: int, strategy: str | None, accumulation_steps: int, evaluates: bool, keeps: bool) -> Counts:
+def count(
+    stage: int, strategy: str | None, accumulation_steps: int, preset: str, evaluates: bool, keeps: bool
+) -> Counts:
     """Of one step.
 
     ``evaluates``: an evaluation and a step came before; ``keeps``: ZeRO-3 keeps what the forward has gathered.
@@ -32,7 +35,9 @@ def count(stage: int, strategy: str | None, accumulation_steps: int, evaluates: 
     if strategy is None:
         engine, *_ = deepspeed.initialize(**options)
     else:
-        presence = {"strategy": strategy, "projection_dim": 4}
+        presence = {"strategy": strategy, "projection_dim": 4, "alignment_dim": SKETCH, "preset": preset}
+        if preset != "calibrated":
+            del presence["alignment_dim"]
         engine, *_ = presence_ds.initialize(**options, presence=presence)
     batches = data(WARMUP + 2, accumulation_steps)
     train(engine, batches[:WARMUP])
@@ -48,7 +53,7 @@ def count(stage: int, strategy: str | None, accumulation_steps: int, evaluates: 
     return {kind: (found.calls, found.payload) for kind, found in counter.traffic.items()}
 
 
-def expect(stage: Any, strategy: Any, accumulation_steps: int, keeps: bool) -> Counts:
+def expect(stage: Any, strategy: Any, accumulation_steps: int, preset: str, keeps: bool) -> Counts:
     """What the model of the communication says of the same step."""
     setting = ScaleSetting(
         parameters=sum(parameter.numel() for parameter in tiny_model("llama", tied=False).parameters()),
@@ -58,6 +63,7 @@ def expect(stage: Any, strategy: Any, accumulation_steps: int, keeps: bool) -> C
         micro_batch_size=MICRO_BATCH,
         accumulation_steps=accumulation_steps,
         bytes_per_number=4,
+        sketch=SKETCH if preset == "calibrated" else 0,
         keeps_gathered=keeps,
     )
     return {kind: (found.calls, found.payload) for kind, found in step_traffic(setting).items()}

@@ -46,7 +46,7 @@ def samples_of(presence: dict[str, Any]) -> Tensor:
     """Token ids, [steps, SAMPLES, LENGTH]; for calibrated weights half of the samples have much in common."""
     if presence.get("preset") != "calibrated":
         return tokens(STEPS, SAMPLES, LENGTH, seed=3)
-    ids = tokens(2 * STEPS, SAMPLES, LENGTH, seed=3)
+    ids = tokens(3 * STEPS, SAMPLES, LENGTH, seed=3)
     ids[:, ::2] = torch.arange(LENGTH) + ids[:, ::2, :1] % 3
     return ids
 

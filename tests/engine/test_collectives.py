@@ -1,4 +1,4 @@
-"""PRESENCE adds one small all-gather to a step, and leaves ZeRO-3 its prefetching."""
+"""PRESENCE adds one small all-gather to a step, for alignments an all-reduce, and leaves ZeRO-3 its prefetching."""
 
 from typing import Any
 
@@ -8,7 +8,12 @@ from tests.combinations.covering import covered, named
 from tests.engine import collectives
 from tests.ranks import Ranks
 
-SETTINGS = {"stage": [0, 1, 2, 3], "strategy": [None, "one_pass", "two_pass"], "accumulation_steps": [1, 2]}
+SETTINGS = {
+    "stage": [0, 1, 2, 3],
+    "strategy": [None, "one_pass", "two_pass"],
+    "accumulation_steps": [1, 2],
+    "preset": ["clip", "calibrated"],
+}
 
 
 @pytest.mark.parametrize("case", covered(SETTINGS), ids=named)
@@ -27,7 +32,7 @@ def test_bytes_are_those_of_the_model(two_ranks: Ranks, case: dict[str, Any]) ->
 def test_zero_3_gathers_as_often_as_without(two_ranks: Ranks, evaluates: bool) -> None:
     """All parameters fit into one prefetch: every pass gathers once, the backward after it not at all."""
     plain, one_pass, two_pass = (
-        two_ranks.run(collectives.count, 3, strategy, 1, evaluates, True)[0]["all-gather"]
+        two_ranks.run(collectives.count, 3, strategy, 1, "clip", evaluates, True)[0]["all-gather"]
         for strategy in (None, "one_pass", "two_pass")
     )
     assert plain[0] == 1

@@ -56,7 +56,7 @@ def test_every_field_of_a_section_arrives() -> None:
         ({"near_duplicates": 0.9, "estimator": "exact"}, "presence.estimator is exact and near_duplicates is set"),
         ({"signal": "loss", "granularity": "microbatch"}, "presence.granularity is microbatch with signal loss"),
         ({"reference_decay": 1.0}, "presence.reference_decay is 1.0: it must be at least 0 and below 1"),
-        ({"reference_decay": 0.5}, "presence.reference_decay is 0.5 with signal self_influence: it is for alignment"),
+        ({"reference_decay": 0.5}, "presence.reference_decay is 0.5 with signal self_influence: it is for signal"),
         ({"damping": 0.0}, "presence.damping is 0.0"),
         ({"min_effective_share": 1.5}, "presence.min_effective_share is 1.5"),
         ({"signal": "age"}, "presence.signal.*age"),

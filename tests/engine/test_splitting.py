@@ -52,7 +52,7 @@ def test_every_split_is_the_whole(pools: Pools, wholes: dict[str, Trained], case
     every = pools.get(case["ranks"]).run(train_split, split)
     for found in every:
         torch.testing.assert_close(found.weights, whole.weights, rtol=2e-4, atol=1e-6)
-        torch.testing.assert_close(found.alignments, whole.alignments, rtol=2e-4, atol=1e-5, equal_nan=True)
+        torch.testing.assert_close(found.alignments, whole.alignments, rtol=2e-3, atol=1e-5, equal_nan=True)
         torch.testing.assert_close(found.figures, whole.figures, rtol=1e-3, atol=1e-5, equal_nan=True)
         for ours, theirs in zip(found.parameters, whole.parameters, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0.0, atol=1e-5)

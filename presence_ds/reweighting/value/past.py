@@ -105,7 +105,7 @@ class PastWorth:
         places = torch.arange(len(numbers)).repeat_interleave(numbers)
         means = torch.bincount(places, samples.scores.double(), len(numbers)) / numbers
         units = [
-            self._unit.take(mean) if number > 1 else 0.0
+            self._unit.take(mean, number) if number > 1 else 0.0
             for mean, number in zip(means.tolist(), numbers.tolist(), strict=True)
         ]
         return torch.tensor(units, dtype=torch.float64)

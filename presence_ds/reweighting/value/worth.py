@@ -71,7 +71,7 @@ class Worth:
         self._settle()
         assert samples.scores is not None
         square, rest = gradient_moments(samples)
-        unit = self._unit.take(square + rest)
+        unit = self._unit.take(square + rest, len(samples))
         if unit > 0:
             self.noise_scale.update(square / unit, rest / unit, samples.targets.double().mean().item())
         usefulness = samples.usefulness(with_reference=self._with_reference)

@@ -45,7 +45,7 @@ def scale_of(steps: dict[int, Step]) -> float:
         counted = step.samples.only_counted()
         if len(counted) > 1:
             square, noise = gradient_moments(counted)
-            of_step = unit.take(square + noise)
+            of_step = unit.take(square + noise, len(counted))
             scale.update(square / of_step, noise / of_step, 0.0)
     assert scale.samples is not None
     return scale.samples
@@ -147,7 +147,7 @@ def test_weights_of_the_command_line(alike: dict[int, Step], tmp_path: Path) -> 
     for step in alike.values():
         samples, usefulness = step.samples, step.samples.usefulness(with_reference=False)
         assert samples.scores is not None
-        of_step = torch.tensor(unit.take(samples.scores.double().mean().item()), dtype=torch.float64)
+        of_step = torch.tensor(unit.take(samples.scores.double().mean().item(), len(samples)), dtype=torch.float64)
         noise, signal = in_units(samples.scores, usefulness, of_step)
         every = [candidate.weights(samples, noise, signal) for candidate in candidates]
         sums += quality_sums(torch.stack(every), noise, signal)
