@@ -48,9 +48,13 @@ class Worth:
     def __init__(self, config: ReweightingConfig) -> None:
         """``config`` is that of the weights in use."""
         self._with_reference = config.alignment_with == "reference"
-        compared = COMPARED
-        if config.calibrates:  # its own features
-            compared = COMPARED | {"calibrated": replace(config, min_effective_share=None)}
+        compared = dict(COMPARED)
+        self._uses_calibrated = False
+        if config.calibrates:
+            self._uses_calibrated = not config.weighting.placebo and config.min_effective_share is None
+            compared["calibrated"] = replace(config, min_effective_share=None)  # its own features
+        if self._uses_calibrated:  # and need not be fitted twice
+            del compared["calibrated"]
         self._candidates = {name: Candidate(candidate) for name, candidate in compared.items()}
         self._gains = Window(STEPS)
         self._sources = Window(STEPS)
@@ -102,7 +106,8 @@ class Worth:
         sums, numbers = self._gains.sums, self._samples.sums
         if sums is None or numbers is None:
             return {}
-        return told_gains(sums, numbers, [*self._candidates, IN_USE], self.noise_scale)
+        found = told_gains(sums, numbers, [*self._candidates, IN_USE], self.noise_scale)
+        return found | {"calibrated": found[IN_USE]} if found and self._uses_calibrated else found
 
     @property
     def sources(self) -> dict[int, SourceWorth]:
