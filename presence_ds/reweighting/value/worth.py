@@ -20,7 +20,7 @@ STEPS = 200  # of the window
 IN_USE = "in_use"
 WEIGHING = (  # fields of a configuration that decide on weights, or on what they are good for
     *("signal", "normalizer", "weighting_kind", "weighting", "schedule", "min_effective_share", "alignment_with"),
-    *("layers", "granularity", "loss_normalizer"),
+    *("damping", "layers", "loss_normalizer"),
 )
 
 
@@ -43,6 +43,10 @@ class Worth:
     """Gains of weightings and verdicts on sources over a sliding window of steps, and the noise scale.
 
     Steps with fewer than two samples that count tell nothing.
+
+    Attributes:
+        noise_scale: of late.
+        moments: `gradient_moments` of the step observed last.
     """
 
     def __init__(self, config: ReweightingConfig) -> None:
@@ -60,6 +64,7 @@ class Worth:
         self._sources = Window(STEPS)
         self._samples = Window(STEPS)
         self.noise_scale = NoiseScale()
+        self.moments = (0.0, 0.0)
         self._unit = Unit()
         self._waiting: tuple[Samples, Tensor, Tensor, Tensor] | None = None
         self._of = repr([getattr(config, name, None) for name in WEIGHING])
@@ -76,7 +81,7 @@ class Worth:
         """
         self._settle()
         assert samples.scores is not None
-        square, rest = gradient_moments(samples)
+        square, rest = self.moments = gradient_moments(samples)
         unit = self._unit.take(square + rest, len(samples))
         if unit > 0:
             self.noise_scale.update(square / unit, rest / unit, samples.targets.double().mean().item())

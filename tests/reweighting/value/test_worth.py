@@ -117,9 +117,10 @@ def test_it_goes_on_from_its_state_and_begins_anew_with_other_weights() -> None:
     other.load_state_dict(first.state_dict())
     assert other.gains == {}
     assert other.noise_scale.samples is None
-    placebo = Worth(ReweightingConfig("clip", weighting=WeightingConfig(placebo=True), alignment=True))
-    placebo.load_state_dict(first.state_dict())
-    assert placebo.gains == {}
+    for fields in ({"weighting": WeightingConfig(placebo=True)}, {"damping": 0.5}, {"min_effective_share": 0.5}):
+        with_another = Worth(ReweightingConfig("clip", alignment=True, **fields))  # type: ignore[arg-type]
+        with_another.load_state_dict(first.state_dict())
+        assert with_another.gains == {}, fields
     for step in range(50, 90):
         one = step_of(samples, step)
         assert one.scores is not None
