@@ -93,7 +93,9 @@ def measure(model: Any, data: Batches, sketches: list[Sketch], seeds: int) -> St
     numbers = torch.stack(targets)
     norms, alignment = torch.stack(figures, dim=1)
     return Study(
-        Samples(torch.stack(losses), numbers, torch.zeros_like(numbers), numbers > 0, scores=norms, alignment=alignment),
+        Samples(
+            torch.stack(losses), numbers, torch.zeros_like(numbers), numbers > 0, scores=norms, alignment=alignment
+        ),
         {s: torch.stack([torch.stack(found[s, seed], dim=1) for seed in range(seeds)]) for s in sketches},
         {s: s.m or projections[s.k, 0].width for s in sketches} | {None: gradients.width},
     )

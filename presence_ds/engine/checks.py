@@ -144,14 +144,15 @@ def check_sketches(
         what, remedy = f"estimator is {config.estimator}", "use projected"
         if config.estimator == "projected":
             what, remedy = f"projection_dim is {config.projection_dim}", "lower it"
+        instead = "" if config.uses_reference else ", or set presence.alignment false"
         raise ConfigError(
             f"presence.{what} with alignments, which takes {gradients:,} numbers for each of {micro_batch} samples at "
-            f"a time: {remedy}, or set presence.alignment false"
+            f"a time: {remedy}{instead}"
         )
     most = LARGEST_SKETCHES // (micro_batch * accumulation_steps)
     if config.aligns and kept > most:
         raise ConfigError(
             f"presence.alignment_dim is {config.alignment_dim} with alignments, so that {kept:,} numbers of each of "
             f"{micro_batch * accumulation_steps} samples are kept on every rank: it must be at most "
-            f"{most:,}, or presence.alignment false"
+            f"{most:,}, or set presence.alignment false"
         )

@@ -136,7 +136,7 @@ class Presence:
             sources: [b] int64, or None if all samples are of one source.
 
         Returns:
-            [b] bool on the device: whether loss and score are finite.
+            [b] bool on the device: whether everything known of the sample is finite.
         """
         losses, targets, scores = found.losses, found.targets, found.scores
         count = len(losses)
@@ -155,7 +155,7 @@ class Presence:
         alignment = None
         if self._reference is not None and found.sketches is not None:
             alignment = self._reference.align(found.sketches)
-        self._reweighting.collect(
+        finite = self._reweighting.collect(
             MicroBatch(
                 losses=losses,
                 targets=targets,
@@ -168,9 +168,6 @@ class Presence:
                 sketches=found.sketches,
             )
         )
-        finite = losses.isfinite() if scores is None else losses.isfinite() & scores.isfinite()
-        if found.sketches is not None:
-            finite = finite & found.sketches.isfinite().all(1)
         if at.may_overflow and (losses.isfinite() & self.has_targets & ~finite).any():
             self._overflowed = True
         return finite

@@ -115,7 +115,7 @@ class Calibrated(WeightFunction):
         Args:
             values: [steps, n, 6].
             figures: that the samples are standardised by, of every step.
-            noise, signal: [steps, n] float64, n_i and a_i in a unit of every step that it has no say in.
+            noise, signal: [steps, n] float64, n_i and a_i in the `Unit` of every step.
         """
         features = self._of(values, figures)
         state = self._grown(features.shape[-1])

@@ -19,7 +19,7 @@ from presence_ds.reweighting.samples import COLUMNS, MicroBatch, Samples, gather
 from presence_ds.reweighting.schedule import TemperatureSchedule
 from presence_ds.reweighting.signals import signal_values
 from presence_ds.reweighting.statistics import count, describe
-from presence_ds.reweighting.value.worth import Worth, gradient_moments
+from presence_ds.reweighting.value.worth import Worth
 from presence_ds.reweighting.weight_functions import tau_with_floor
 
 LARGEST_TERM = 256.0  # of u in fp16: at most 8 halvings of the loss scale
@@ -101,13 +101,19 @@ class Reweighting:
         """Samples of this rank in the step in progress."""
         return sum(len(rows) for rows in self._rows)
 
-    def collect(self, batch: MicroBatch) -> None:
-        """Take in the next micro-batch of the step in progress; all have the same size on every rank."""
-        self._rows.append(batch.rows())
+    def collect(self, batch: MicroBatch) -> Tensor:
+        """Take in the next micro-batch of the step in progress; all have the same size on every rank.
+
+        Returns:
+            [b] bool on the device: whether everything known of the sample is finite.
+        """
+        rows = batch.rows()
+        self._rows.append(rows)
         if batch.features is not None:
             self._features.append(batch.features.float())
         if batch.sketches is not None and self._config.aligns:
             self._sketches.append(batch.sketches)
+        return rows.isfinite().all(1)
 
     def provisional(self, step: int) -> Tensor:
         """Unnormalised weights u of the micro-batch collected last, before its step is complete: [b] float64, host.
@@ -199,7 +205,7 @@ class Reweighting:
         noise, signal = self.worth.observe(kept, terms)
         if self._config.calibrates:
             self._lesson = values[None], figures, noise[None], signal[None]
-        square, rest = gradient_moments(kept)
+        square, rest = self.worth.moments
         scale = self.worth.noise_scale
         found = {"gradient_sq_norm": square, "gradient_noise": rest}
         if scale.samples is not None:

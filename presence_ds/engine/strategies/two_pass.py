@@ -29,7 +29,7 @@ class Waiting(NamedTuple):
     Attributes:
         args, batch: what the model takes, with ``labels``.
         random_states: before its score pass; with them dropout falls alike in the weighted pass.
-        finite: [b] bool, whether loss and score are finite.
+        finite: [b] bool, whether everything known of a sample is finite.
     """
 
     args: tuple[Any, ...]

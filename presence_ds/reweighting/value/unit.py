@@ -11,15 +11,16 @@ class Unit:
     """The mean squared norm that steps before let expect of a step.
 
     Divided by its own mean, a step of few samples would discount just the samples whose gradients are large, which made
-    that mean. What is expected does not depend on them, so that ratios of sums over steps have no such bias. But a
-    step whose mean is beyond chance, as where the loss spikes, counts for no more than one at its edge.
+    that mean. What is expected does not depend on them, so that ratios of sums over steps have no such bias. Two
+    kinds of steps are in a unit of their own making: the first, in its own mean, and one whose mean is beyond chance,
+    as where the loss spikes, which counts for no more than one at its edge.
     """
 
     def __init__(self) -> None:
         self._log = self._weight = 0.0
 
     def take(self, mean: float, count: int) -> float:
-        """The unit of the next step, whose ``count`` squared norms have this ``mean``; 0 before any gradient."""
+        """The unit of the next step, whose ``count`` ≥ 2 squared norms have this ``mean``, in their own unit."""
         largest = 1.0 + SPREAD / sqrt(count)
         unit = max(exp(self._log / self._weight), mean / largest) if self._weight else mean
         if mean > 0.0:

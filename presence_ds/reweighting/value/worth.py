@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from presence_ds.reweighting.config import ReweightingConfig, WeightingConfig
+from presence_ds.reweighting.config import ReweightingConfig
 from presence_ds.reweighting.samples import Samples
 from presence_ds.reweighting.value.gain import COMPARED, UNIFORM, Candidate, gains, in_units, quality_sums, speedup
 from presence_ds.reweighting.value.noise_scale import NoiseScale
@@ -19,7 +20,7 @@ STEPS = 200  # of the window
 IN_USE = "in_use"
 WEIGHING = (  # fields of a configuration that decide on weights, or on what they are good for
     *("signal", "normalizer", "weighting_kind", "weighting", "schedule", "min_effective_share", "alignment_with"),
-    *("layers", "granularity", "loss_normalizer"),
+    *("damping", "layers", "loss_normalizer"),
 )
 
 
@@ -42,18 +43,28 @@ class Worth:
     """Gains of weightings and verdicts on sources over a sliding window of steps, and the noise scale.
 
     Steps with fewer than two samples that count tell nothing.
+
+    Attributes:
+        noise_scale: of late.
+        moments: `gradient_moments` of the step observed last.
     """
 
     def __init__(self, config: ReweightingConfig) -> None:
         """``config`` is that of the weights in use."""
         self._with_reference = config.alignment_with == "reference"
-        of_its_own = WeightingConfig(features=config.weighting.features)
-        compared = COMPARED | {"calibrated": ReweightingConfig("calibrated", weighting=of_its_own)}
+        compared = dict(COMPARED)
+        self._uses_calibrated = False
+        if config.calibrates:
+            self._uses_calibrated = not config.weighting.placebo and config.min_effective_share is None
+            compared["calibrated"] = replace(config, min_effective_share=None)  # its own features
+        if self._uses_calibrated:  # and need not be fitted twice
+            del compared["calibrated"]
         self._candidates = {name: Candidate(candidate) for name, candidate in compared.items()}
         self._gains = Window(STEPS)
         self._sources = Window(STEPS)
         self._samples = Window(STEPS)
         self.noise_scale = NoiseScale()
+        self.moments = (0.0, 0.0)
         self._unit = Unit()
         self._waiting: tuple[Samples, Tensor, Tensor, Tensor] | None = None
         self._of = repr([getattr(config, name, None) for name in WEIGHING])
@@ -70,7 +81,7 @@ class Worth:
         """
         self._settle()
         assert samples.scores is not None
-        square, rest = gradient_moments(samples)
+        square, rest = self.moments = gradient_moments(samples)
         unit = self._unit.take(square + rest, len(samples))
         if unit > 0:
             self.noise_scale.update(square / unit, rest / unit, samples.targets.double().mean().item())
@@ -100,7 +111,8 @@ class Worth:
         sums, numbers = self._gains.sums, self._samples.sums
         if sums is None or numbers is None:
             return {}
-        return told_gains(sums, numbers, [*self._candidates, IN_USE], self.noise_scale)
+        found = told_gains(sums, numbers, [*self._candidates, IN_USE], self.noise_scale)
+        return found | {"calibrated": found[IN_USE]} if found and self._uses_calibrated else found
 
     @property
     def sources(self) -> dict[int, SourceWorth]:

@@ -42,6 +42,19 @@ def test_the_weights_in_use_are_told_as_what_they_are() -> None:
     assert "gain/uniform" not in figures
 
 
+def test_calibrated_weights_in_use_are_not_fitted_twice() -> None:
+    """What is told of them is what is in use; of a placebo, or above a floor, they are another weighting."""
+    samples = simulated(constant, 60, 32)
+    gains = observed(samples, ReweightingConfig("calibrated")).gains
+    assert gains["calibrated"] == gains[IN_USE]
+    assert gains["calibrated"].gain > 1.1
+    for config in (
+        ReweightingConfig("calibrated", weighting=WeightingConfig(placebo=True)),
+        ReweightingConfig("calibrated", min_effective_share=0.9),
+    ):
+        assert observed(samples, config).gains["calibrated"] != gains[IN_USE]
+
+
 def test_sources_are_judged_by_what_they_give_for_their_noise() -> None:
     samples = simulated(of_losses, 100, 64, noise=0.3)
     sources = torch.where(samples.losses > 3.6, 1, 0)  # and no sample of source 2, whose id comes later
@@ -104,9 +117,10 @@ def test_it_goes_on_from_its_state_and_begins_anew_with_other_weights() -> None:
     other.load_state_dict(first.state_dict())
     assert other.gains == {}
     assert other.noise_scale.samples is None
-    placebo = Worth(ReweightingConfig("clip", weighting=WeightingConfig(placebo=True), alignment=True))
-    placebo.load_state_dict(first.state_dict())
-    assert placebo.gains == {}
+    for fields in ({"weighting": WeightingConfig(placebo=True)}, {"damping": 0.5}, {"min_effective_share": 0.5}):
+        with_another = Worth(ReweightingConfig("clip", alignment=True, **fields))  # type: ignore[arg-type]
+        with_another.load_state_dict(first.state_dict())
+        assert with_another.gains == {}, fields
     for step in range(50, 90):
         one = step_of(samples, step)
         assert one.scores is not None
