@@ -97,3 +97,13 @@ def check_shape(values: Any, kind: Any, name: str = "") -> None:
         raise ConfigError(f"{name} is {values}: it must be at most {LARGEST_INTEGER}")
     elif isinstance(values, str) and any(ord(character) < ord(" ") for character in values):
         raise ConfigError(f"{name} is {values!r}, which holds a control character: it must be text in one line")
+
+
+def stated(section: Any) -> dict[str, Any]:
+    """Fields of a dataclass that are not at their default, with their values.
+
+    What is stated and would have no effect is refused, not passed over.
+    """
+    default = type(section)()
+    values = {one.name: getattr(section, one.name) for one in fields(section)}
+    return {name: value for name, value in values.items() if value != getattr(default, name)}

@@ -5,16 +5,10 @@ from typing import TYPE_CHECKING
 from presence_ds.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from presence_ds.reweighting.config import (
-        ReweightingConfig,
-        ScheduleConfig,
-        WeightingConfig,
-        check_comparable,
-        check_running,
-    )
+    from presence_ds.reweighting.config import ReweightingConfig, WeightingConfig, check_comparable, check_running
     from presence_ds.reweighting.reweighting import Reweighting, StepWeights
     from presence_ds.reweighting.samples import MicroBatch
-    from presence_ds.reweighting.schedule import TemperatureSchedule
+    from presence_ds.reweighting.schedule import ScheduleConfig, TemperatureSchedule
     from presence_ds.reweighting.value.worth import Worth
 else:
     __getattr__ = lazy_names(__name__, __file__)

@@ -1,13 +1,99 @@
 """The temperature τ of the weights over training (equation 10 of the paper)."""
 
+from dataclasses import dataclass
 from math import cos, pi, sqrt
-from typing import Any
+from typing import Any, Literal
 
-from presence_ds.reweighting.config import SMALLEST_WINDOW, ScheduleConfig
+from presence_ds.errors import ConfigError
+from presence_ds.sections import limited, stated
 
+MAX_ABS_TAU = 100.0
+DEFAULT_SWITCH_FRACTION = {"two_stage": 0.1, "auto": 0.5}
+SMALLEST_WINDOW = 10
+SWITCH = {"tau_inverse", "switch_step", "switch_fraction"}
+USED = {  # of a schedule, by each kind, beside kind, tau_direct and training_steps
+    "two_stage": SWITCH,
+    "constant": set(),
+    "linear": {"tau_inverse"},
+    "cosine": {"tau_inverse"},
+    "auto": SWITCH | {"slowdown_share", "slowdown_window", "earliest_step"},
+}
 DEFAULT_WINDOW_FRACTION = 0.02
 CONFIDENCE = 3.0  # standard errors
 SUMS = ("ages", "squared_ages", "weights", "squared_weights", "losses", "aged_losses", "squared_losses")
+
+
+@dataclass
+class ScheduleConfig:
+    """When tau is positive ("direct": high scores count more) and when negative ("inverse": they count less).
+
+    Args:
+        kind: two_stage uses tau_direct up to and including the switch step and tau_inverse after it; constant uses
+            tau_direct throughout; linear and cosine go from tau_direct at the first step to tau_inverse at the last, at
+            an even pace or slowly at both ends; auto is two_stage with a switch step that it finds itself: the step at
+            which the mean loss has become slow to fall.
+        tau_direct: Signed temperature of the first stage (dimensionless; the paper: 1).
+        tau_inverse: Signed temperature of the second stage (dimensionless; the paper: -1). Unused by constant.
+        switch_step: Last optimizer step of the first stage, steps counted from 1 (the paper: 100000); with auto, the
+            latest that it may be. Unused by constant, linear and cosine. Give this or switch_fraction, not both.
+        switch_fraction: The same as a share of training_steps, between 0 and 1 (the paper: 0.1). Used when switch_step
+            is not set; if neither is set it is 0.1, with auto 0.5.
+        slowdown_share: Auto only: the loss is slow to fall when its fall per step is, beyond doubt, below this share of
+            the fastest one seen; between 0 and 1.
+        slowdown_window: Auto only: memory in steps of the straight line that measures the fall, which also has to be
+            filled twice before the switch. Default: 2 % of training_steps, at least 10.
+        earliest_step: Auto only: first optimizer step after which it may switch; the end of a long warm-up, say.
+        training_steps: Number of optimizer steps of the whole training. Needed with switch_fraction and by linear,
+            cosine and auto; the trainer fills it in.
+    """
+
+    kind: Literal["two_stage", "constant", "linear", "cosine", "auto"] = "two_stage"
+    tau_direct: float = limited(1.0, least=-MAX_ABS_TAU, most=MAX_ABS_TAU)
+    tau_inverse: float = limited(-1.0, least=-MAX_ABS_TAU, most=MAX_ABS_TAU)
+    switch_step: int | None = limited(None, least=0)
+    switch_fraction: float | None = limited(None, least=0, most=1)
+    slowdown_share: float = limited(0.1, above=0, below=1)
+    slowdown_window: int | None = limited(None, least=SMALLEST_WINDOW)
+    earliest_step: int = limited(1, least=1)
+    training_steps: int | None = limited(None, least=1)
+
+    def validate(self, field: str) -> None:
+        """Raise `ConfigError` naming the field under ``field`` that does not go with the others."""
+        for name, value in stated(self).items():
+            users = [kind for kind in USED if name in USED[kind]]
+            if users and self.kind not in users:
+                raise ConfigError(
+                    f"{field}.{name} is {value} with kind {self.kind}, which has no use for it: leave it out, or use "
+                    f"kind {' or '.join(users)}"
+                )
+        if self.switch_step is not None and self.switch_fraction is not None:
+            raise ConfigError(f"{field}.switch_step and {field}.switch_fraction are both set: give one of them")
+        given = self.kind == "constant" or (self.kind == "two_stage" and self.switch_step is not None)
+        if self.training_steps is None and not given:
+            instead = f"; set it, or set {field}.switch_step instead" if self.kind == "two_stage" else ""
+            raise ConfigError(
+                f"{field}.training_steps is not set: kind {self.kind} needs the number of optimizer steps of the whole "
+                f"training{instead}"
+            )
+        if self.switch_step is not None and self.training_steps is not None and self.switch_step > self.training_steps:
+            raise ConfigError(
+                f"{field}.switch_step is {self.switch_step}, beyond the end of training: it must be at most "
+                f"{self.training_steps}, the number of training steps"
+            )
+        if self.kind == "auto" and self.earliest_step > max(self.given_switch, 1):
+            raise ConfigError(
+                f"{field}.earliest_step is {self.earliest_step}: it must not be after the latest switch step, "
+                f"{self.given_switch}"
+            )
+
+    @property
+    def given_switch(self) -> int:
+        """Last step of the first stage, with auto the latest that it may be; for these kinds, once validated."""
+        if self.switch_step is not None:
+            return self.switch_step
+        assert self.training_steps is not None
+        fraction = DEFAULT_SWITCH_FRACTION[self.kind] if self.switch_fraction is None else self.switch_fraction
+        return round(fraction * self.training_steps)
 
 
 class TemperatureSchedule:

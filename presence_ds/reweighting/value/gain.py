@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from presence_ds.reweighting.building import build_weight_function
-from presence_ds.reweighting.config import ReweightingConfig, ScheduleConfig, WeightingConfig
+from presence_ds.reweighting.config import ReweightingConfig, WeightingConfig
 from presence_ds.reweighting.samples import Samples
+from presence_ds.reweighting.schedule import ScheduleConfig
 from presence_ds.reweighting.signals import signal_values
 
 

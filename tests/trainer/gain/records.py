@@ -10,6 +10,7 @@ from torch import Tensor
 
 from presence_ds.reweighting.samples import Samples
 from presence_ds.trainer.callbacks.score_records import SCHEMA
+from presence_ds.trainer.gain.records import FEATURES
 from presence_ds.trainer.run_directory.layout import score_file_name
 
 SOURCES = ["web", "wiki", "noise"]
@@ -43,6 +44,8 @@ def make_step(number: int, left_out: int = 0) -> Step:
         scores=scores,
         alignment=scores**0.8 * useful * counted,
         reference_alignment=scores**0.7 * useful.flip(0),
+        vocabulary_scores=scores * (0.2 + 0.1 * useful).clamp(0, 1),
+        momentum_alignment=scores * useful.roll(1),
     )
     return Step(samples, weights / weights.sum())
 
@@ -64,13 +67,15 @@ def left_out_columns(step: Step, number: int) -> dict[str, Tensor]:
     return {"loss": losses, "self_influence": scores, "has_targets": has_targets}
 
 
-def table(step: Step, number: int, rank: int) -> pa.Table:
-    """What a rank records of a step."""
+def table(step: Step, number: int, rank: int, *, features: bool) -> pa.Table:
+    """What a rank records of a step, with or without what needs features of their own."""
     own = slice(rank * PER_RANK, (rank + 1) * PER_RANK)
     names = SOURCES[::-1] if rank else SOURCES  # files need not number sources alike
     ids = [names.index(SOURCES[source]) for source in step.samples.sources[own].tolist()]
     assert step.samples.alignment is not None
     assert step.samples.reference_alignment is not None
+    assert step.samples.vocabulary_scores is not None
+    assert step.samples.momentum_alignment is not None
     columns: dict[str, Any] = {
         "step": [number] * PER_RANK,
         "micro_step": [0] * PER_RANK,
@@ -81,13 +86,17 @@ def table(step: Step, number: int, rank: int) -> pa.Table:
         "offset": [0] * PER_RANK,
         "alignment": step.samples.alignment[own].numpy(),
         "reference_alignment": step.samples.reference_alignment[own].numpy(),
+        "vocabulary_influence": step.samples.vocabulary_scores[own].numpy(),
+        "momentum_alignment": step.samples.momentum_alignment[own].numpy(),
         "weight": step.weights[own].numpy(),
     }
+    if not features:
+        columns |= {name: [None] * PER_RANK for name in FEATURES.values()}
     columns |= {name: column[own].numpy() for name, column in left_out_columns(step, number).items()}
     return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
 
 
-def write_run(run_dir: Path, steps: dict[int, Step], alignment_with: str = "step") -> Path:
+def write_run(run_dir: Path, steps: dict[int, Step], alignment_with: str = "step", *, features: bool = True) -> Path:
     """A run directory with the records of ``steps``: a file for each of two ranks, in row groups of no order."""
     per_group = 7
     (run_dir / "scores").mkdir(parents=True)
@@ -98,6 +107,6 @@ def write_run(run_dir: Path, steps: dict[int, Step], alignment_with: str = "step
         path = run_dir / "scores" / score_file_name((rank, rank), numbers[0], numbers[-1])
         with pq.ParquetWriter(path, SCHEMA) as writer:
             for group in groups[1::2] + groups[::-2] if len(groups) % 2 else groups[::-1]:
-                rows = pa.concat_tables([table(steps[number], number, rank) for number in group])
+                rows = pa.concat_tables([table(steps[number], number, rank, features=features) for number in group])
                 writer.write_table(rows.unify_dictionaries())
     return run_dir

@@ -15,6 +15,7 @@ from presence_ds.reweighting.value.noise_scale import NoiseScale
 from presence_ds.reweighting.value.unit import Unit
 from presence_ds.reweighting.value.worth import gradient_moments
 from presence_ds.trainer.gain import gain, records
+from presence_ds.trainer.gain.records import FEATURES
 from tests.ranks import Ranks
 from tests.trainer.conftest import write_recipe
 from tests.trainer.gain.records import PER_RANK, SOURCES, STEPS, Step, make_step, write_run
@@ -155,6 +156,23 @@ def test_weights_of_the_command_line(alike: dict[int, Step], tmp_path: Path) -> 
     assert found["by_source"]["gain"] > 1.01  # two sources are worth more than the third
     assert found["trusted"]["gain"] not in (1.0, found["paper_direct"]["gain"])
     assert found["mild"]["gain"] != pytest.approx(1.0, abs=1e-3)
+
+
+def test_features_that_are_not_recorded(
+    alike: dict[int, Step], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights that are always compared go without them; those that ask for them are refused."""
+    run_dir = write_run(tmp_path / "run", alike, features=False)
+    asked = "{without: {weighting: {features: [norm, loss]}}}"
+    found = figures(run_dir, "--weights", asked)["gains"]
+    assert found["calibrated"]["gain"] == pytest.approx(found["without"]["gain"], rel=1e-9)
+    assert found["without"] == figures(write_run(tmp_path / "all", alike), "--weights", asked)["gains"]["without"]
+    capsys.readouterr()
+    for feature, column in FEATURES.items():
+        with pytest.raises(SystemExit):
+            cli.main(["gain", str(run_dir), "--weights", f"{{mine: {{weighting: {{features: [{feature}]}}}}}}"])
+        told = " ".join(capsys.readouterr().err.split())
+        assert f"weights.mine.weighting.features has {feature}, and this run has no {column} of its samples" in told
 
 
 def test_a_table_for_people(
