@@ -66,6 +66,8 @@ def _records(generator: np.random.Generator, first: int, end: int, ranks: int) -
         "self_influence": level * norms,
         "alignment": level * norms**0.7 * (0.02 * (1 + source) + 0.1 * normal[2]),
         "reference_alignment": pa.nulls(number, pa.float32()),
+        "vocabulary_influence": level * norms * (0.3 + 0.1 * generator.random(number, dtype=np.float32)),
+        "momentum_alignment": pa.nulls(number, pa.float32()),
         "weight": np.full(number, 1.0 / (ranks * PER_RANK), np.float32),
         "has_targets": generator.random(number) > 1e-5,
     }

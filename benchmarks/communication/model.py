@@ -21,7 +21,8 @@ class ScaleSetting:
         accumulation_steps: G.
         bytes_per_number: of parameters and gradients, on the wire too.
         columns: numbers that a sample has in the exchange: loss, targets, source, and unless the signal is the loss a
-            score; the projections of signal leverage and alignment come on top.
+            score; one more each with features vocabulary and momentum; the projections of signal leverage and alignment
+            come on top.
         sketch: m, numbers of a sample's sketch for alignments, which are one more column; 0 without.
         keeps_gathered: at stage 3, whether what the forward gathers is kept for the backward: the model is smaller than
             ``stage3_max_live_parameters`` and ``stage3_max_reuse_distance``.

@@ -83,4 +83,7 @@ def _print(figures: dict[str, Any]) -> None:
     console = Console(file=sys.stdout, emoji=False)
     number = f"{figures['samples']:,} samples that count in {figures['steps']:,} steps"
     console.print(f"{figures['run_dir']}: {steps}, {number}", highlight=False, soft_wrap=True, markup=False)
+    if figures["calibrated_without"]:
+        missing = " and ".join(figures["calibrated_without"])
+        console.print(f"calibrated weights go without {missing}, which not all of these steps have", highlight=False)
     print_worth(console, figures, means, steps)

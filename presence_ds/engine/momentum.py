@@ -14,9 +14,8 @@ class Momentum:
     Gradients shrink by orders of magnitude early in training: at their own length the first steps would be all of it.
     """
 
-    def __init__(self, space: str, device: torch.device | str = "cpu") -> None:
-        """``space`` names what sketches are of; ``device`` is where the model computes."""
-        self._space = space
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        """``device`` is where the model computes."""
         self._device = device
         self.direction: Tensor | None = None  # [m] float32 on the device, never changed in place
 
@@ -33,9 +32,9 @@ class Momentum:
 
     def state_dict(self) -> dict[str, Any]:
         """State for the checkpoint, on the host."""
-        return {"space": self._space, "direction": None if self.direction is None else self.direction.cpu()}
+        return {"direction": None if self.direction is None else self.direction.cpu()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave; of another space nothing."""
-        held = state["direction"] if state["space"] == self._space else None
+        """Restore what `state_dict` gave, on the device whatever the checkpoint was read to."""
+        held = state["direction"]
         self.direction = None if held is None else held.to(self._device, torch.float32, copy=True)

@@ -84,8 +84,7 @@ class Presence:
         self._values = plain_values(config, running=running)
         self._momentum: Momentum | None = None
         if "momentum" in config.features:
-            space = repr((config.layers, config.estimator, config.projection_dim, config.alignment_dim, config.seed))
-            self._momentum = Momentum(space, device)
+            self._momentum = Momentum(device)
         self._reference: Reference | None = None
         if config.sketches_gradients:
             assert self.scorer is not None
@@ -162,7 +161,7 @@ class Presence:
                 sources=sources,
                 scores=scores,
                 reference_alignment=alignment,
-                vocabulary_scores=found.vocabulary_scores if "vocabulary" in self.config.features else None,
+                vocabulary_scores=found.vocabulary_scores,
                 momentum_alignment=self.momentum_alignment,
                 features=found.features,
                 sketches=found.sketches,
@@ -203,8 +202,9 @@ class Presence:
             return None
         self.weights, self.statistics = result.local, result.statistics
         self.alignments, self.reference_alignments = result.alignment, result.reference_alignment
-        if self._momentum is not None and self._reweighting.total_sketch is not None:
-            self._momentum.update(self._reweighting.total_sketch)
+        if self._momentum is not None:
+            assert result.total_sketch is not None
+            self._momentum.update(result.total_sketch)
         self.is_empty = result.mean_term == 0.0
         self.final = result.terms if self.is_empty else result.terms / result.mean_term
         return result
@@ -249,7 +249,7 @@ class Presence:
         if self._reference is not None:
             state["reference"] = self._reference.state_dict()
         if self._momentum is not None:
-            state["momentum"] = self._momentum.state_dict()
+            state["momentum"] = self._momentum.state_dict() | {"space": self._space}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -263,5 +263,14 @@ class Presence:
         self._reweighting.load_state_dict(state["reweighting"])
         if self._reference is not None and "reference" in state:
             self._reference.load_state_dict(state["reference"])
-        if self._momentum is not None and "momentum" in state:
-            self._momentum.load_state_dict(state["momentum"])
+        if self._momentum is not None:
+            held = state.get("momentum", {})
+            self._momentum.load_state_dict(held if held.get("space") == self._space else {"direction": None})
+
+    @property
+    def _space(self) -> str:
+        """What sketches are of: vectors of different spaces have nothing to do with each other."""
+        assert self.scorer is not None
+        config = self.config
+        how = (config.estimator, config.projection_dim, config.alignment_dim, config.seed)
+        return repr((*how, self.scorer.scored))

@@ -137,7 +137,8 @@ def worth_of(worth: Worth | None) -> dict[str, float]:
     """Gains under ``presence/gain/NAME``, and what sources are worth under ``presence/source/ID/worth``."""
     if worth is None:
         return {}
-    flat = {f"presence/{name}": value for name, value in worth.figures().items()}
+    flat: dict[str, float] = {}
     for number, source in worth.sources.items():
-        flat |= {f"presence/source/{number}/worth": source.ratio, f"presence/source/{number}/worth_error": source.error}
-    return {name: value for name, value in flat.items() if math.isfinite(value)}
+        flat |= {f"source/{number}/worth": source.ratio, f"source/{number}/worth_error": source.error}
+    finite = {name: value for name, value in flat.items() if math.isfinite(value)}
+    return {f"presence/{name}": value for name, value in (worth.figures() | finite).items()}

@@ -45,11 +45,11 @@ def select_parameters(model: nn.Module, layers: str | list[str]) -> dict[Tensor,
 
 
 def vocabulary_parameters(model: nn.Module) -> list[Tensor]:
-    """Parameters with a row for every token: input embeddings and output head, as transformers' models tell them."""
-    modules: list[Any] = [
+    """Parameters of input embeddings and output head, as transformers' models tell them; none of other models."""
+    parts: list[Any] = [
         getattr(model, name, lambda: None)() for name in ("get_input_embeddings", "get_output_embeddings")
     ]
-    return [module.weight for module in modules if getattr(module, "weight", None) is not None]
+    return [parameter for part in parts if part is not None for parameter in part.parameters()]
 
 
 def _first_blocks(model: nn.Module) -> list[str]:

@@ -71,15 +71,15 @@ class Calibrated(WeightFunction):
 
     Features are a constant, z-scores within the step (of log n, of the loss, of the logarithm of the number of targets,
     with hinges at `KNOTS`; of the logarithm of the share that embeddings and head have in n; of the alignment with the
-    direction of the steps before, for n), and which source a sample is of.
+    direction of the steps before, by √n), and which source a sample is of.
 
     How far to follow a fit is decided on steps that it was not made from: with A(s), V(s) the mean w a and w² n over
     past steps, each with the weights fitted before it, s is where A²/V is highest, had every step's slope been lower by
     one standard error. So weights stay uniform until earlier fits have proven their worth, and where there is nothing
     to gain. τ is a further factor of s, 1 unless the effective sample size asks for less.
 
-    Values are [..., 6] float64: squared norm, loss, number of targets, source, and for the norm: what of it is in
-    embeddings and head, and the alignment with the steps before; 0 where they are not known.
+    Values are [..., 6] float64: squared norm n, loss, number of targets, source, the share of n that is in embeddings
+    and head, and the alignment with the direction of the steps before by √n; the last two 0 where they are not known.
     """
 
     is_bounded = True

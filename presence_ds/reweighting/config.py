@@ -48,10 +48,10 @@ class WeightingConfig:
             for signal self_influence, without normalizer, temperature and schedule. null: what the preset says.
         threshold: Saturating only: distance from the mean, in standard deviations, at which the tail begins.
         quantile: Clip only: c is this quantile of the step's self-influences, between 0 and 1.
-        features: Calibrated only: what makes samples alike. norm, the logarithm of the self-influence; loss;
-            vocabulary, the share of the self-influence that is in embeddings and output head; momentum, how far the
-            sample's gradient agrees with the mean gradient of the steps before; length, the number of targets (in a
-            corpus with padding); source.
+        features: Calibrated, or compared as such where alignment is true: what makes samples alike. norm, the logarithm
+            of the self-influence; loss; vocabulary, the share of the self-influence that is in embeddings and output
+            head; momentum, how far the sample's gradient points where the mean gradients of the steps before did;
+            length, the number of targets (in a corpus with padding); source.
         placebo: Whether to permute the weights among the samples of the step, so that their spread stays and what they
             know of the samples is gone: the control that a weighting has to beat.
     """
@@ -168,8 +168,12 @@ class ReweightingConfig:
                 )
         if self.weighting.placebo and "uniform" in (self.weighting_kind, self.signal):
             raise ConfigError(f"{field}.weighting.placebo is true with weights that are all alike: leave it out")
-        if self.calibrates:
-            self._validate_calibrated(field)
+        if self.aligns and (not self.features or len(set(self.features)) < len(self.features)):
+            raise ConfigError(f"{field}.weighting.features is {self.features}: name one or more, each of them once")
+        if self.calibrates and self.alignment is False:
+            raise ConfigError(
+                f"{field}.alignment is false with {self._function}, which learns from alignments: leave it out"
+            )
         if self.has_temperature:
             self.schedule.validate(f"{field}.schedule")
         else:
@@ -177,15 +181,6 @@ class ReweightingConfig:
         if self.normalizer == "log_zscore" and self.signal == "alignment":
             raise ConfigError(
                 f"{field}.normalizer is log_zscore with signal alignment, which can be negative: use zscore or rank"
-            )
-
-    def _validate_calibrated(self, field: str) -> None:
-        features = self.weighting.features
-        if not features or len(set(features)) < len(features):
-            raise ConfigError(f"{field}.weighting.features is {features}: name one or more, each of them once")
-        if self.alignment is False:
-            raise ConfigError(
-                f"{field}.alignment is false with {self._function}, which learns from alignments: leave it out"
             )
 
     def _validate_untempered(self, field: str) -> None:

@@ -1,7 +1,6 @@
 """From the scores of an optimizer step to one set of weights for all its samples, on every rank and micro-step."""
 
 from dataclasses import dataclass
-from itertools import compress
 from typing import Any, overload
 
 import torch
@@ -37,6 +36,7 @@ class StepWeights:
         alignment: [G·b] float32 on the host, of this rank's samples with the rest of the step
             (`presence_ds.reweighting.alignment`); None where it is not computed.
         reference_alignment: the same with the reference gradient.
+        total_sketch: [m] float32 on the device, the sum of the sketches of all samples that count; None as well.
         mean_term: Z/N, mean of u over all N samples of the step, on every rank; 0 if no sample has targets.
         statistics: what `describe` gives, and ``step``; ``tau`` (as used; 0 with signal uniform), ``stage``;
             ``tau_scheduled`` with a floor under the effective sample size; ``switch_step`` once schedule auto has
@@ -52,6 +52,7 @@ class StepWeights:
     terms: Tensor
     alignment: Tensor | None
     reference_alignment: Tensor | None
+    total_sketch: Tensor | None
     mean_term: float
     statistics: dict[str, Any]
 
@@ -66,7 +67,6 @@ class Reweighting:
     Attributes:
         worth: what weights and sources have been worth lately; None where nothing is aligned.
         targets: of the step finished last, over all ranks.
-        total_sketch: [m] on the device, the sum of the sketches of that step's samples; None where nothing is aligned.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Reweighting:
         self.worth = Worth(config) if config.aligns else None
         self._range: Tensor | None = None  # [2] least and greatest value of the last finished step, if bounded
         self.targets = 0
-        self.total_sketch: Tensor | None = None
+        self._total_sketch: Tensor | None = None  # of the step being finished
         self._lesson: tuple[Tensor, Any, Tensor, Tensor] | None = None  # of the last finished step, not learned yet
         self._figures: Any = None  # that the step in progress is weighed by
         self._extremes: Tensor | None = None  # whose terms bound those of the step in progress
@@ -193,7 +193,7 @@ class Reweighting:
             self._range = _range(values) if self._bounded else None
 
         local = self._local(terms)
-        alignments = self._local(samples.alignment), self._local(samples.reference_alignment)
+        alignments = self._local(samples.alignment), self._local(samples.reference_alignment), self._total_sketch
         self.forget_step()
         return StepWeights((local / total).float(), local, *alignments, (total / len(terms)).item(), statistics)
 
@@ -233,7 +233,7 @@ class Reweighting:
     def _without_samples(self, samples: Samples, step: int) -> StepWeights:
         """What a step is in which no sample counts: nothing is learned from it."""
         nothing = self._local(torch.zeros(len(samples), dtype=torch.float64))
-        alignments = self._local(samples.alignment), self._local(samples.reference_alignment)
+        alignments = self._local(samples.alignment), self._local(samples.reference_alignment), self._total_sketch
         self.forget_step()
         if samples.nonfinite:
             raise NonFiniteError(
@@ -321,14 +321,14 @@ class Reweighting:
     @property
     def _columns(self) -> list[str]:
         """What a row holds beside loss, targets and source."""
-        config = self._config
-        held = (
-            config.computes_gradients,
-            config.uses_reference,
-            "vocabulary" in config.features,
-            "momentum" in config.features,
-        )
-        return [*compress(COLUMNS, held)]
+        features = self._config.features
+        held = {
+            "scores": self._config.computes_gradients,
+            "reference_alignment": self._config.uses_reference,
+            "vocabulary_scores": "vocabulary" in features,
+            "momentum_alignment": "momentum" in features,
+        }
+        return [name for name in COLUMNS if held[name]]
 
     def _gather(self, *, complete: bool = False) -> Samples:
         """The samples so far of every rank, ordered by rank, then as seen; on the host, which synchronises once.
@@ -338,7 +338,7 @@ class Reweighting:
         rows, columns = torch.cat(self._rows), self._columns
         if complete and self._config.aligns:
             counted = [Samples.of_rows(part, *columns).counted for part in self._rows]
-            alignment, self.total_sketch = leave_one_out(self._sketches, counted, self._group)
+            alignment, self._total_sketch = leave_one_out(self._sketches, counted, self._group)
             rows, columns = torch.cat([rows, alignment[:, None]], dim=1), [*columns, "alignment"]
         return Samples.of_rows(gather_rows(rows, self._group).cpu(), *columns)
 

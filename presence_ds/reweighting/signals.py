@@ -26,8 +26,8 @@ def signal_values(config: ReweightingConfig, samples: Samples, gradients: Gradie
         scores = samples.scores.double()
         nothing = torch.zeros_like(scores)
         parts = (
-            nothing if part is None else torch.where(scores > 0, part.double() / scores, 0.0)
-            for part in (samples.vocabulary_scores, samples.momentum_alignment)
+            nothing if part is None else torch.where(scores > 0, part.double() / scale, 0.0)
+            for part, scale in ((samples.vocabulary_scores, scores), (samples.momentum_alignment, scores.sqrt()))
         )
         known = (samples.losses, samples.targets, samples.sources)
         return torch.stack([scores, *(column.double() for column in known), *parts], dim=-1)

@@ -14,7 +14,16 @@ from torch import Tensor, nn
 import presence_ds
 from presence_ds import PresenceConfig
 from presence_ds.errors import PresenceError
-from tests.engine.training import LENGTH, MICRO_BATCH, data, deepspeed_config, full_parameters, optimizer_for, train
+from tests.engine.training import (
+    LENGTH,
+    MICRO_BATCH,
+    data,
+    deepspeed_config,
+    full_parameters,
+    optimizer_for,
+    plain,
+    train,
+)
 from tests.models import VOCABULARY, tiny_model, tokens
 
 
@@ -205,7 +214,7 @@ class Resumed:
     resumed: list[Tensor]
     whole_statistics: dict[str, Any]
     resumed_statistics: dict[str, Any]
-    whole_state: dict[str, Any]  # of normaliser and schedule
+    whole_state: dict[str, Any]  # of `Presence`
     resumed_state: dict[str, Any]
 
 
@@ -234,7 +243,7 @@ def resume(directory: str, stage: int, accumulation_steps: int, presence: dict[s
     go(second, batches[half:])
     ends = [(full_parameters(engine), engine.presence) for engine in (whole, second)]
     (whole_parameters, ours), (resumed_parameters, theirs) = ends
-    states = [presence.state_dict()["reweighting"] for presence in (ours, theirs)]
+    states = [plain(presence.state_dict()) for presence in (ours, theirs)]
     return Resumed(whole_parameters, resumed_parameters, ours.statistics, theirs.statistics, *states)
 
 

@@ -63,6 +63,7 @@ def expect(stage: Any, strategy: Any, accumulation_steps: int, preset: str, keep
         micro_batch_size=MICRO_BATCH,
         accumulation_steps=accumulation_steps,
         bytes_per_number=4,
+        columns=5 if preset == "calibrated" else 4,  # and what is in embeddings and head
         sketch=SKETCH if preset == "calibrated" else 0,
         keeps_gathered=keeps,
     )

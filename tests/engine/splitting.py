@@ -34,12 +34,14 @@ class Trained(NamedTuple):
         alignments: likewise; NaN where they are not computed.
         figures: ‖G‖², tr Σ and the noise scale of every step, [steps, 3]; NaN where there is none.
         parameters: at the end.
+        direction: mean direction of the steps before, with the feature momentum.
     """
 
     weights: Tensor
     alignments: Tensor
     figures: Tensor
     parameters: list[Tensor]
+    direction: Tensor | None
 
 
 def samples_of(presence: dict[str, Any]) -> Tensor:
@@ -79,9 +81,38 @@ def _train(split: Split) -> Trained:
         statistics = engine.presence.statistics
         names = ("gradient_sq_norm", "gradient_noise", "noise_scale")
         figures.append(torch.tensor([statistics.get(name, torch.nan) for name in names]))
-    parameters = full_parameters(engine)
+    parameters, state = full_parameters(engine), engine.presence.state_dict()
     engine.destroy()
-    return Trained(torch.stack(weights), torch.stack(alignments), torch.stack(figures), parameters)
+    direction = state["momentum"]["direction"] if "momentum" in state else None
+    return Trained(torch.stack(weights), torch.stack(alignments), torch.stack(figures), parameters, direction)
+
+
+def directions_after_a_load() -> list[bool]:
+    """Whether the direction is that of the checkpoint: with the same settings, another seed, fewer layers."""
+    presence = {"preset": "calibrated", "weighting": {"features": ["momentum"]}}
+    changes: list[dict[str, Any]] = [{}, {}, {"seed": 1}, {"layers": "first"}]
+    first, *others = (
+        presence_ds.initialize(
+            model=tiny_model("llama", tied=True),
+            config=deepspeed_config(0, 1, train_micro_batch_size_per_gpu=SAMPLES),
+            optimizer=lambda parameters: optimizer_for("sgd", parameters),
+            presence=presence | change,
+        )[0]
+        for change in changes
+    )
+    ids = samples_of({})[0]
+    for engine in (first, *others):
+        engine.backward(engine(input_ids=ids, labels=ids))
+        engine.step()
+    state = first.presence.state_dict()
+    found = []
+    for engine in others:
+        engine.presence.load_state_dict(state)
+        now = engine.presence.state_dict()["momentum"]["direction"]
+        found.append(now is not None and torch.equal(now, state["momentum"]["direction"]))
+        engine.destroy()
+    first.destroy()
+    return found
 
 
 def everywhere(local: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ from presence_ds.engine.momentum import DECAY, Momentum
 from presence_ds.engine.scorer import Scorer
 from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters, vocabulary_parameters
 from presence_ds.reweighting.alignment import leave_one_out
+from tests.conftest import Pools
+from tests.engine.splitting import directions_after_a_load
 from tests.models import tiny_model, tokens
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -140,7 +142,7 @@ def test_what_is_in_embeddings_and_head_is_told_by_itself(tied: bool, projection
 def test_momentum_is_the_mean_direction_of_the_steps_before() -> None:
     generator = torch.Generator().manual_seed(0)
     totals = torch.randn(6, 9, generator=generator) * torch.tensor([1e3, 1.0, 0.0, 1e-3, 5.0, 1.0])[:, None]
-    momentum, expected, samples = Momentum("a"), torch.zeros(9), torch.randn(4, 9, generator=generator)
+    momentum, expected, samples = Momentum(), torch.zeros(9), torch.randn(4, 9, generator=generator)
     assert (momentum.align(samples) == 0.0).all()
     for step, total in enumerate(totals):
         momentum.update(total)
@@ -150,8 +152,10 @@ def test_momentum_is_the_mean_direction_of_the_steps_before() -> None:
     before = momentum.direction
     momentum.update(torch.full((9,), torch.inf))
     assert torch.equal(momentum.direction, before)
-    again, other = Momentum("a"), Momentum("b")
-    for one in (again, other):
-        one.load_state_dict(momentum.state_dict())
+    again = Momentum()
+    again.load_state_dict(momentum.state_dict())
     assert torch.equal(again.align(samples), momentum.align(samples))
-    assert other.direction is None  # it is of other sketches
+
+
+def test_a_direction_of_other_sketches_is_left(pools: Pools) -> None:
+    assert pools.get(1).run(directions_after_a_load)[0] == [True, False, False]

@@ -83,6 +83,11 @@ STATEFUL: dict[str, tuple[int, int, dict[str, Any]]] = {  # accumulation steps, 
     "two passes": (3, 2, {"strategy": "two_pass", "schedule": {"switch_step": 3}}),
     "switch that is found": (1, 22, {"schedule": {"kind": "auto", "training_steps": 44, "switch_fraction": 0.9}}),
     "reference gradient": (1, 2, {"signal": "alignment"}),
+    "direction of the steps before": (
+        2,
+        2,
+        {"strategy": "two_pass", "preset": "calibrated", "weighting": {"features": ["norm", "momentum"]}},
+    ),
 }
 
 

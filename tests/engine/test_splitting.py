@@ -56,4 +56,8 @@ def test_every_split_is_the_whole(pools: Pools, wholes: dict[str, Trained], case
         torch.testing.assert_close(found.figures, whole.figures, rtol=1e-3, atol=1e-5, equal_nan=True)
         for ours, theirs in zip(found.parameters, whole.parameters, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0.0, atol=1e-5)
+        if signal == "momentum":
+            assert whole.direction is not None
+            assert whole.direction.norm() > 0.1
+            torch.testing.assert_close(found.direction, whole.direction, rtol=1e-3, atol=1e-5)
         assert torch.equal(found.weights, every[0].weights)  # to the bit

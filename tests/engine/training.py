@@ -194,3 +194,12 @@ def compare_uniform_with_plain(stage: int, accumulation_steps: int, strategy: st
         ends.append(full_parameters(engine))
         engine.destroy()
     return max((ours - theirs).abs().max().item() for ours, theirs in zip(*ends, strict=True))
+
+
+def plain(state: Any) -> Any:
+    """``state`` with lists in the place of tensors, so that it can be compared as a whole."""
+    if isinstance(state, dict):
+        return {name: plain(value) for name, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return [plain(value) for value in state]
+    return state.tolist() if isinstance(state, torch.Tensor) else state

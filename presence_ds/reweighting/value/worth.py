@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from presence_ds.reweighting.config import ReweightingConfig
+from presence_ds.reweighting.config import ReweightingConfig, WeightingConfig
 from presence_ds.reweighting.samples import Samples
 from presence_ds.reweighting.value.gain import COMPARED, UNIFORM, Candidate, gains, in_units, quality_sums, speedup
 from presence_ds.reweighting.value.noise_scale import NoiseScale
@@ -52,11 +52,12 @@ class Worth:
     def __init__(self, config: ReweightingConfig) -> None:
         """``config`` is that of the weights in use."""
         self._with_reference = config.alignment_with == "reference"
-        compared = dict(COMPARED)
+        of_its_features = WeightingConfig("calibrated", features=config.features)
+        compared = COMPARED | {"calibrated": ReweightingConfig(weighting=of_its_features)}
         self._uses_calibrated = False
         if config.calibrates:
             self._uses_calibrated = not config.weighting.placebo and config.min_effective_share is None
-            compared["calibrated"] = replace(config, min_effective_share=None)  # its own features
+            compared["calibrated"] = replace(config, min_effective_share=None)
         if self._uses_calibrated:  # and need not be fitted twice
             del compared["calibrated"]
         self._candidates = {name: Candidate(candidate) for name, candidate in compared.items()}

@@ -47,7 +47,8 @@ def describe_weights(config: PresenceConfig) -> str:
     if kind == "normalized":
         return "every gradient at the same norm" + placebo
     if kind == "calibrated":
-        return f"calibrated on {' and '.join(config.weighting.features)}" + placebo
+        *others, last = config.weighting.features
+        return f"calibrated on {' and '.join(filter(None, [', '.join(others), last]))}" + placebo
     return f"{kind} of the {config.normalizer}, {describe_temperature(config.schedule)}" + placebo
 
 

@@ -55,9 +55,9 @@ def past_figures(
         raise ConfigError(f"{name} is {value}: records are of steps {recorded[0]} to {recorded[1]}")
     alignment_with = alignment_with or _alignment_with(directory)
     with_reference = alignment_with == "reference"
-    columns = columns_of(
-        groups, with_reference=with_reference or any(one.uses_reference for one in weightings.values())
-    )
+    compared = [*COMPARED.values(), *weightings.values()]
+    features = {feature for one in compared if one.calibrates for feature in one.features}
+    columns = columns_of(groups, features, with_reference=with_reference or any(one.uses_reference for one in compared))
     check_columns(groups, columns)
     _check_features(weightings, columns)
 
@@ -73,7 +73,14 @@ def past_figures(
         if name in figures["sources"]:
             figures["sources"][name]["mean_weight"] = means.get(number)
     steps = {"first_step": first, "last_step": last, "steps": worth.steps, "samples": worth.samples}
-    return {"run_dir": str(path), **steps, "alignment_with": alignment_with, **figures}
+    left_out = [feature for feature in features if FEATURES.get(feature, columns[0]) not in columns]
+    return {
+        "run_dir": str(path),
+        **steps,
+        "alignment_with": alignment_with,
+        "calibrated_without": sorted(left_out),
+        **figures,
+    }
 
 
 def _check_features(weightings: dict[str, ReweightingConfig], columns: list[str]) -> None:
@@ -82,8 +89,9 @@ def _check_features(weightings: dict[str, ReweightingConfig], columns: list[str]
         for feature, column in FEATURES.items():
             if name not in COMPARED and feature in config.features and column not in columns:
                 raise ConfigError(
-                    f"weights.{name}.weighting.features has {feature}, and this run has no {column} of its samples: "
-                    f"leave it out, or train with presence.alignment true and {feature} in weighting.features"
+                    f"weights.{name}.weighting.features has {feature}, and not all of these steps have {column} of "
+                    f"their samples: leave it out, begin with a later --first_step, or train with presence.alignment "
+                    f"true and {feature} in weighting.features"
                 )
 
 

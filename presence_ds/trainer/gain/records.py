@@ -3,7 +3,7 @@
 Files hold the steps of a group of ranks between two checkpoints, their row groups some of those steps, rank after rank.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from presence_ds.reweighting.config import Feature
 from presence_ds.reweighting.samples import Samples
 
 ROWS = 1 << 20  # that are read at once, as far as row groups allow
-MOST_ROWS = 1 << 24  # beyond which they are read several times: 50 bytes each in memory
+MOST_ROWS = 1 << 24  # beyond which they are read several times: 60 bytes each in memory
 COLUMNS = ("step", "source", "loss", "self_influence", "alignment", "weight", "has_targets")
 REFERENCE = "reference_alignment"  # which is read where it is asked for
 FEATURES: dict[Feature, str] = {"vocabulary": "vocabulary_influence", "momentum": "momentum_alignment"}
@@ -95,10 +95,11 @@ def _row_groups(file: Path) -> list[RowGroup]:
     return found
 
 
-def columns_of(groups: Iterable[RowGroup], *, with_reference: bool) -> list[str]:
-    """Names of the columns that are read: those of `FEATURES` where every row group has them, of all samples."""
-    features = [name for name in FEATURES.values() if all(_has(group, name) for group in groups)]
-    return [*COLUMNS, *([REFERENCE] if with_reference else []), *features]
+def columns_of(groups: Iterable[RowGroup], features: Collection[Feature], *, with_reference: bool) -> list[str]:
+    """Names of the columns that are read: those of ``features`` where every row group has them, of all samples."""
+    wanted = [name for feature, name in FEATURES.items() if feature in features]
+    found = [name for name in wanted if all(_has(group, name) for group in groups)]
+    return [*COLUMNS, *([REFERENCE] if with_reference else []), *found]
 
 
 def _has(group: RowGroup, name: str) -> bool:

@@ -96,8 +96,11 @@ def table(step: Step, number: int, rank: int, *, features: bool) -> pa.Table:
     return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
 
 
-def write_run(run_dir: Path, steps: dict[int, Step], alignment_with: str = "step", *, features: bool = True) -> Path:
-    """A run directory with the records of ``steps``: a file for each of two ranks, in row groups of no order."""
+def write_run(run_dir: Path, steps: dict[int, Step], alignment_with: str = "step", *, features_from: int = 1) -> Path:
+    """A run directory with the records of ``steps``: a file for each of two ranks, in row groups of no order.
+
+    What needs features of its own is recorded from step ``features_from`` on.
+    """
     per_group = 7
     (run_dir / "scores").mkdir(parents=True)
     (run_dir / "recipe.yaml").write_text(f"presence: {{alignment_with: {alignment_with}}}\n")
@@ -107,6 +110,8 @@ def write_run(run_dir: Path, steps: dict[int, Step], alignment_with: str = "step
         path = run_dir / "scores" / score_file_name((rank, rank), numbers[0], numbers[-1])
         with pq.ParquetWriter(path, SCHEMA) as writer:
             for group in groups[1::2] + groups[::-2] if len(groups) % 2 else groups[::-1]:
-                rows = pa.concat_tables([table(steps[number], number, rank, features=features) for number in group])
+                rows = pa.concat_tables(
+                    [table(steps[number], number, rank, features=number >= features_from) for number in group]
+                )
                 writer.write_table(rows.unify_dictionaries())
     return run_dir

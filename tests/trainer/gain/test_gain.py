@@ -162,9 +162,12 @@ def test_features_that_are_not_recorded(
     alike: dict[int, Step], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Weights that are always compared go without them; those that ask for them are refused."""
-    run_dir = write_run(tmp_path / "run", alike, features=False)
+    run_dir = write_run(tmp_path / "run", alike, features_from=100)
     asked = "{without: {weighting: {features: [norm, loss]}}}"
-    found = figures(run_dir, "--weights", asked)["gains"]
+    told = figures(run_dir, "--weights", asked)
+    assert told["calibrated_without"] == ["vocabulary"]
+    assert "calibrated weights go without vocabulary" in capsys.readouterr().out
+    found = told["gains"]
     assert found["calibrated"]["gain"] == pytest.approx(found["without"]["gain"], rel=1e-9)
     assert found["without"] == figures(write_run(tmp_path / "all", alike), "--weights", asked)["gains"]["without"]
     capsys.readouterr()
@@ -172,7 +175,10 @@ def test_features_that_are_not_recorded(
         with pytest.raises(SystemExit):
             cli.main(["gain", str(run_dir), "--weights", f"{{mine: {{weighting: {{features: [{feature}]}}}}}}"])
         told = " ".join(capsys.readouterr().err.split())
-        assert f"weights.mine.weighting.features has {feature}, and this run has no {column} of its samples" in told
+        assert f"weights.mine.weighting.features has {feature}, and not all of these steps have {column}" in told
+    late = figures(run_dir, "--first_step", "120")
+    assert late["calibrated_without"] == []
+    assert late["gains"]["calibrated"] == figures(tmp_path / "all", "--first_step", "120")["gains"]["calibrated"]
 
 
 def test_a_table_for_people(
