@@ -22,7 +22,7 @@ CASES: list[tuple[int, dict[str, Any]]] = [  # accumulation steps, section
     (1, {"granularity": "microbatch"}),
     (2, {"granularity": "global_microbatch"}),
     (2, {"signal": "loss"}),
-    (2, {"projection_dim": 4, "weighting": {"features": ["momentum", "vocabulary"]}}),
+    (2, {"projection_dim": 4, "alignment": True, "weighting": {"features": ["momentum", "vocabulary"]}}),
     (2, {"strategy": "two_pass"}),
     (1, {"strategy": "two_pass", "estimator": "exact"}),
     (2, {"strategy": "two_pass"} | LEVERAGE),

@@ -86,7 +86,7 @@ STATEFUL: dict[str, tuple[int, int, dict[str, Any]]] = {  # accumulation steps, 
     "direction of the steps before": (
         2,
         2,
-        {"strategy": "two_pass", "preset": "calibrated", "weighting": {"features": ["norm", "momentum"]}},
+        {"strategy": "two_pass", "alignment": True, "weighting": {"features": ["norm", "momentum"]}},
     ),
 }
 

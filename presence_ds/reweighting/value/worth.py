@@ -52,8 +52,8 @@ class Worth:
     def __init__(self, config: ReweightingConfig) -> None:
         """``config`` is that of the weights in use."""
         self._with_reference = config.alignment_with == "reference"
-        of_its_features = WeightingConfig("calibrated", features=config.features)
-        compared = COMPARED | {"calibrated": ReweightingConfig(weighting=of_its_features)}
+        calibrated = WeightingConfig("calibrated", features=config.weighting.features)
+        compared = COMPARED | {"calibrated": ReweightingConfig(weighting=calibrated)}
         self._uses_calibrated = False
         if config.calibrates:
             self._uses_calibrated = not config.weighting.placebo and config.min_effective_share is None

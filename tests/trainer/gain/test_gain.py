@@ -215,6 +215,7 @@ def test_too_few_steps_tell_nothing_of_weights(
         "steps": 0,
         "samples": 0,
         "alignment_with": "step",
+        "calibrated_without": [],
         "noise_scale": None,
         "gains": {},
         "sources": {},
