@@ -8,7 +8,7 @@ import time
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from presence_ds.commands import estimate, export, gain, new, prepare, slurm, train
+from presence_ds.commands import estimate, export, gain, new, prepare, slurm, status, train
 from presence_ds.commands.command import Command
 from presence_ds.errors import ConfigError, PresenceError
 from presence_ds.launch.environment import environment_rank, set_environment_defaults
@@ -19,6 +19,7 @@ COMMANDS: dict[str, Command] = {
     "slurm": slurm,
     "prepare": prepare,
     "estimate": estimate,
+    "status": status,
     "gain": gain,
     "export": export,
 }

@@ -35,6 +35,7 @@ FLOORS = (
     "checkpoint",
     "callbacks",
     "gain",
+    "status",
     "run",
 )
 

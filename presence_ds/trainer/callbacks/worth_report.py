@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.table import Table
 
-from presence_ds.reweighting import Worth
-from presence_ds.reweighting.value.past import PastWorth
 from presence_ds.trainer.callbacks.metrics_file import json_value
+
+if TYPE_CHECKING:
+    from presence_ds.reweighting import Worth
+    from presence_ds.reweighting.value.past import PastWorth
 
 WORDS = {  # of weightings, for a reader
     "in_use": "the weights in use",

@@ -7,6 +7,8 @@ mounted with localflock), or have none; there the heartbeat decides that rank 0 
 host whose heart beats is alive, and one left by a crash is silent. No clocks are compared, only contents.
 """
 
+from __future__ import annotations
+
 import errno
 import fcntl
 import json
@@ -18,10 +20,13 @@ from contextlib import suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.ranks.process_group import Ranks
+
+if TYPE_CHECKING:
+    from presence_ds.trainer.ranks.process_group import Ranks
+
 
 BEAT = 5.0  # seconds between two heartbeats
 SILENCE = 20.0  # seconds after which a heart that has not beaten is taken to have stopped
@@ -98,7 +103,7 @@ class RunLock:
             with suppress(OSError):  # a full disk, say, which the run itself will meet
                 self._beat(next(beats))
 
-    def __enter__(self) -> "RunLock":
+    def __enter__(self) -> RunLock:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -112,6 +117,14 @@ class RunLock:
                 os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
         self._descriptor = -1
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What the run in progress has written into its lock file, and its last heartbeat; empty where there is none."""
+    try:
+        return _parse(path.read_bytes())
+    except OSError:
+        return {}
 
 
 def _parse(content: bytes) -> dict[str, Any]:
