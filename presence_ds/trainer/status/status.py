@@ -58,8 +58,8 @@ class Status:
 def read_status(paths: Sequence[Path], *, silence: float = SILENCE) -> list[Status]:
     """Status of the runs in ``paths``.
 
-    A run of this machine is alive if its process is. Of one elsewhere the heart has to beat while this waits, at most
-    ``silence`` seconds for all of them together.
+    A run of this machine is alive if its process is, and its heart has beaten lately. Of any other the heart has to
+    beat while this waits, at most ``silence`` seconds for all of them together.
 
     Raises:
         ConfigError: one of ``paths`` holds no run.
@@ -69,7 +69,7 @@ def read_status(paths: Sequence[Path], *, silence: float = SILENCE) -> list[Stat
         if not directory.recipe.is_file():
             raise ConfigError(f"{directory.path} holds no run: it has no {directory.recipe.name}")
     records = [read_record(directory.lock) for directory in directories]
-    alive = [_lives_here(record) for record in records]
+    alive = [_lives_here(record, directory.lock) for record, directory in zip(records, directories, strict=True)]
     deadline = time.monotonic() + silence
     while None in alive and time.monotonic() < deadline:
         time.sleep(min(BEAT / 5, silence))
@@ -82,19 +82,22 @@ def read_status(paths: Sequence[Path], *, silence: float = SILENCE) -> list[Stat
     ]
 
 
-def _lives_here(record: dict[str, Any]) -> bool | None:
-    """Whether the run that wrote ``record`` is alive; None for a run of another machine."""
+def _lives_here(record: dict[str, Any], lock: Path) -> bool | None:
+    """Whether the run that wrote ``record`` into ``lock`` is alive; None where only its heart can tell.
+
+    That is a run of another machine, and one that has not beaten lately, whose process number another may have by now.
+    """
     if not record:
         return False
-    if record.get("host") != socket.gethostname():
+    if record.get("host") != socket.gethostname() or not isinstance(record.get("pid"), int):
         return None
     try:
-        os.kill(int(record["pid"]), 0)
+        os.kill(record["pid"], 0)
     except ProcessLookupError:
         return False
     except PermissionError:  # somebody else's
-        return True
-    return True
+        pass
+    return True if time.time() - lock.stat().st_mtime < 2 * BEAT else None
 
 
 def _status(directory: RunDirectory, record: dict[str, Any], lives: bool) -> Status:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "killed": ({"lock": record(pid=dead_process()), "metrics_jsonl": lines(3)}, "dead", "ended without a word"),
     "killed, and its lock file gone": ({"metrics_jsonl": lines(3)}, "dead", "ended without a word"),
+    "a lock file without a process": ({"lock": {"host": os.uname().nodename}, "metrics_jsonl": lines(3)}, "dead", ""),
     "half a lock file": ({"lock": '{"host": "a', "metrics_jsonl": lines(3)}, "dead", ""),
     "half a stopped.json": ({"lock": "", "metrics_jsonl": lines(3), "stopped_json": "{"}, "dead", ""),
     "a recipe of no use": ({"lock": record(), "recipe_yaml": "training: 3\n"}, "running", ""),
@@ -74,16 +76,24 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_states(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_states(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     files, state, told = CASES[name]
     run_dir = make_run(tmp_path / "run", **files)
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run_dir.iterdir()}
-    found = status_of(run_dir)
+    found = status_of(run_dir, silence=0.1)
     assert found.state == state
     assert told in found.told
+    monkeypatch.setattr("presence_ds.commands.status_report.read_status", partial(read_status, silence=0.1))
     cli.main(["status", str(run_dir)])
     assert state in capsys.readouterr().out
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run_dir.iterdir()} == before
+
+
+def test_another_process_may_have_its_number(tmp_path: Path) -> None:
+    """A killed run's lock file is old, and nobody writes into it."""
+    run_dir = make_run(tmp_path / "run", metrics_jsonl=lines(1), lock=record())
+    os.utime(run_dir / "lock", (1e9, 1e9))
+    assert status_of(run_dir, silence=0.5).state == "dead"
 
 
 def test_a_run_elsewhere_lives_if_its_heart_beats(tmp_path: Path) -> None:
