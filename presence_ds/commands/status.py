@@ -7,6 +7,7 @@ from jsonargparse import ArgumentParser, Namespace
 from presence_ds.errors import ConfigError
 
 HELP = "Tell what a run is doing, or several, from any node, without touching them."
+DAY = 86_400  # seconds
 
 
 def make_parser() -> ArgumentParser:
@@ -23,8 +24,8 @@ def make_parser() -> ArgumentParser:
 
 def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None:
     """Print it, once or again and again."""
-    if not parsed.every > 0:
-        raise ConfigError(f"every is {parsed.every}: it must be above 0 seconds")
+    if not 0 < parsed.every <= DAY:
+        raise ConfigError(f"every is {parsed.every}: it must be above 0 seconds, and at most {DAY}")
 
     from presence_ds.commands.status_report import show, watch
 

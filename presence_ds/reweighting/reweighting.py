@@ -303,7 +303,7 @@ class Reweighting:
     def forget_step(self) -> None:
         """Forget the step in progress."""
         self._rows, self._features, self._sketches = [], [], []
-        self._figures = self._extremes = None
+        self._figures = self._extremes = self._total_sketch = None
 
     def _terms(self, values: Tensor, figures: Any, tau: float) -> Tensor:
         terms = self._function.terms(values, figures, tau, complete=self._complete)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -54,10 +53,8 @@ class Worth:
         self._with_reference = config.alignment_with == "reference"
         calibrated = WeightingConfig("calibrated", features=config.weighting.features)
         compared = COMPARED | {"calibrated": ReweightingConfig(weighting=calibrated)}
-        self._uses_calibrated = False
-        if config.calibrates:
-            self._uses_calibrated = not config.weighting.placebo and config.min_effective_share is None
-            compared["calibrated"] = replace(config, min_effective_share=None)
+        unchanged = not config.weighting.placebo and config.min_effective_share is None
+        self._uses_calibrated = config.calibrates and unchanged
         if self._uses_calibrated:  # and need not be fitted twice
             del compared["calibrated"]
         self._candidates = {name: Candidate(candidate) for name, candidate in compared.items()}

@@ -76,7 +76,7 @@ def describe(metrics: Metrics) -> str:
         text += f"  SI clipped at {metrics['clip_level']:.3g}"
     if "calibration_strength" in metrics:
         text += f"  calibration {metrics['calibration_strength']:.0%}"
-    if "gain/in_use" in metrics:
+    if "gain/in_use_error" in metrics:
         text += f"  worth {metrics['gain/in_use']:.2f} ± {metrics['gain/in_use_error']:.2f} × the batch"
     return text
 
@@ -84,7 +84,7 @@ def describe(metrics: Metrics) -> str:
 def describe_validation(figures: dict[str, Any]) -> str:
     """The loss of the validation split, in bits per byte too, and those of its sources where there are several."""
     text = f"validation loss {figures['validation/loss']:.4f}"
-    if figures["validation/bits_per_byte"] is not None:
+    if figures.get("validation/bits_per_byte") is not None:
         text += f", {figures['validation/bits_per_byte']:.4f} bits/byte"
     sources = [
         name.split("/", 1)[1].rsplit("/", 1)[0]

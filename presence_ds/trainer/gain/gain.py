@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from presence_ds.errors import ConfigError
 from presence_ds.reweighting import ReweightingConfig
@@ -73,12 +72,12 @@ def past_figures(
         if name in figures["sources"]:
             figures["sources"][name]["mean_weight"] = means.get(number)
     steps = {"first_step": first, "last_step": last, "steps": worth.steps, "samples": worth.samples}
-    left_out = [feature for feature in features if FEATURES.get(feature, columns[0]) not in columns]
+    left_out = [feature for feature, name in FEATURES.items() if feature in features and name not in columns]
     return {
         "run_dir": str(path),
         **steps,
         "alignment_with": alignment_with,
-        "calibrated_without": sorted(left_out),
+        "calibrated_without": left_out,
         **figures,
     }
 
@@ -108,9 +107,4 @@ def _one_thread() -> Iterator[None]:
 
 def _alignment_with(directory: RunDirectory) -> AlignedWith:
     """What the samples of a run were taken to be good for."""
-    try:
-        recipe = yaml.safe_load(directory.recipe.read_text(encoding="utf-8"))
-        found = recipe["presence"]["alignment_with"]
-    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError):  # of an older version, or edited
-        return "step"
-    return "reference" if found == "reference" else "step"
+    return "reference" if directory.setting("presence", "alignment_with") == "reference" else "step"

@@ -102,6 +102,13 @@ class RunDirectory:
         """Write the recipe as ``resolved``, which names this directory from then on."""
         write_atomically(self.recipe, yaml.safe_dump({**resolved, "run_dir": str(self.path)}, sort_keys=False))
 
+    def setting(self, section: str, field: str) -> Any:
+        """What the run's recipe says; None where it cannot be read, as one of an older version, or edited since."""
+        try:
+            return yaml.safe_load(self.recipe.read_text(encoding="utf-8"))[section][field]
+        except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError):
+            return None
+
     def keep_tokenizer(self, folder: Path) -> None:
         """Copy the tokenizer of a shared corpus, so that the run can be exported without that. On rank 0 only."""
         if not self.tokenizer.is_dir():

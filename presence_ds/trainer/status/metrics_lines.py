@@ -2,6 +2,7 @@
 
 import json
 import os
+from math import isfinite
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,7 +32,7 @@ def _last_line(file: BinaryIO, having: str) -> dict[str, Any] | None:
         lines = (file.read(end - start) + rest).split(b"\n")
         rest = lines.pop(0) if start else b""
         for line in reversed(lines):
-            if key in line and (found := _parse(line)) is not None and found.get(having) is not None:
+            if key in line and (found := _parse(line)) is not None and having in found:
                 return found
     return None
 
@@ -56,8 +57,12 @@ def spread_lines(path: Path, number: int) -> list[dict[str, Any]]:
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
+    """The figures of a line, without those that were not finite, or are no numbers; stages have names."""
     try:
         found = json.loads(line)
     except ValueError:
         return None
-    return found if isinstance(found, dict) and isinstance(found.get("step"), int) else None
+    if not isinstance(found, dict) or not isinstance(found.get("step"), int):
+        return None
+    kept = {name: value for name, value in found.items() if isinstance(value, (int, float)) and isfinite(value)}
+    return {"stage": str(found.get("stage")), **kept}

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.run_directory.layout import RunDirectory
 from presence_ds.trainer.run_directory.lock import BEAT, SILENCE, read_record
@@ -66,7 +64,11 @@ def read_status(paths: Sequence[Path], *, silence: float = SILENCE) -> list[Stat
     """
     directories = [RunDirectory(path) for path in paths]
     for directory in directories:
-        if not directory.recipe.is_file():
+        try:
+            is_run = directory.recipe.is_file()
+        except OSError as error:
+            raise ConfigError(f"{directory.path} cannot be read ({error.strerror})") from None
+        if not is_run:
             raise ConfigError(f"{directory.path} holds no run: it has no {directory.recipe.name}")
     records = [read_record(directory.lock) for directory in directories]
     alive = [_lives_here(record, directory.lock) for record, directory in zip(records, directories, strict=True)]
@@ -108,16 +110,12 @@ def _status(directory: RunDirectory, record: dict[str, Any], lives: bool) -> Sta
         state=state,
         told=told,
         step=last.get("step", 0),
-        total_steps=_total_steps(directory),
+        total_steps=steps if isinstance(steps := directory.setting("training", "steps"), int) else None,
         metrics=last,
         validation=last_line(directory.metrics, "validation/loss") or {},
-        curve=[
-            (line["step"], line["loss"])
-            for line in spread_lines(directory.metrics, CURVE)
-            if isinstance(line.get("loss"), float)
-        ],
-        checkpoint=_first_line(directory.checkpoints / "latest"),
-        slurm_job=_first_line(directory.slurm / "started"),
+        curve=[(line["step"], line["loss"]) for line in spread_lines(directory.metrics, CURVE) if "loss" in line],
+        checkpoint=_text(directory.checkpoints / "latest"),
+        slurm_job=_text(directory.slurm / "started"),
         logged_ago=time.time() - directory.metrics.stat().st_mtime if last else None,
     )
 
@@ -130,22 +128,13 @@ def _state(directory: RunDirectory, record: dict[str, Any], lives: bool) -> tupl
         return "finished", ""
     if (stopped := _json(directory.stopped)) is not None:
         return "stopped", f"{stopped.get('message', '')} (exit status {stopped.get('status')})"
-    if record:
-        return "dead", f"it ran {where}, and ended without a word: see {directory.logs} and its job's log"
-    if directory.metrics.is_file():
-        return "dead", f"it ended without a word: see {directory.logs} and its job's log"
+    if record or directory.metrics.is_file():
+        ran = f"it ran {where}, and" if record else "it"
+        return "dead", f"{ran} ended without a word: see {directory.logs} and its job's log"
     return "not started", ""
 
 
-def _total_steps(directory: RunDirectory) -> int | None:
-    try:
-        recipe = yaml.safe_load(directory.recipe.read_text(encoding="utf-8"))
-        return int(recipe["training"]["steps"])
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        return None
-
-
-def _first_line(path: Path) -> str | None:
+def _text(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8").strip() or None
     except (OSError, ValueError):

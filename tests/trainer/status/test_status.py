@@ -71,6 +71,15 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "half a lock file": ({"lock": '{"host": "a', "metrics_jsonl": lines(3)}, "dead", ""),
     "half a stopped.json": ({"lock": "", "metrics_jsonl": lines(3), "stopped_json": "{"}, "dead", ""),
     "a recipe of no use": ({"lock": record(), "recipe_yaml": "training: 3\n"}, "running", ""),
+    "figures that are none": (
+        {
+            "lock": record(),
+            "metrics_jsonl": '{"step": 3, "loss": null, "eta(s)": Infinity, "tau": "x", "gain/in_use": 2}\n'
+            '{"step": 4, "tau": 1, "loss": 5, "stage": null, "validation/loss": 6, "validation/a/loss": null}\n',
+        },
+        "running",
+        "",
+    ),
     "metrics of no use": ({"lock": record(), "metrics_jsonl": '{"step": "x"}\n\x00'}, "running", ""),
 }
 
