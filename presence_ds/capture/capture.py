@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from presence_ds.capture.documents import Documents, Places
 from presence_ds.capture.terms import DenseTerm, LookupTerm, OuterTerm, Term, wide
 from presence_ds.errors import AttributionError
 
@@ -20,6 +21,7 @@ class Capture:
 
     Attributes:
         batch_size: B, the number of samples that terms are kept apart by; 1 adds up the whole micro-batch.
+        documents: those that terms are kept apart by, rather than by the samples that hold them.
         anchor: float32 scalar that requires grad and enters every instrumented call: it makes outputs differentiable
             where inputs are not (token ids), and the gradient with respect to it drives the sweep through all of them.
         names: path of every instrumented module in the model, for error messages.
@@ -38,8 +40,10 @@ class Capture:
         *,
         observe: Observer | None = None,
         keep: bool = True,
+        documents: Documents | None = None,
     ) -> None:
         self.batch_size = batch_size
+        self.documents = documents
         self.anchor = torch.zeros((), device=device, requires_grad=True)
         self.forwards: dict[nn.Module, Callable[..., Any]] = {}
         self.terms: dict[Tensor, list[Term]] = {}
@@ -48,6 +52,11 @@ class Capture:
         self._observe = observe
         self._keep = keep
         self._missing: dict[Tensor, int] = {}  # uses in the forward pass whose term has not come yet
+
+    @property
+    def units(self) -> int:
+        """How many samples, or documents, terms are kept apart by."""
+        return self.batch_size if self.documents is None else self.documents.count
 
     def expect(self, *parameters: Tensor | None) -> None:
         """Note in the forward pass that ``parameters`` are used; None and frozen ones are passed over."""
@@ -59,23 +68,27 @@ class Capture:
     def add_outer(self, parameter: Tensor, rows: Tensor, cols: Tensor) -> None:
         """Add Σ_t rows ⊗ cols; both [B·…, width] with the samples outermost."""
         if parameter.requires_grad:
-            self._add(parameter, OuterTerm(self._by_position(rows), self._by_position(cols)))
+            self._add(parameter, OuterTerm(self._by_position(rows), self._by_position(cols), self._places(rows)))
 
     def add_lookup(self, parameter: Tensor, ids: Tensor, cols: Tensor) -> None:
         """Add Σ_t e(ids) ⊗ cols; ids [B·…], cols [B·…, C]."""
         if parameter.requires_grad:
-            ids = ids.reshape(self.batch_size, -1)
-            self._add(parameter, LookupTerm(ids, self._by_position(cols), full_shape(parameter)[0]))
+            ids, places = ids.reshape(self.batch_size, -1), self._places(cols)
+            self._add(parameter, LookupTerm(ids, self._by_position(cols), full_shape(parameter)[0], places))
 
     def add_dense(self, parameter: Tensor, grads: Tensor) -> None:
-        """Add per-sample gradients [B, *parameter shape]."""
+        """Add per-sample gradients [B, *parameter shape], or those of all documents."""
         if parameter.requires_grad:
             self._add(parameter, DenseTerm(grads.detach()))
 
     def add_summed(self, parameter: Tensor | None, per_position: Tensor) -> None:
         """Add Σ_t of what a vector has per position, [B·…, C], summed in float32 or wider."""
-        if parameter is not None and parameter.requires_grad:
-            self._add(parameter, DenseTerm(self._by_position(per_position).sum(dim=1, dtype=wide(per_position.dtype))))
+        if parameter is None or not parameter.requires_grad:
+            return
+        values, dtype, places = self._by_position(per_position), wide(per_position.dtype), self._places(per_position)
+        self._add(
+            parameter, DenseTerm(values.sum(dim=1, dtype=dtype) if places is None else places.sum(values.to(dtype)))
+        )
 
     def check_samples_first(self, module: nn.Module, tensor: Tensor, what: str) -> None:
         """Raise `AttributionError` unless the leading dimension of ``tensor`` can be read as B samples."""
@@ -93,6 +106,10 @@ class Capture:
             self.terms[parameter].append(term)
         if self._observe is not None:
             self._observe(parameter, term, self._missing[parameter] == 0)
+
+    def _places(self, tensor: Tensor) -> Places | None:
+        """Of [B·…, C], by document, if that is what terms are kept apart by."""
+        return None if self.documents is None else self.documents.places(tensor.shape[:-1])
 
     def _by_position(self, tensor: Tensor) -> Tensor:
         """[B·…, C] as [B, T, C], cut off from the graph, which refers to this capture and would keep it alive."""

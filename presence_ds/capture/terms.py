@@ -3,7 +3,8 @@
 A parameter's gradient for sample i is the sum of its terms. Terms are linear in the output gradient, so a parameter
 that is used twice (a tied head, a module called in a loop) simply has two of them.
 
-Shapes below: B samples, T positions of one sample, R rows and C columns of the parameter.
+Shapes below: B samples, T positions of one sample, R rows and C columns of the parameter. Where gradients are kept
+apart by document a term has the `Places` of its positions; what is of a sample is then of one of P documents.
 """
 
 from dataclasses import dataclass, replace
@@ -11,6 +12,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+from presence_ds.capture.documents import Places, sum_by_id
 
 _T = TypeVar("_T", bound="_ForSamples")
 
@@ -20,9 +23,15 @@ class _ForSamples:
     """Tensors with the samples in their first dimension."""
 
     def select(self: _T, samples: Tensor) -> _T:
-        """The term of the samples with indices ``samples`` ([n] int64) alone."""
-        chosen: Any = {name: value[samples] for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **chosen)
+        """The term of the samples, or documents, with indices ``samples`` ([n] int64) alone."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        places: Places | None = getattr(self, "places", None)
+        if places is None:
+            chosen: Any = {name: value[samples] for name, value in tensors.items()}
+            return replace(self, **chosen)
+        index, places = places.only(samples)
+        chosen = {name: value.flatten(0, 1)[index][None] for name, value in tensors.items()}
+        return replace(self, **chosen | {"places": places})
 
 
 @dataclass
@@ -32,19 +41,21 @@ class OuterTerm(_ForSamples):
     Attributes:
         rows: [B, T, R].
         cols: [B, T, C], same dtype as rows.
+        places: of the positions, by document.
     """
 
     rows: Tensor
     cols: Tensor
+    places: Places | None = None
 
     def weighted_sum(self, weights: Tensor, dtype: torch.dtype) -> Tensor:
         """Σ_i weights[i] G_i as [R, C] in ``dtype``; ``weights`` is [B] float32 or wider."""
         rows, cols = self.rows, self.cols
         # The weight goes on the narrower factor: the head's output gradient is a whole vocabulary wide.
         if rows.shape[-1] <= cols.shape[-1]:
-            rows = scale(rows, weights.view(-1, 1, 1))
+            rows = scale(rows, _by_position(weights, self.places))
         else:
-            cols = scale(cols, weights.view(-1, 1, 1))
+            cols = scale(cols, _by_position(weights, self.places))
         return (rows.flatten(0, 1).mT @ cols.flatten(0, 1)).to(dtype)
 
 
@@ -56,15 +67,17 @@ class LookupTerm(_ForSamples):
         ids: [B, T] int64, below num_rows.
         cols: [B, T, C], zero where the embedding has no gradient (padding_idx).
         num_rows: R.
+        places: of the positions, by document.
     """
 
     ids: Tensor
     cols: Tensor
     num_rows: int
+    places: Places | None = None
 
     def weighted_sum(self, weights: Tensor, dtype: torch.dtype) -> Tensor:
         """Σ_i weights[i] G_i as [R, C] in ``dtype``; ``weights`` is [B] float32 or wider."""
-        return sum_by_id(self.ids, scale(self.cols.to(dtype), weights.view(-1, 1, 1)), self.num_rows)
+        return sum_by_id(self.ids, scale(self.cols.to(dtype), _by_position(weights, self.places)), self.num_rows)
 
 
 @dataclass
@@ -86,14 +99,9 @@ class DenseTerm(_ForSamples):
 Term = OuterTerm | LookupTerm | DenseTerm
 
 
-def sum_by_id(ids: Tensor, cols: Tensor, count: int) -> Tensor:
-    """Σ cols[…] over equal ids: ids [B, T] int64 below ``count``, cols [B, T, C], result [count, C].
-
-    What torch's own embedding does in its backward; unlike ``index_add_`` it adds in the same order every time on a
-    GPU too.
-    """
-    summed: Tensor = torch.ops.aten.embedding_dense_backward(cols, ids, count, -1, False)
-    return summed
+def _by_position(weights: Tensor, places: Places | None) -> Tensor:
+    """``weights`` of samples, [B], or of documents, to multiply [B, T, C] by."""
+    return weights.view(-1, 1, 1) if places is None else places.spread(weights).unsqueeze(-1)
 
 
 def sum_by_id_apart(ids: Tensor, cols: Tensor, count: int) -> Tensor:

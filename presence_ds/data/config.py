@@ -37,6 +37,9 @@ class DataConfig:
             puts one document into a sample, and the rest of a longer one into further samples, with much padding.
             Objective span_corruption works with concat, at the length from which sequence_length inputs are left.
             None: concat, or what prepared was made with.
+        document_mask: Whether the documents that packing concat or best_fit puts into one sample are kept apart:
+            attention does not cross from one into another, positions are counted from the beginning of each, and the
+            first token of none is a target. For objective causal, and models that take position_ids.
         tokenizer: The tokenizer.
         streaming: Read and tokenize the training text while the model trains, and store nothing of it. Several sources
             need weights then, and validation its own sources. None: samples are made before training, and stored.
@@ -62,6 +65,7 @@ class DataConfig:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     sequence_length: int | None = limited(None, least=2)
     packing: Literal["concat", "best_fit", "document"] | None = None
+    document_mask: bool = False
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     streaming: StreamingConfig | None = None
     noise: list[NoiseConfig] | NoiseConfig | None = None
@@ -120,6 +124,12 @@ class DataConfig:
             raise ConfigError(
                 f"{field}.packing is {self.packing} with {field}.objective.kind {self.objective.kind}, which needs "
                 f"samples of one length: it must be concat"
+            )
+        if self.document_mask and (self.packing == "document" or not self.objective.is_causal):
+            what = f"packing {self.packing}" if self.objective.is_causal else f"objective.kind {self.objective.kind}"
+            raise ConfigError(
+                f"{field}.document_mask is true with {field}.{what}: it is for objective causal with packing concat or "
+                f"best_fit, whose samples hold several documents"
             )
         self.tokenizer.validate(f"{field}.tokenizer", self.lengths.spans)
         if self.streaming is not None:

@@ -6,11 +6,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from presence_ds.capture import Documents
 from presence_ds.errors import ConfigError
 
+DOCUMENTS = "documents"  # of a batch: what `number_documents` has made of it
 
-def take_labels(model: nn.Module, batch: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
-    """Part ``batch`` into the model's inputs and the labels ([B, T] int64, −100 ignored).
+
+def number_documents(
+    model: nn.Module, indices: Tensor | None, decoder_indices: Tensor | None, device: torch.device
+) -> Documents:
+    """The documents of a micro-batch, from ``document_indices`` and ``decoder_document_indices`` ([B, T] int64).
+
+    They are looked at on the host: on a device they are waited for. ``device`` is where ``model`` computes.
+
+    Raises:
+        ConfigError: they are missing, or do not number documents.
+    """
+    needed = {"document_indices": indices}
+    if is_encoder_decoder(model):
+        needed["decoder_document_indices"] = decoder_indices
+    for name, value in needed.items():
+        if value is None:
+            raise ConfigError(
+                f"presence.granularity is document, and the batch has no {name}: give [B, T] int64, which document of "
+                f"its row every position is of, from 0 on, and -1 at padding"
+            )
+    found = [value for value in needed.values() if value is not None]
+    return Documents(found, device)
+
+
+def take_labels(model: nn.Module, batch: dict[str, Any]) -> tuple[dict[str, Any], Tensor, Documents | None]:
+    """Part ``batch`` into the model's inputs, the labels ([B, T] int64, −100 ignored), and documents, if there are any.
 
     An encoder-decoder model makes the decoder's inputs from the labels where the batch has none.
 
@@ -18,10 +44,16 @@ def take_labels(model: nn.Module, batch: dict[str, Any]) -> tuple[dict[str, Any]
         ConfigError: there are no labels, or no inputs for the decoder.
     """
     inputs = dict(batch)
+    documents = inputs.pop(DOCUMENTS, None)
     labels = inputs.pop("labels", None)
     if labels is None:
         raise ConfigError("the batch has no labels: in training mode call engine(input_ids=..., labels=...)")
     if is_encoder_decoder(model) and "decoder_input_ids" not in inputs and "decoder_inputs_embeds" not in inputs:
+        if documents is not None:
+            raise ConfigError(
+                "the batch has no decoder_input_ids, and labels of several documents in a row do not make them: give "
+                "both, with the start token before every document"
+            )
         prepare = getattr(model, "prepare_decoder_input_ids_from_labels", None)
         if prepare is None:
             raise ConfigError(
@@ -29,7 +61,7 @@ def take_labels(model: nn.Module, batch: dict[str, Any]) -> tuple[dict[str, Any]
                 f"both"
             )
         inputs["decoder_input_ids"] = prepare(labels=labels)
-    return inputs, labels
+    return inputs, labels, documents
 
 
 def is_encoder_decoder(model: nn.Module) -> bool:
@@ -55,14 +87,22 @@ def replace_samples(
     """Put a finite sample in the place of each that is not, so that a weight of 0 gives a gradient of 0 and not NaN.
 
     Args:
-        args, batch: what the model takes; tensors whose first dimension is B are split into samples.
-        finite: [B] bool on the host. Where it is nowhere true there is nothing to copy: all inputs but masks become 0.
+        args, batch: what the model takes; tensors whose first dimension is B are split into samples. With documents
+            those of [B, T, …] have one in the place of another, cut or over and over.
+        finite: [B] bool on the host, or of documents. Where it is nowhere true, or of documents without a position,
+            there is nothing to copy: all inputs but masks become 0.
     """
-    kept = finite.nonzero().flatten().tolist()
+    documents: Documents | None = batch.get(DOCUMENTS)
+    if documents is None:
+        size, kept = len(finite), finite.nonzero().flatten().tolist()
+    elif documents.have_positions(finite):
+        return documents.replaced(args, finite), documents.replaced(batch, finite)
+    else:
+        size, kept = documents.num_rows, []
     source = torch.tensor([index if good else next(iter(kept), index) for index, good in enumerate(finite.tolist())])
 
     def replace(value: Any, name: str = "") -> Any:
-        if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != len(finite):
+        if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != size:
             return value
         if not kept:
             return value if "mask" in name else torch.zeros_like(value)

@@ -56,8 +56,8 @@ def check_causality(
             {"input_ids": ids.to(device), "decoder_input_ids": tokens} if encoder_decoder else {"input_ids": tokens}
         )
         logits.append(logits_of(forward(**inputs))[:, -LENGTH:].double().cpu())
-    shares = [_share_changed(*(one[index, :cut] for one in logits)) for index, cut in enumerate(CUTS)]
-    others = _share_changed(*(one[len(CUTS) :][:UNTOUCHED] for one in logits))
+    shares = [share_changed(*(one[index, :cut] for one in logits)) for index, cut in enumerate(CUTS)]
+    others = share_changed(*(one[len(CUTS) :][:UNTOUCHED] for one in logits))
     name, where = type(model).__name__, "the decoder's " if encoder_decoder else ""
     if max(shares) > LARGEST_SHARE and others <= APART:
         raise ConfigError(
@@ -73,7 +73,7 @@ def check_causality(
         )
 
 
-def _share_changed(before: Tensor, after: Tensor) -> float:
+def share_changed(before: Tensor, after: Tensor) -> float:
     """Share of the logits that differ by more than noise; what is not finite tells nothing."""
     known = before.isfinite() & after.isfinite()
     if not known.any():

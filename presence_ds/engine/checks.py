@@ -130,7 +130,13 @@ def check_engine(engine: Any, config: PresenceConfig) -> None:
 
 
 def check_sketches(
-    config: PresenceConfig, micro_batch: int, accumulation_steps: int, gradients: int, kept: int
+    config: PresenceConfig,
+    micro_batch: int,
+    accumulation_steps: int,
+    gradients: int,
+    kept: int,
+    *,
+    unit: str = "samples",
 ) -> None:
     """Raise `ConfigError` where alignments take more memory than a rank should give to them.
 
@@ -139,6 +145,7 @@ def check_sketches(
         accumulation_steps: micro-steps of an optimizer step.
         gradients: numbers that a sample's sketch is made from, of which there are those of a micro-step at a time.
         kept: numbers in the sketch, which all samples of an optimizer step have.
+        unit: what the message calls the samples.
     """
     if micro_batch * gradients > LARGEST_SKETCHES:
         what, remedy = f"estimator is {config.estimator}", "use projected"
@@ -146,13 +153,13 @@ def check_sketches(
             what, remedy = f"projection_dim is {config.projection_dim}", "lower it"
         instead = "" if config.uses_reference else ", or set presence.alignment false"
         raise ConfigError(
-            f"presence.{what} with alignments, which takes {gradients:,} numbers for each of {micro_batch} samples at "
+            f"presence.{what} with alignments, which takes {gradients:,} numbers for each of {micro_batch} {unit} at "
             f"a time: {remedy}{instead}"
         )
     most = LARGEST_SKETCHES // (micro_batch * accumulation_steps)
     if config.aligns and kept > most:
         raise ConfigError(
             f"presence.alignment_dim is {config.alignment_dim} with alignments, so that {kept:,} numbers of each of "
-            f"{micro_batch * accumulation_steps} samples are kept on every rank: it must be at most "
+            f"{micro_batch * accumulation_steps} {unit} are kept on every rank: it must be at most "
             f"{most:,}, or set presence.alignment false"
         )

@@ -33,7 +33,8 @@ class PresenceConfig(ReweightingConfig):
         strategy: one_pass scores and trains in a single backward pass; two_pass scores in a pass of its own, which
             costs up to 2/3 of a step more and works with activation checkpointing, with any model, and with exact
             statistics over any number of accumulation steps.
-        granularity: What a score belongs to: sample, one row of the batch; microbatch, the micro-batch of one rank (the
+        granularity: What a score belongs to: sample, one row of the batch; document, each document of a row, which the
+            batch has to tell apart and the model to keep apart; microbatch, the micro-batch of one rank (the
             squared norm of its mean gradient); global_microbatch, one accumulation step over all ranks (the paper's
             Algorithm 2).
         alignment_dim: Numbers in a sample's sketch, from which alignments are computed; every rank keeps those of all
@@ -49,7 +50,7 @@ class PresenceConfig(ReweightingConfig):
     loss_normalizer: Literal["token_mean", "sum"] | float = limited("token_mean", above=0)
     statistics: Literal["batch", "running"] | None = None
     strategy: Literal["one_pass", "two_pass"] = "one_pass"
-    granularity: Literal["sample", "microbatch", "global_microbatch"] = "sample"
+    granularity: Literal["sample", "document", "microbatch", "global_microbatch"] = "sample"
     alignment_dim: int | None = limited(None, least=1)
     reference_decay: float = limited(0.9, least=0, below=1)
     seed: int = 0
@@ -87,7 +88,7 @@ class PresenceConfig(ReweightingConfig):
                 f"signal alignment, and for alignment_with reference"
             )
         self._validate_comparisons(field)
-        if self.granularity != "sample" and not self.computes_gradients:
+        if not self.scores_apart and not self.computes_gradients:
             raise ConfigError(f"{field}.granularity is {self.granularity} with signal loss: use granularity sample")
         if self.strategy == "two_pass" and self.statistics == "running":
             raise ConfigError(
@@ -104,7 +105,7 @@ class PresenceConfig(ReweightingConfig):
             what = f"signal is {self.signal}"
         if self.compares_gradients and self.estimator == "exact":
             raise ConfigError(f"{field}.estimator is exact and {what}, which needs projections: use projected")
-        if (self.compares_gradients or self.sketches_gradients) and self.granularity != "sample":
+        if (self.compares_gradients or self.sketches_gradients) and not self.scores_apart:
             raise ConfigError(f"{field}.granularity is {self.granularity} and {what}: use granularity sample")
         if self.near_duplicates is not None and not self.computes_gradients:
             raise ConfigError(f"{field}.near_duplicates is set with signal loss, which computes no gradients: unset it")
@@ -121,7 +122,12 @@ class PresenceConfig(ReweightingConfig):
 
     @property
     def can_calibrate(self) -> bool:
-        return super().can_calibrate and self.granularity == "sample" and self.estimator == "projected"
+        return super().can_calibrate and self.scores_apart and self.estimator == "projected"
+
+    @property
+    def scores_apart(self) -> bool:
+        """Whether there are as many scores as samples, or documents."""
+        return self.granularity in ("sample", "document")
 
     @property
     def compares_gradients(self) -> bool:

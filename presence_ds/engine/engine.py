@@ -6,12 +6,16 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from deepspeed import DeepSpeedEngine
 from torch import nn
 
 from presence_ds.capture import attributes_as
+from presence_ds.engine.batch import DOCUMENTS, number_documents
 from presence_ds.engine.checks import check_compilable
+from presence_ds.engine.modes import modes_restored
 from presence_ds.engine.presence import Presence
+from presence_ds.engine.separation import check_separation
 from presence_ds.engine.strategies import MicroStep
 from presence_ds.engine.zero import (
     can_divide_gradients,
@@ -34,28 +38,43 @@ class PresenceEngine(DeepSpeedEngine):
 
     Attributes:
         presence: scores, weights and statistics of the step in progress.
+        separation_checked: whether it is known that the model keeps the documents of a row apart.
     """
 
     presence: Presence
+    separation_checked: bool
     _micro_steps: int  # so far in the optimizer step in progress
     _stated_boundary: bool | None
+    _documents_counted: bool  # in the first batch that has any
 
     def attach(self, presence: Presence) -> None:
         """Begin to weigh samples; called once, by `presence_ds.initialize`."""
         self.presence = presence
         self._stated_boundary = None
+        self.separation_checked = self._documents_counted = False
         self._reset_step()
         for parameter in self.module.parameters():
             if is_managed(parameter):  # runs after ZeRO's own hook, which has taken the gradient up by then
                 parameter.register_post_accumulate_grad_hook(restore_partition)
 
-    def forward(self, *args: Any, source_ids: torch.Tensor | None = None, **batch: Any) -> Any:
+    def forward(
+        self,
+        *args: Any,
+        source_ids: torch.Tensor | None = None,
+        document_indices: torch.Tensor | None = None,
+        decoder_document_indices: torch.Tensor | None = None,
+        **batch: Any,
+    ) -> Any:
         """In training mode, the loss for `backward`; in evaluation mode or without gradients, the plain model's output.
 
         Args:
             args, batch: what the model takes; in training mode ``labels`` is [b, T] int64, −100 ignored: for a causal
                 model not shifted, for an encoder-decoder model the decoder's targets.
             source_ids: [b] int64, for the statistics per source.
+            document_indices: [b, T] int64, which document of its row every position is of, from 0 on, and −1 at
+                padding; for granularity document, and otherwise not looked at. The model has to keep the documents of a
+                row apart, by its mask and positions.
+            decoder_document_indices: the same of the decoder's positions.
 
         Returns:
             A scalar with the value of the weighted mean loss of this rank's micro-batch (two_pass: unweighted, but for
@@ -65,6 +84,10 @@ class PresenceEngine(DeepSpeedEngine):
             return super().forward(*args, **batch)
         if self._micro_steps == 0:
             self.presence.begin_step()
+        if self.presence.by_document:
+            indices = document_indices, decoder_document_indices
+            batch[DOCUMENTS] = number_documents(self.module, *indices, self.device)
+            self._check_documents(batch)
         try:
             loss = self.presence.strategy.forward(self, args, batch, source_ids)
         except NonFiniteError:  # of all the step's samples: it is over, and none of them has left a gradient
@@ -83,11 +106,20 @@ class PresenceEngine(DeepSpeedEngine):
             may_overflow=scale > smallest_loss_scale(self),
         )
 
-    def observe_reference(self, *args: Any, **batch: Any) -> None:
+    def observe_reference(
+        self,
+        *args: Any,
+        document_indices: torch.Tensor | None = None,
+        decoder_document_indices: torch.Tensor | None = None,
+        **batch: Any,
+    ) -> None:
         """Take in a batch of the trusted stream that samples are compared with, on every rank alike.
 
         Call it before the first optimizer step and between steps, as often as the reference shall follow the model.
         """
+        if self.presence.by_document:
+            indices = document_indices, decoder_document_indices
+            batch[DOCUMENTS] = number_documents(self.module, *indices, self.device)
         if not self.module.training:
             raise ConfigError("engine.observe_reference is called in evaluation mode: call engine.train() first")
 
@@ -199,6 +231,19 @@ class PresenceEngine(DeepSpeedEngine):
         """
         with attributes_as(self.module, {"forward": partial(substitute, self.module.forward)}):
             return super().forward(*args, **batch)
+
+    def _check_documents(self, batch: dict[str, Any]) -> None:
+        """Raise `ConfigError`, on all ranks, if the first batch has too many documents, or they see each other."""
+        if not self._documents_counted:
+            count = torch.tensor(batch[DOCUMENTS].count, device=self.device)
+            dist.all_reduce(count, dist.ReduceOp.MAX, group=self.data_parallel_group)
+            self.presence.check_memory(int(count), "documents")
+            self._documents_counted = True
+        if not self.separation_checked:
+            with modes_restored(self):
+                self.eval()
+                check_separation(self, self.module, batch, "presence.granularity is document", self.data_parallel_group)
+            self.separation_checked = True
 
     def _pass_over_step(self, *args: Any, **kwargs: Any) -> None:
         """Count an optimizer step that has nothing to learn from, and update nothing.

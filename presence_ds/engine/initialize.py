@@ -80,5 +80,5 @@ def add_presence(engine: Any, presence: PresenceConfig) -> PresenceEngine:
         )
     engine.__class__ = PresenceEngine
     engine.attach(Presence(presence, engine))
-    try_out(engine)
+    try_out(engine, engine.presence.strategy)
     return engine

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from presence_ds.engine.batch import logits_of, replace_samples, take_labels, takes
+from presence_ds.engine.batch import DOCUMENTS, logits_of, replace_samples, take_labels, takes
+from presence_ds.engine.scorer import Found
 from presence_ds.errors import ConfigError
 from presence_ds.influence import SampleLoss
 
@@ -49,25 +50,30 @@ class Objective:
         batch: dict[str, Any],
         finite: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Per-sample losses of a micro-batch, [B], and the sum of the model's own terms, if any; differentiable.
+        """Losses of a micro-batch, [B] or by document, and the sum of the model's own terms, if any; differentiable.
 
         Args:
             forward, args, batch: the model's own forward and what it takes, with ``labels``.
-            finite: [B] bool on the host; other samples are replaced, for a weight of 0.
+            finite: [B] (or [P]) bool on the host; others are replaced, for a weight of 0.
 
         Raises:
             ConfigError: the output shows terms that nothing tells how to train, or has no logits beside a loss.
         """
         if finite is not None and not finite.all():
             args, batch = replace_samples(args, batch, finite)
-        inputs, labels = take_labels(self._model, batch)
+        inputs, labels, documents = take_labels(self._model, batch)
         terms = None
         if self._adds_terms_to(inputs):
             output, terms = self._with_terms(forward, args, inputs, labels)
         else:
             output = forward(*args, **inputs)
             self._check_told(output)
-        return self.loss(logits_of(output), labels), terms
+        return self.loss(logits_of(output), labels, documents), terms
+
+    def found(self, losses: Tensor, batch: dict[str, Any]) -> Found:
+        """What is known of the samples of ``batch`` from their ``losses`` alone."""
+        documents = batch.get(DOCUMENTS)
+        return Found(losses=losses, targets=self.loss.num_targets(batch["labels"], documents), documents=documents)
 
     def complete(self, batch: dict[str, Any]) -> dict[str, Any]:
         """``batch`` with `options`.
@@ -171,16 +177,17 @@ class Objective:
             )
 
 
-def weighted_mean_loss(losses: Tensor, weights: Tensor, terms: Tensor | None = None) -> Tensor:
-    """Scalar with the value of the weighted mean loss and the gradient (1/B) Σ_i weights[i] ∇ losses[i].
+def weighted_mean_loss(losses: Tensor, weights: Tensor, rows: int, terms: Tensor | None = None) -> Tensor:
+    """Scalar with the value of the weighted mean loss and the gradient (1/rows) Σ_i weights[i] ∇ losses[i].
 
     Args:
-        losses: [B], differentiable.
-        weights: [B] float64 on the host; 0 for samples that were replaced.
+        losses: [B], or of documents, differentiable.
+        weights: as many, float64 on the host; 0 for samples that were replaced.
+        rows: B.
         terms: 0-dimensional; its gradient is added, unweighted, and its value is not.
     """
     weights = weights.to(losses.device, losses.dtype)
-    surrogate = (weights * losses).sum() / len(losses)
+    surrogate = (weights * losses).sum() / rows
     value = mean_loss(losses, weights)
     if terms is not None:
         surrogate = surrogate + terms

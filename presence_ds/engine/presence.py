@@ -25,6 +25,8 @@ class Presence:
     Attributes:
         config: the configuration in force.
         strategy: runs the model, and brings here what it finds out.
+        by_document: whether what is of a sample here is of a document of one: then b is the number of all documents of
+            a micro-batch, in order of row and position, and G·b that of an optimizer step.
         scores: [b] float32, raw self-influence of the last micro-batch; None before the first, and without gradients.
         vocabulary_scores: [b] float32, what of them is in embeddings and output head; None where that is not asked for.
         momentum_alignment: [b] float32, that of each gradient with the direction of the steps before; as well.
@@ -43,8 +45,8 @@ class Presence:
             (`presence_ds.reweighting.statistics.describe`); empty if fp16 overflowed in every sample, and only counts
             if no sample had targets. A model's own terms are in it as ``auxiliary_loss``, their mean over micro-batches
             and ranks, once the step's backward has run.
-        final: [G·b] float64 on the host, ``weights`` in units of their mean over all ranks; 0 for samples that are not
-            finite or have no targets.
+        final: [G·b] float64 on the host, ``weights`` in units in which they sum to the number of rows over all ranks;
+            0 for samples that are not finite or have no targets.
         divisor: what DeepSpeed must divide the gradients by that the step has accumulated.
         own_terms: the model's own terms of the micro-batches trained on so far, 0-dimensional.
         is_empty: whether no sample of the step in progress, or of the last finished one, had targets.
@@ -60,12 +62,10 @@ class Presence:
             AttributionError: one_pass cannot train a module of the model.
         """
         self._micro_batch_size = engine.train_micro_batch_size_per_gpu()
-        accumulation_steps = engine.gradient_accumulation_steps()
+        self._accumulation_steps = accumulation_steps = engine.gradient_accumulation_steps()
         self._group = group = engine.data_parallel_group
         device = engine.device
         running = config.uses_running_statistics(accumulation_steps)
-        samples = dist.get_world_size(group) * accumulation_steps * self._micro_batch_size
-        check_comparable(config, samples, config.projection_dim**2, "presence")
         self.config = config
         self.scores: Tensor | None = None
         self.vocabulary_scores: Tensor | None = None
@@ -86,14 +86,28 @@ class Presence:
         if "momentum" in config.features:
             self._momentum = Momentum(device)
         self._reference: Reference | None = None
-        if config.sketches_gradients:
+        if config.uses_reference:
+            self._reference = Reference(config.reference_decay, group, device)
+        self.check_memory(self._micro_batch_size)
+        self.by_document = config.granularity == "document"
+        self._reweighting = Reweighting(
+            config, running=running, group=group, bounded=engine.fp16_enabled(), unequal=self.by_document
+        )
+        self.begin_step()
+
+    def check_memory(self, micro_batch: int, unit: str = "samples") -> None:
+        """Raise `ConfigError` where comparing the samples of a step takes more memory than a rank should give to it.
+
+        Args:
+            micro_batch: those of a micro-batch; of documents the number is known when there is one.
+            unit: what the message calls them.
+        """
+        samples = dist.get_world_size(self._group) * self._accumulation_steps * micro_batch
+        check_comparable(self.config, samples, self.config.projection_dim**2, "presence", unit)
+        if self.config.sketches_gradients:
             assert self.scorer is not None
             widths = self.scorer.gradient_width, self.scorer.sketch_width
-            check_sketches(config, self._micro_batch_size, accumulation_steps, *widths)
-            if config.uses_reference:
-                self._reference = Reference(config.reference_decay, group, device)
-        self._reweighting = Reweighting(config, running=running, group=group, bounded=engine.fp16_enabled())
-        self.begin_step()
+            check_sketches(self.config, micro_batch, self._accumulation_steps, *widths, unit=unit)
 
     @property
     def deferred(self) -> bool:
@@ -119,6 +133,7 @@ class Presence:
         self._reweighting.forget_step()
         self.own_terms: list[Tensor] = []
         self.divisor = 1.0
+        self._sizes: list[int] = []  # of the micro-batches collected
         self.is_empty = self._overflowed = False
         self._before_step = self._reweighting.state_dict()
         self._direction_before = None if self._momentum is None else self._momentum.direction
@@ -138,10 +153,9 @@ class Presence:
             [b] bool on the device: whether everything known of the sample is finite.
         """
         losses, targets, scores = found.losses, found.targets, found.scores
-        count = len(losses)
-        if count != self._micro_batch_size:
+        if found.rows != self._micro_batch_size:
             raise ConfigError(
-                f"the batch has {count} samples, train_micro_batch_size_per_gpu is {self._micro_batch_size}: "
+                f"the batch has {found.rows} samples, train_micro_batch_size_per_gpu is {self._micro_batch_size}: "
                 f"give full micro-batches (drop_last=True)"
             )
         self.losses, self.scores, self.has_targets = losses, scores, targets > 0
@@ -150,7 +164,10 @@ class Presence:
             assert found.sketches is not None
             self.momentum_alignment = self._momentum.align(found.sketches)
         if sources is None:
-            sources = torch.zeros(count, dtype=torch.int64, device=losses.device)
+            sources = torch.zeros(found.rows, dtype=torch.int64, device=losses.device)
+        if found.documents is not None:
+            sources = sources.to(losses.device)[found.documents.rows]
+        self._sizes.append(len(losses))
         alignment = None
         if self._reference is not None and found.sketches is not None:
             alignment = self._reference.align(found.sketches)
@@ -180,10 +197,10 @@ class Presence:
             weights = self._reweighting.provisional(at.step)
         else:
             result = self.finish(at)
-            weights = self.final[-self._micro_batch_size :]
-            if len(self.final) > self._micro_batch_size and result is not None and not self.is_empty:
+            weights = self.final[-self._sizes[-1] :]
+            if len(self._sizes) > 1 and result is not None and not self.is_empty:
                 # what is accumulated already, as many micro-steps as there were, has weights that are not divided yet
-                weights, self.divisor = result.terms[-self._micro_batch_size :], result.mean_term
+                weights, self.divisor = result.terms[-self._sizes[-1] :], self._per_row(result)
         return torch.ones_like(weights) if self._overflowed else weights
 
     def finish(self, at: MicroStep) -> StepWeights | None:
@@ -206,8 +223,15 @@ class Presence:
             assert result.total_sketch is not None
             self._momentum.update(result.total_sketch)
         self.is_empty = result.mean_term == 0.0
-        self.final = result.terms if self.is_empty else result.terms / result.mean_term
+        self.final = result.terms if self.is_empty else result.terms / self._per_row(result)
         return result
+
+    def _per_row(self, result: StepWeights) -> float:
+        """What the terms of the step come to for one of its rows; that is their mean, unless rows have documents."""
+        if not self.by_document:
+            return result.mean_term
+        rows = dist.get_world_size(self._group) * len(self._sizes) * self._micro_batch_size
+        return float(result.mean_term * result.statistics["samples"] / rows)
 
     def overflow_or(self, loss: Tensor) -> Tensor:
         """``loss``; if fp16 overflowed its gradient is not finite, for the step to be skipped and the scale lowered."""

@@ -63,3 +63,34 @@ class Reference:
         held = state["sum"]
         self._sum = None if held is None else held.to(self._device, torch.float32, copy=True)
         self._weight = state["weight"]
+
+
+class MeanGradient:
+    """P ḡ of a whole stream, each sample of which is seen once on one of the ranks, by a model that stands still.
+
+    Sums are float64, so that the mean in float32 does not depend on how the samples were spread.
+    """
+
+    def __init__(self, group: dist.ProcessGroup | None) -> None:
+        """``group`` is the data-parallel group."""
+        self._group = group
+        self._totals: Tensor | None = None  # [m + 1]: the sum of the sketches, and their number
+
+    def add(self, sketches: Tensor, counts: Tensor) -> None:
+        """Take in sketches [B, m] of the samples that count ([B] bool); those not finite are passed over."""
+        counts = counts & sketches.isfinite().all(1)
+        total = torch.where(counts[:, None], sketches, 0.0).sum(0, dtype=torch.float64)
+        totals = torch.cat([total, counts.sum().double()[None]])
+        self._totals = totals if self._totals is None else self._totals + totals
+
+    def mean(self) -> Tensor:
+        """[m] float32, on every rank alike; every rank has added something.
+
+        Raises:
+            ConfigError: no sample counts.
+        """
+        assert self._totals is not None
+        dist.all_reduce(self._totals, group=self._group)
+        if self._totals[-1] == 0:
+            raise ConfigError("reference.sources: no sample of theirs has targets and a finite gradient: name others")
+        return (self._totals[:-1] / self._totals[-1]).float()

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from presence_ds.capture import Capture, Instrumentation, stray_parameters
+from presence_ds.capture import Capture, Documents, Instrumentation, stray_parameters
 from presence_ds.engine.batch import logits_of, take_labels
 from presence_ds.engine.zero import leaf_modules_at_rest
 from presence_ds.errors import AttributionError
@@ -19,7 +19,7 @@ from presence_ds.influence import SampleLoss, ScoreSweep, SelfInfluence
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What is known of the samples of a micro-batch.
+    """What is known of the samples of a micro-batch; B below is the number of its documents, where there are any.
 
     Attributes:
         losses: [B] float32 per-sample losses.
@@ -29,6 +29,7 @@ class Found:
         vocabulary_scores: [B] float32 what of them is in embeddings and output head, where that is asked for.
         features: [B, k²] float32 joint projections, where gradients are compared.
         sketches: [B, m] float32 what alignments are computed from, where they are asked for.
+        documents: whose losses and scores they are, with granularity document.
     """
 
     losses: Tensor
@@ -37,6 +38,12 @@ class Found:
     vocabulary_scores: Tensor | None = None
     features: Tensor | None = None
     sketches: Tensor | None = None
+    documents: Documents | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of the micro-batch."""
+        return len(self.losses) if self.documents is None else self.documents.num_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +51,8 @@ class Scored(Found):
     """A micro-batch after its input-gradient sweep.
 
     Attributes:
-        capture: gradient terms of every parameter, empty unless they were kept; unless granularity is sample of 1
-            sample, whose loss is the mean over those that have targets.
+        capture: gradient terms of every parameter, empty unless they were kept; unless granularity is sample or
+            document of 1 sample, whose loss is the mean over those that have targets.
         scale: what the captured output gradients are multiplied by (the loss scale of fp16).
     """
 
@@ -146,9 +153,9 @@ class Scorer:
         """
         if not self._looked_for_strays:
             self._look_for_strays(forward, args, batch)
-        inputs, labels = take_labels(self._model, batch)
-        apart = self._granularity == "sample"
-        targets = self._loss.num_targets(labels)
+        inputs, labels, documents = take_labels(self._model, batch)
+        apart = self._granularity in ("sample", "document")
+        targets = self._loss.num_targets(labels, documents)
         counted = (targets > 0).sum()
         sweep = ScoreSweep(self._influence)
         capture = Capture(
@@ -157,11 +164,12 @@ class Scorer:
             labels.device,
             observe=sweep.add,
             keep=self._one_pass,
+            documents=documents,
         )
         with torch.enable_grad(), self._scoring(capture):
             logits = logits_of(forward(*args, **inputs))
             capture.sweeping = True
-            losses = self._loss(logits, labels)
+            losses = self._loss(logits, labels, documents)
             del logits
             # A whole backward, not torch.autograd.grad, which re-entrant activation checkpointing does not allow; the
             # anchor is its only leaf.
@@ -173,7 +181,7 @@ class Scorer:
         if self._influence.keeps_sketches:
             found |= self._of_sketches(sweep.sketches() / scale, counted)
         found["scores"] = found["scores"].expand(len(losses))
-        return Scored(losses=losses, targets=targets, capture=capture, scale=scale, **found)
+        return Scored(losses=losses, targets=targets, documents=documents, capture=capture, scale=scale, **found)
 
     def _of_sketches(self, sketches: Tensor, counted: Tensor) -> dict[str, Tensor]:
         """Fields of `Found`; ``counted`` (0-dimensional) is how many samples of the micro-batch have targets."""
@@ -192,7 +200,7 @@ class Scorer:
     def _look_for_strays(self, forward: Callable[..., Any], args: tuple[Any, ...], batch: dict[str, Any]) -> None:
         """Find the parameters that are used outside every instrumented call, on all ranks alike."""
         self._looked_for_strays = True
-        inputs, labels = take_labels(self._model, batch)
+        inputs, labels, _ = take_labels(self._model, batch)
         capture = Capture(len(labels), self.instrumentation.names, labels.device, keep=False)
         with torch.enable_grad(), self._scoring(capture):
             found = stray_parameters(logits_of(forward(*args, **inputs)), self._model)

@@ -19,21 +19,24 @@ from presence_ds.engine.zero import is_partitioned, pose_as_whole
 def weight_gradient_loss(scored: Scored, weights: Tensor) -> Tensor:
     """Scalar with the value of the weighted mean loss, whose backward is the weight-gradient sweep.
 
-    Its gradient is (1/B) Σ_i weights[i] g_i.
+    Its gradient is (1/B) Σ_i weights[i] g_i, B being the rows of the micro-batch.
 
     Args:
-        weights: [B] float64 on the host; samples of weight 0 take no part, whatever their gradients hold. Where
-            gradients are captured of the whole micro-batch at once all weights but those of 0 are alike.
+        weights: [B], or of documents, float64 on the host; samples of weight 0 take no part, whatever their gradients
+            hold. Where gradients are captured of the whole micro-batch at once all weights but those of 0 are alike.
     """
     terms, losses = scored.capture.terms, scored.losses
     value = mean_loss(losses, weights.to(losses.device, losses.dtype))
-    units = weights if scored.capture.batch_size == len(losses) else weights.sum()[None]
-    if not units.all():  # 0 · NaN is NaN, so a weight of 0 would not do
-        kept = units.nonzero().squeeze(1)
+    units = weights if scored.capture.units == len(losses) else weights.sum()[None]
+    left_out = units == 0
+    if scored.documents is not None and left_out.any():  # as those of one token are, whose gradients are 0
+        left_out &= ~_are_finite(scored)
+    if left_out.any():  # 0 · NaN is NaN, so a weight of 0 would not do
+        kept = (~left_out).nonzero().squeeze(1)
         samples, units = kept.to(losses.device), units[kept]
         terms = {parameter: [term.select(samples) for term in uses] for parameter, uses in terms.items()}
     units = units.to(losses.device, losses.dtype, non_blocking=True)
-    units = units / (len(losses) * scored.scale)
+    units = units / (scored.rows * scored.scale)
     deliveries = []
     for parameter, uses in terms.items():  # in the order of the forward pass; their backward runs in the opposite one
         if not uses:
@@ -42,6 +45,12 @@ def weight_gradient_loss(scored: Scored, weights: Tensor) -> Tensor:
             pose_as_whole(parameter)
         deliveries.append(_Deliver.apply(parameter, uses, units))
     return value + torch.stack(deliveries).sum()
+
+
+def _are_finite(scored: Scored) -> Tensor:
+    """Which losses and gradients are finite, [P] bool on the host."""
+    assert scored.scores is not None
+    return (scored.losses.isfinite() & scored.scores.isfinite()).cpu()
 
 
 class _Deliver(Function):

@@ -1,4 +1,4 @@
-"""Per-sample cross-entropy of language models, in chunks: no float32 copy of the logits is ever whole."""
+"""Cross-entropy of language models by sample or document, in chunks: no float32 copy of the logits is ever whole."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
+
+from presence_ds.capture import Documents, sum_by_document
 
 IGNORED = -100
 MAX_ELEMENTS = 1 << 20  # of a chunk of float32 logits: 4 MiB, so that its passes stay in a CPU's cache
@@ -34,34 +36,50 @@ class SampleLoss:
     normalizer: Normalizer = "token_mean"
     shifted: bool = False
 
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, logits: Tensor, labels: Tensor, documents: Documents | None = None) -> Tensor:
         """Losses of a micro-batch.
 
         Args:
             logits: [B, T, V], any floating dtype.
             labels: [B, T] int64; −100 is ignored.
+            documents: what losses are of, in the place of samples. Of a causal model's document the first token is no
+                target, as there is none before it.
 
         Returns:
-            [B] float32 (float64 for float64 logits), differentiable once; 0 for a sample without target tokens.
+            [B], or [P] by document, float32 (float64 for float64 logits), differentiable once; 0 without target tokens.
         """
-        targets = self._targets(labels)
-        counts = (targets != IGNORED).sum(1).clamp(min=1)
+        targets = self._targets(labels, documents)
+        counts = _counts(targets, documents).clamp(min=1)
         wide = torch.promote_types(logits.dtype, torch.float32)
-        losses: Tensor = _CrossEntropySum.apply(logits, targets)
+        by_position: Tensor = _CrossEntropy.apply(logits, targets)
+        losses = by_position.sum(1) if documents is None else sum_by_document(by_position, documents.targets)
         if self.normalizer == "sum":
             return losses
         return losses / (counts.to(wide) if self.normalizer == "token_mean" else self.normalizer)
 
-    def num_targets(self, labels: Tensor) -> Tensor:
-        """Target tokens of each sample, [B] int64: the first label of a causal model is none."""
-        return (self._targets(labels) != IGNORED).sum(1)
+    def num_targets(self, labels: Tensor, documents: Documents | None = None) -> Tensor:
+        """Target tokens of each sample or document, int64: the first label of a causal model's is none."""
+        return _counts(self._targets(labels, documents), documents)
 
-    def _targets(self, labels: Tensor) -> Tensor:
-        return labels if self.shifted else F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+    def _targets(self, labels: Tensor, documents: Documents | None) -> Tensor:
+        if self.shifted:
+            return labels
+        targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+        if documents is not None:
+            numbers = documents.targets.ids
+            targets = targets.masked_fill(numbers != numbers.roll(-1, 1), IGNORED)
+        return targets
 
 
-class _CrossEntropySum(Function):
-    """Σ_t over the targets of each sample; ∂ℓ_t/∂logits, in their dtype, is kept from the forward in their place.
+def _counts(targets: Tensor, documents: Documents | None) -> Tensor:
+    kept = targets != IGNORED
+    if documents is None:
+        return kept.sum(1)
+    return documents.targets.sum(kept.unsqueeze(-1).float()).squeeze(-1).long()
+
+
+class _CrossEntropy(Function):
+    """Of every target, 0 elsewhere: [B, T]. ∂ℓ/∂logits, in their dtype, is kept from the forward in their place.
 
     So there is one softmax, the pass over a chunk that torch has a fast kernel for; the largest probability, 1 / Σ_v
     exp(logit_v − the largest logit), tells the normaliser that the loss needs.
@@ -90,13 +108,13 @@ class _CrossEntropySum(Function):
             else:
                 derivative.masked_fill_(~kept.unsqueeze(1), 0.0)
             ctx.save_for_backward(derivative.view_as(logits))
-        return torch.where(kept, losses, 0.0).view(targets.shape).sum(1)  # ignored positions may hold anything
+        return torch.where(kept, losses, 0.0).view(targets.shape)  # ignored positions may hold anything
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         (derivative,) = ctx.saved_tensors
         flat = derivative.flatten(0, 1)
-        factors = (grad_outputs[0] / _UNITS.get(flat.dtype, 1.0)).repeat_interleave(derivative.shape[1]).unsqueeze(1)
+        factors = (grad_outputs[0] / _UNITS.get(flat.dtype, 1.0)).reshape(-1, 1)
         gradient = torch.empty_like(flat)
         for part in _chunks(flat):
             gradient[part] = flat[part] * factors[part]  # the product in the dtype of the losses

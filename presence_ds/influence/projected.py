@@ -45,17 +45,21 @@ class Projection:
     def sketch(self, term: Term) -> Tensor:
         """P_rowᵀ G_i P_col of what ``term`` adds to G_i: [B, ≤k, ≤k] in float32 (float64 if the term is).
 
-        A vector's is [B, p]. Sketches are linear in the term: those of one parameter's terms add up.
+        By document it is [P, ≤k, ≤k]: positions are dealt out once they are narrow. A vector's is [B, p]. Sketches are
+        linear in the term: those of one parameter's terms add up.
         """
         match term:
             case OuterTerm():
-                rows, cols = _project(term.rows, self._row), _project(term.cols, self._col)
-                return torch.bmm(widen(rows).mT, widen(cols))
+                rows, cols = widen(_project(term.rows, self._row)), widen(_project(term.cols, self._col))
+                return torch.bmm(rows.mT, cols) if term.places is None else term.places.outer(rows, cols)
             case LookupTerm():
                 cols = widen(_project(term.cols, self._col))
                 if self._row is not None:
-                    return torch.bmm(widen(self._row[term.ids]).mT, cols)
-                return sum_by_id_apart(term.ids, cols, term.num_rows)
+                    rows = widen(self._row[term.ids])
+                    return torch.bmm(rows.mT, cols) if term.places is None else term.places.outer(rows, cols)
+                if term.places is None:
+                    return sum_by_id_apart(term.ids, cols, term.num_rows)
+                return term.places.lookup(term.ids, cols, term.num_rows)
             case DenseTerm():
                 if term.grads.dim() <= 2:
                     return widen(term.grads).view(len(term.grads), -1)

@@ -71,9 +71,9 @@ class ReweightingConfig:
         preset: What samples are weighed by where the fields below do not say it: clip is weighting.kind clip at the
             median of the step's self-influences; paper is the published setting, weighting.kind softmax of the zscore
             with the two-stage schedule; calibrated and uniform are the weighting.kind of that name. Fields that are
-            stated override it. null: calibrated; clip where alignment is false, quantile is stated, granularity is not
-            sample or estimator is exact; paper where a schedule, a normalizer, min_effective_share or a signal is
-            stated that neither has a use for.
+            stated override it. null: calibrated; clip where alignment is false, quantile is stated, granularity is
+            microbatch or global_microbatch, or estimator is exact; paper where a schedule, a normalizer,
+            min_effective_share or a signal is stated that neither has a use for.
         signal: What a sample is weighted by: self_influence; leverage, self-influence under the curvature of the step's
             own gradients; alignment with the gradient of a trusted stream (engine.observe_reference); loss, which costs
             nothing; or uniform, which scores by self-influence but weighs every sample alike (the baseline).
@@ -233,23 +233,24 @@ def check_running(config: ReweightingConfig, field: str) -> None:
     )
 
 
-def check_comparable(config: ReweightingConfig, samples: int, width: int, field: str) -> None:
+def check_comparable(config: ReweightingConfig, samples: int, width: int, field: str, unit: str = "samples") -> None:
     """Raise `ConfigError` where comparing the gradients of a step's samples takes more than a rank should give to it.
 
     Args:
         samples: of an optimizer step over all ranks.
         width: numbers in a joint projection, projection_dim².
+        unit: what the message calls the samples.
     """
     side = min(samples, width)
     if config.signal == "leverage" and side > LARGEST_SIDE:
         raise ConfigError(
             f"{field}.projection_dim is {isqrt(width)} with signal leverage, which solves {side:,} equations on every "
-            f"rank ({samples:,} samples in an optimizer step): it must be at most {isqrt(LARGEST_SIDE)}"
+            f"rank ({samples:,} {unit} in an optimizer step): it must be at most {isqrt(LARGEST_SIDE)}"
         )
     gathers = config.near_duplicates is not None or (config.signal == "leverage" and samples <= width)
     if gathers and samples * width > LARGEST_GATHER:
         what = "signal leverage" if config.near_duplicates is None else f"near_duplicates {config.near_duplicates}"
         raise ConfigError(
-            f"{field}.projection_dim is {isqrt(width)} with {what}, which gathers {samples:,} samples of {width:,} "
+            f"{field}.projection_dim is {isqrt(width)} with {what}, which gathers {samples:,} {unit} of {width:,} "
             f"numbers each on every rank: it must be at most {isqrt(LARGEST_GATHER // samples)}"
         )

@@ -22,3 +22,14 @@ def permuted(terms: Tensor, counted: Tensor, place: Sequence[int]) -> Tensor:
     result = terms.clone()
     result[counted] = terms[counted][order]
     return result
+
+
+def permuted_by_micro_batch(terms: Tensor, counted: Tensor, sizes: Sequence[Sequence[int]], step: int) -> Tensor:
+    """`permuted` within every micro-batch of ``terms`` ([N] of all ranks), of ``sizes`` by rank and micro-step."""
+    first, found = 0, []
+    for rank, of_rank in enumerate(sizes):
+        for micro_step, size in enumerate(of_rank):
+            block = slice(first, first + size)
+            found.append(permuted(terms[block], counted[block], (step, rank, micro_step)))
+            first += size
+    return torch.cat(found)

@@ -13,10 +13,11 @@ from presence_ds.reweighting.building import build_weight_function
 from presence_ds.reweighting.config import ReweightingConfig
 from presence_ds.reweighting.gram import Gradients
 from presence_ds.reweighting.normalizers import Running
-from presence_ds.reweighting.placebo import permuted
-from presence_ds.reweighting.samples import COLUMNS, MicroBatch, Samples, gather_rows
+from presence_ds.reweighting.placebo import permuted, permuted_by_micro_batch
+from presence_ds.reweighting.samples import COLUMNS, MicroBatch, Samples
 from presence_ds.reweighting.schedule import TemperatureSchedule
 from presence_ds.reweighting.signals import signal_values
+from presence_ds.reweighting.sizes import Sizes
 from presence_ds.reweighting.statistics import count, describe
 from presence_ds.reweighting.value.worth import Worth
 from presence_ds.reweighting.weight_functions import tau_with_floor
@@ -70,13 +71,20 @@ class Reweighting:
     """
 
     def __init__(
-        self, config: ReweightingConfig, *, running: bool, group: dist.ProcessGroup | None, bounded: bool = False
+        self,
+        config: ReweightingConfig,
+        *,
+        running: bool,
+        group: dist.ProcessGroup | None,
+        bounded: bool = False,
+        unequal: bool = False,
     ) -> None:
         """``config`` is validated; ``group`` is the data-parallel group.
 
         With ``running`` a step's samples are weighed by the figures of earlier steps (`check_running`), without it by
         the step's own, once all are known. With ``bounded`` too, u is in units of the largest that the scores of the
-        step before would have, and limited to `LARGEST_TERM`, since gradients in fp16 are to hold it.
+        step before would have, and limited to `LARGEST_TERM`, since gradients in fp16 are to hold it. With ``unequal``
+        micro-batches may be of different sizes, which costs a small collective more.
         """
         self._config = config
         self._function = build_weight_function(config)
@@ -84,6 +92,7 @@ class Reweighting:
         self._complete = not running
         self._running: Running | None = self._function.running() if running else None
         self._group = group
+        self._unequal = unequal
         self._bounded = bounded and running and not self._function.is_bounded
         self.worth = Worth(config) if config.aligns else None
         self._range: Tensor | None = None  # [2] least and greatest value of the last finished step, if bounded
@@ -99,10 +108,10 @@ class Reweighting:
     @property
     def collected(self) -> int:
         """Samples of this rank in the step in progress."""
-        return sum(len(rows) for rows in self._rows)
+        return sum(map(len, self._rows))
 
     def collect(self, batch: MicroBatch) -> Tensor:
-        """Take in the next micro-batch of the step in progress; all have the same size on every rank.
+        """Take in the next micro-batch of the step in progress; all are of one size, unless they are unequal.
 
         Returns:
             [b] bool on the device: whether everything known of the sample is finite.
@@ -155,7 +164,8 @@ class Reweighting:
         kept = samples.only_counted()
         gradients = None
         if self._features:
-            gradients = Gradients(torch.cat(self._features), samples.counted, self._group)
+            features = self._sizes.padded(torch.cat(self._features))
+            gradients = Gradients(features, self._sizes.placed(samples.counted), self._group)
         values = signal_values(self._config, kept, gradients)
         fitted = self._function.fit(values)
         if self._figures is None and self._running is not None:
@@ -222,13 +232,7 @@ class Reweighting:
         """``terms`` ([N] of all ranks) permuted: of the whole step, or as they were given to every micro-batch."""
         if self._complete:
             return permuted(terms, counted, (step,))
-        sizes, first, found = [len(rows) for rows in self._rows], 0, []
-        for rank in range(dist.get_world_size(self._group)):
-            for micro_step, size in enumerate(sizes):
-                block = slice(first, first + size)
-                found.append(permuted(terms[block], counted[block], (step, rank, micro_step)))
-                first += size
-        return torch.cat(found)
+        return permuted_by_micro_batch(terms, counted, self._sizes.by_rank, step)
 
     def _without_samples(self, samples: Samples, step: int) -> StepWeights:
         """What a step is in which no sample counts: nothing is learned from it."""
@@ -246,11 +250,8 @@ class Reweighting:
     def _local(self, values: Tensor) -> Tensor: ...
     @overload
     def _local(self, values: Tensor | None) -> Tensor | None: ...
-    def _local(self, values: Tensor | None) -> Tensor | None:
-        """This rank's part of ``values`` ([N]) of the step in progress, if there are any."""
-        if values is None:
-            return None
-        return values[dist.get_rank(self._group) * self.collected :][: self.collected]
+    def _local(self, values: Tensor | None) -> Tensor | None:  # this rank's part of [N]
+        return None if values is None else self._sizes.own(values)
 
     def state_dict(self) -> dict[str, Any]:
         """State to keep in a checkpoint between optimizer steps: plain numbers, and tensors on the host."""
@@ -340,7 +341,8 @@ class Reweighting:
             counted = [Samples.of_rows(part, *columns).counted for part in self._rows]
             alignment, self._total_sketch = leave_one_out(self._sketches, counted, self._group)
             rows, columns = torch.cat([rows, alignment[:, None]], dim=1), [*columns, "alignment"]
-        return Samples.of_rows(gather_rows(rows, self._group).cpu(), *columns)
+        self._sizes = Sizes.of([*map(len, self._rows)], self._group, rows.device, unequal=self._unequal)
+        return Samples.of_rows(self._sizes.gather(rows, self._group), *columns)
 
 
 def _range(values: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def load_corpus(data: DataConfig, directory: RunDirectory, ranks: Ranks) -> Corp
     if data.prepared is None:
         ranks.on_main(partial(prepare_corpus, data, folder))
     with ranks.agreement():
-        corpus = open_corpus(folder, trust_remote_code=data.tokenizer.trust_remote_code, seed=data.seed)
+        corpus = open_corpus(folder, data.tokenizer.trust_remote_code, seed=data.seed, document_mask=data.document_mask)
         if ranks.is_main and data.prepared is not None:
             directory.keep_tokenizer(folder / TOKENIZER_FOLDER)
     return corpus
@@ -42,7 +42,7 @@ def training_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks) -> BatchStrea
     """Micro-batches of this rank out of the whole training part, or of text that is streamed."""
     if recipe.data.streaming is not None:
         return streamed_batches(corpus, recipe, ranks)
-    weights = mixture_weights(recipe.data.sources, recipe.data.noises)
+    weights = mixture_weights(recipe.data.sources, corpus.noise_shares)
     loader = build_loader(
         corpus.train, **loader_options(recipe, ranks), weights=weights, source_names=corpus.source_names
     )
@@ -70,7 +70,13 @@ def streamed_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks) -> StreamedBa
     with ranks.agreement():
         stream = Stream(data, files, corpus.tokenizer, corpus.validation_texts)
         objective = make_objective(
-            data.objective, data.sequence_length, data.packing, corpus.tokenizer, data.seed, "train"
+            data.objective,
+            data.sequence_length,
+            data.packing,
+            corpus.tokenizer,
+            data.seed,
+            "train",
+            document_mask=data.document_mask,
         )
         samples = RankSamples(stream, ranks.rank, ranks.world_size)
         return SharedBatches(samples, objective, recipe.training.micro_batch_size, data.num_workers, ranks)

@@ -17,6 +17,7 @@ from presence_ds.launch.slurm import restart_count
 from presence_ds.trainer.batches import SharedBatches, load_corpus, training_batches
 from presence_ds.trainer.building.construction import build_model
 from presence_ds.trainer.building.device import hardware_has_bf16
+from presence_ds.trainer.building.document_mask import check_document_mask
 from presence_ds.trainer.building.learning_rate import build_lr_scheduler
 from presence_ds.trainer.building.optimizer import build_optimizer
 from presence_ds.trainer.building.vocabulary import Vocabulary, fit_vocabulary
@@ -149,6 +150,9 @@ def set_up(
     engine, _, _, _ = presence_ds.initialize(
         model=model, config=settings, presence=recipe.presence, optimizer=optimizer, lr_scheduler=scheduler
     )
+    if recipe.data.document_mask:
+        check_document_mask(engine)
+        engine.separation_checked = True
     if recipe.model.compile_backend is not None:
         engine.compile(recipe.model.compile_backend)
     transformers.set_seed(recipe.training.seed + 1 + ranks.rank)  # dropout differs between ranks

@@ -5,18 +5,17 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-import torch
-
 from presence_ds.data import BatchStream, StreamedBatches
 from presence_ds.engine import PresenceEngine
 from presence_ds.errors import Stopped
+from presence_ds.trainer.building.document_mask import model_inputs
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.run_directory.hang_watch import HangWatch
 
 # input_ids, labels and, in a corpus with padding, attention_mask: int64 [B, T], labels of an encoder-decoder model of
-# another T; source_ids, offsets: int64 [B];
-# document_ids: B strings
+# another T; position_ids and document_indices in its place where documents are kept apart; source_ids, offsets: int64
+# [B]; document_ids: B strings; pieces of documents: B lists of them, where they are kept apart
 Batch = dict[str, Any]
 Metrics = dict[str, Any]  # one line of metrics.jsonl
 
@@ -108,10 +107,15 @@ class Trainer:
         """One optimizer step: as many micro-steps as DeepSpeed accumulates."""
         learning_rate = self.engine.get_lr()[0]
         micro_steps = self.engine.gradient_accumulation_steps()
+        further = 0  # documents that begin in a sample after its first one; their first tokens are no targets either
+        total: Callable[[], int] | None = None  # of them over all ranks, added up while the last micro-step runs
         for number in range(1, micro_steps + 1):
             asked = time.perf_counter()
             batch = next(self.batches)
             self.waited += time.perf_counter() - asked
+            if "document_indices" in batch:
+                further += int(batch["document_indices"].amax(1).sum())
+                total = self.ranks.total(further) if number == micro_steps else None
             source_ids = batch["source_ids"].to(self.engine.device, non_blocking=True)
             loss = self.engine(**self.model_inputs(batch), source_ids=source_ids)
             if number == micro_steps:
@@ -120,14 +124,14 @@ class Trainer:
             self.engine.step()
             self.notify("on_micro_step", batch)
         self.step += 1
-        self.step_tokens = self._text_tokens(self.engine.presence.targets)
+        self.step_tokens = self._text_tokens(self.engine.presence.targets + (0 if total is None else total()))
         self.tokens += self.step_tokens
         return self._metrics(learning_rate)
 
-    def model_inputs(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def model_inputs(self, batch: Batch) -> dict[str, Any]:
         """What the model takes of a batch, on this rank's device."""
-        names = [name for name in ("input_ids", "labels", "attention_mask") if name in batch]
-        return {name: batch[name].to(self.engine.device, non_blocking=True) for name in names}
+        by_document = self.engine.presence.by_document
+        return model_inputs(self.engine.module, batch, self.engine.device, by_document=by_document)
 
     def _metrics(self, learning_rate: float) -> Metrics:
         statistics = self.engine.presence.statistics

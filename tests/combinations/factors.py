@@ -33,7 +33,7 @@ PRESENCE: Factors = {
         {"schedule": {"switch_step": 1}},
         *({"schedule": {"kind": kind}} for kind in ("constant", "linear", "cosine", "auto")),
     ],
-    "granularity": [{}, {"granularity": "microbatch"}, {"granularity": "global_microbatch"}],
+    "granularity": [{}, *({"granularity": name} for name in ("microbatch", "global_microbatch", "document"))],
     "strategy": [{}, {"strategy": "two_pass"}],
     "statistics": [{}, {"statistics": "batch"}, {"statistics": "running"}],
     "estimator": [{"projection_dim": 4}, {"estimator": "exact"}],
@@ -43,7 +43,8 @@ PRESENCE: Factors = {
     "loss_normalizer": [{}, {"loss_normalizer": "sum"}, {"loss_normalizer": 229.0}],
 }
 TRAINING: Factors = {"accumulation": [1, 2], "stage": [2, 0, 1, 3], "precision": ["fp32", "bf16"], "ranks": [1, 2]}
-TRAINER = PRESENCE | TRAINING
+DATA: Factors = {"document_mask": [False, True]}
+TRAINER = PRESENCE | TRAINING | DATA
 
 # A loop tells nobody how many steps there will be: the switch step is stated first.
 LOOP = {
@@ -59,7 +60,8 @@ HUGGING_FACE = {
     "weighting": [PRESENCE["weighting"][index] for index in (0, 1, 5)],
     "alignment": PRESENCE["alignment"][:2],
     "schedule": [PRESENCE["schedule"][index] for index in (0, 2, 5)],
-    **{name: PRESENCE[name] for name in ("granularity", "strategy")},
+    "granularity": PRESENCE["granularity"][:3],
+    "strategy": PRESENCE["strategy"],
     "stage": [2, 0, 3],
     **{name: TRAINING[name] for name in ("accumulation", "ranks")},
 }
@@ -85,6 +87,11 @@ def refusal(factors: Factors, combination: Combination) -> str | None:
         if factors is not LOOP:
             config.fill_training_steps(STEPS)
         config.validate()
+        if config.granularity == "document" and factors is TRAINER and not value(factors, combination, "document_mask"):
+            return (
+                "presence.granularity is document with data.document_mask false, where the documents of a sample see "
+                "each other: set it true, or use granularity sample"
+            )
         config.uses_running_statistics(value(factors, combination, "accumulation"))
     except ConfigError as error:
         return str(error)
@@ -106,4 +113,5 @@ def describe(factors: Factors, combination: Combination) -> str:
     """A combination in one line, for whoever reads of a failure."""
     values = {name: factors[name][index] for name, index in combination.items()}
     stated = [str(value) for name, value in values.items() if name in PRESENCE and value]
-    return ", ".join([f"{name} {values[name]}" for name in TRAINING.keys() & values.keys()] + stated)
+    others = (TRAINING | DATA).keys() & values.keys()
+    return ", ".join([f"{name} {values[name]}" for name in others] + stated)

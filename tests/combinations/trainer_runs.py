@@ -15,7 +15,7 @@ from presence_ds.data import prepare_corpus
 from presence_ds.engine import PresenceConfig
 from presence_ds.trainer.callbacks.throughput import TIMINGS
 from tests.combinations.covering import Combination, Factors
-from tests.combinations.factors import STEPS, TRAINING, instantiated, section, value
+from tests.combinations.factors import DATA, STEPS, TRAINING, instantiated, section, value
 from tests.combinations.figures import check_line, expected_names, expected_of_source, may_occur, strict_json
 from tests.ranks import Ranks
 from tests.trainer.checkpoint import runs
@@ -57,6 +57,7 @@ class TrainerRuns:
         self._made += 1
         path = self.folder / f"{self._made:04d}.yaml"
         values = {name: value(factors, combination, name) for name in TRAINING}
+        of_data = {name: value(factors, combination, name) for name in DATA}
         presence = section(factors, combination)
         zero = {"stage": values["stage"], "stage3_param_persistence_threshold": 0}
         deepspeed = self.folder / f"zero{values['stage']}.json"
@@ -64,7 +65,7 @@ class TrainerRuns:
         recipe = {
             "run_dir": str(path.with_suffix("")),
             "model": {"config": MODEL},
-            "data": {"prepared": str(self.folder / "corpus")},
+            "data": {"prepared": str(self.folder / "corpus")} | of_data,
             "deepspeed": str(deepspeed),
             "presence": presence,
             "reference": {"sources": ["lines"] if compares(presence) else None, "every_steps": 1},

@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser
 from presence_ds.commands.recipe_arguments import read_recipe
 from presence_ds.commands.train import make_parser
 from presence_ds.data import DataConfig, NoiseConfig, SourceConfig, TokenizerConfig
+from presence_ds.data.samples.objective_config import ObjectiveConfig
 from presence_ds.errors import ConfigError
 from tests.data.corpus.corpora import MakeConfig, error_of
 
@@ -31,6 +32,11 @@ NOISES = [NoiseConfig("shuffled", 0.1), NoiseConfig("permuted", 0.2), NoiseConfi
         ({"max_bad_share": 2.0}, "data.max_bad_share is 2.0"),
         ({"max_document_megabytes": 0.0}, "data.max_document_megabytes is 0.0"),
         ({"num_workers": -1}, "data.num_workers is -1"),
+        ({"document_mask": True, "packing": "document"}, "data.document_mask is true with data.packing document"),
+        (
+            {"document_mask": True, "objective": ObjectiveConfig("span_corruption")},
+            "data.document_mask is true with data.objective.kind span_corruption",
+        ),
         ({"tokenizer": TokenizerConfig(vocab_size=256)}, "data.tokenizer.vocab_size is 256"),
         ({"tokenizer": TokenizerConfig(path="")}, "data.tokenizer.path is empty"),
         ({"noise": []}, "data.noise is empty"),

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from presence_ds.data import BatchStream, Corpus, NoiseConfig, SourceConfig, build_loader, mixture_weights
+from presence_ds.data import BatchStream, Corpus, SourceConfig, build_loader, mixture_weights
 from presence_ds.errors import DataError
 
 
@@ -82,7 +82,9 @@ def test_the_global_generator_is_left_alone(corpus: Corpus) -> None:
 
 
 def test_a_prepared_corpus_is_mixed_by_weights_noise_included(corpus: Corpus) -> None:
-    weights = mixture_weights([SourceConfig("a", "a", weight=3.0), SourceConfig("b", "b", weight=1.0)], [NoiseConfig()])
+    weights = mixture_weights(
+        [SourceConfig("a", "a", weight=3.0), SourceConfig("b", "b", weight=1.0)], {"shuffled": 0.2}
+    )
     assert weights == {"a": 3.0, "b": 1.0, "shuffled": 1.0}
     loader = build_loader(
         corpus.train,

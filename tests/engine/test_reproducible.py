@@ -76,7 +76,7 @@ def test_scores_and_gradients_are_added_in_one_order(k: int | None, keeps_sketch
         scored = scorer.score(model.forward, (), batch)
         weight_gradient_loss(scored, weights).backward()
         losses, _ = objective(model.forward, (), batch)
-        weighted_mean_loss(losses, weights).backward()
+        weighted_mean_loss(losses, weights, len(losses)).backward()
     assert (scored.features is not None) == (scored.sketches is not None) == keeps_sketches
     assert scattered.found == []
 

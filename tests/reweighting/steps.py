@@ -49,7 +49,9 @@ def take(batch: MicroBatch, chosen: slice | Tensor) -> MicroBatch:
     return MicroBatch(**{name: value if value is None else value[chosen] for name, value in vars(batch).items()})
 
 
-def reweighting(tau: float = 1.0, *, running: bool = False, bounded: bool = False, **fields: Any) -> Reweighting:
+def reweighting(
+    tau: float = 1.0, *, running: bool = False, bounded: bool = False, unequal: bool = False, **fields: Any
+) -> Reweighting:
     """The paper's weights at a constant temperature, unless ``fields`` of the configuration say otherwise."""
     weighting = WeightingConfig(**fields.pop("weighting", {}))
     schedule = ScheduleConfig(**({"kind": "constant", "tau_direct": tau} | fields.pop("schedule", {})))
@@ -57,7 +59,7 @@ def reweighting(tau: float = 1.0, *, running: bool = False, bounded: bool = Fals
         schedule = ScheduleConfig()
     config = ReweightingConfig(preset="paper", weighting=weighting, schedule=schedule, **fields)
     config.validate("presence")
-    return Reweighting(config, running=running, group=None, bounded=bounded)
+    return Reweighting(config, running=running, group=None, bounded=bounded, unequal=unequal)
 
 
 def micro_batch(scores: Any, **columns: Any) -> MicroBatch:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -257,6 +258,33 @@ def test_two_ranks_weigh_as_one_does(two_ranks: Ranks, fields: dict[str, Any]) -
     exactly = fields.get("signal") != "leverage"  # whose matrix is a sum over the ranks
     for micro_batches in (1, 2):
         _compare(two_ranks.run(steps_of, fields, False, micro_batches), steps_of(fields, False, 1), exactly)
+
+
+def unequal_steps(fields: dict[str, Any], running: bool) -> list[Any]:
+    """Runs on every rank of a pool: three steps' samples, of which each has another number, in two micro-batches."""
+    target = reweighting(running=running, unequal=True, **fields)
+    cuts = [(0, 1, 5), (5, 7, 8)][dist.get_rank()]
+    results = []
+    for step in (1, 2, 3):
+        everything = random_batch(fields, 8, step)
+        everything.losses[5] = math.nan
+        parts = [take(everything, slice(*pair)) for pair in pairwise(cuts)]
+        terms, result = accumulated(target, parts, step) if running else (None, _whole(target, parts, step))
+        if terms is not None:
+            torch.testing.assert_close(terms, result.terms, rtol=1e-14, atol=0.0)
+        results.append((result.local, result.terms, result.mean_term, result.statistics))
+    return results
+
+
+@pytest.mark.parametrize("fields", EVERY_KIND, ids=str)
+def test_ranks_may_have_different_numbers_of_samples(two_ranks: Ranks, fields: dict[str, Any]) -> None:
+    exactly = fields.get("signal") != "leverage"
+    _compare(two_ranks.run(unequal_steps, fields, False), steps_of(fields, False, 1), exactly)
+
+
+def test_a_placebo_is_given_out_within_unequal_micro_batches(two_ranks: Ranks) -> None:
+    first, second = two_ranks.run(unequal_steps, {"weighting": {"kind": "softmax", "placebo": True}}, True)
+    assert [step[2:] for step in first] == [step[2:] for step in second]
 
 
 @pytest.mark.parametrize("fields", RUNNING_KINDS, ids=str)

@@ -1,10 +1,11 @@
 """Any other leaf module: its own forward, repeated sample by sample in the backward pass.
 
-Costs the module's forward once more and keeps its per-sample gradients, B times its parameters; meant for small modules
-(a learned scale, a gate, a convolution). The module must treat samples independently and draw no random numbers.
+Costs the module's forward once more, its backward once more for every document of a sample that there are several of,
+and keeps the gradients of all of them; meant for small modules (a learned scale, a gate, a convolution). The module
+must treat samples independently and draw no random numbers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -54,19 +55,32 @@ class General(Rule):
             with torch.enable_grad(), attributes_as(self.module, held | leaves):
                 outputs = _as_tuple(self._run(rows))
             differentiable = [index for index, value in enumerate(outputs) if value.requires_grad]
-            found = torch.autograd.grad(
-                [outputs[index] for index in differentiable],
-                [*leaves.values(), *(rows[index] for index in wanted)],
-                [_rows(deltas[index], sample, batch_size) for index in differentiable],
-                allow_unused=True,
-                materialize_grads=True,
-            )
-            by_sample.append(found[: len(leaves)])
-            for index, gradient in zip(wanted, found[len(leaves) :], strict=True):
-                _rows(gradients[index], sample, batch_size).add_(gradient)
+            for part in self._parts([deltas[index] for index in differentiable], sample):
+                found = torch.autograd.grad(
+                    [outputs[index] for index in differentiable],
+                    [*leaves.values(), *(rows[index] for index in wanted)],
+                    part,
+                    allow_unused=True,
+                    materialize_grads=True,
+                    retain_graph=self.capture.documents is not None,
+                )
+                by_sample.append(found[: len(leaves)])
+                for index, gradient in zip(wanted, found[len(leaves) :], strict=True):
+                    _rows(gradients[index], sample, batch_size).add_(gradient)
         for parameter, grads in zip(parameters.values(), zip(*by_sample, strict=True), strict=True):
             self.capture.add_dense(parameter, torch.stack(grads))
         return [gradients.get(index) for index in range(len(inputs))]
+
+    def _parts(self, deltas: list[Tensor], sample: int) -> Iterator[list[Tensor]]:
+        """The output gradients of a sample, or those of each of its documents, with zeros elsewhere."""
+        documents, batch_size = self.capture.documents, self.capture.batch_size
+        rows = [_rows(delta, sample, batch_size) for delta in deltas]
+        if documents is None:
+            yield rows
+            return
+        numbers = [_rows(documents.like(delta), sample, batch_size) for delta in deltas]
+        for document in documents.of_row(sample):
+            yield [torch.where(ids == document, row, 0.0) for ids, row in zip(numbers, rows, strict=True)]
 
     def _run(self, inputs: Iterable[Any]) -> Any:
         args, kwargs = tree_unflatten(inputs, self._tree)

@@ -60,7 +60,14 @@ class RelativeBias(Rule):
 
     def backward(self, held: None, delta: Tensor, buckets: Tensor) -> tuple[None, None]:
         # A product with a one-hot matrix: no wider than δ itself, and unlike a scatter the same to the bit every time.
-        chosen = buckets.flatten().unsqueeze(1) == torch.arange(self.table.num_embeddings, device=buckets.device)
-        delta = widen(delta).reshape(self.capture.batch_size, self.table.embedding_dim, -1)
-        self.capture.add_dense(self.table.weight, (delta @ chosen.to(delta.dtype)).mT)
+        chosen = buckets.unsqueeze(-1) == torch.arange(self.table.num_embeddings, device=buckets.device)  # [q, k, R]
+        delta = widen(delta).reshape(self.capture.batch_size, self.table.embedding_dim, *buckets.shape)
+        chosen = chosen.to(delta.dtype)
+        if self.capture.documents is None:
+            self.capture.add_dense(self.table.weight, (delta.flatten(2) @ chosen.flatten(0, 1)).mT)
+            return None, None
+        by_query = delta.permute(2, 0, 1, 3).flatten(1, 2) @ chosen  # [q, B·H, R]
+        by_query = by_query.unflatten(1, delta.shape[:2]).permute(1, 0, 3, 2)  # [B, q, R, H]
+        summed = self.capture.documents.places(by_query.shape[:2]).sum(by_query.flatten(2))
+        self.capture.add_dense(self.table.weight, summed.view(-1, *by_query.shape[2:]))
         return None, None

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from presence_ds.data.corpus.dataset import PackedDataset, Sample
+from presence_ds.data.corpus.dataset import PackedDataset, Sample, collate
 from presence_ds.data.order.shuffled import ShuffledOrder
 from presence_ds.data.samples.objective import IGNORED
 
@@ -44,4 +44,6 @@ def build_evaluation_loader(
     places = np.arange(-(-len(dataset) // micro_step) * micro_step).reshape(-1, world_size, micro_batch_size)[:, rank]
     draws = ShuffledOrder(len(dataset), seed, "evaluation").draws(places)
     own = np.where(places < len(dataset), draws, PADDING).tolist()
-    return DataLoader(_Padded(dataset), batch_sampler=own, num_workers=num_workers, generator=torch.Generator())
+    return DataLoader(
+        _Padded(dataset), batch_sampler=own, num_workers=num_workers, collate_fn=collate, generator=torch.Generator()
+    )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from presence_ds.data.corpus.dataset import PackedDataset, Sample
+from presence_ds.data.corpus.dataset import PackedDataset, Sample, collate
 from presence_ds.data.order.mixture import MixedOrder
 from presence_ds.data.order.shuffled import Order, ShuffledOrder
 from presence_ds.errors import DataError
@@ -62,8 +62,8 @@ def build_loader(
 
     Over the ranks each sample comes once per epoch; epochs follow each other without a gap, also inside a batch.
     Batches are dicts of ``input_ids`` and ``labels`` (int64 [micro_batch_size, positions]), ``attention_mask`` as the
-    former where samples have padding, ``source_ids`` and ``offsets`` (int64 [micro_batch_size]) and ``document_ids`` (a
-    list of str).
+    former where samples have padding, or what tells their documents apart (`Sample`), ``source_ids`` and ``offsets``
+    (int64 [micro_batch_size]) and ``document_ids`` (a list of str).
 
     Args:
         weights: proportions in which the sources are drawn, by name, with ``source_names`` by source id. None: every
@@ -82,7 +82,9 @@ def build_loader(
     if weights is not None:
         order = MixedOrder(dataset, source_names, weights, seed)
     sampler = RankSampler(order, micro_batch_size, rank, world_size)
-    return DataLoader(dataset, batch_sampler=sampler, num_workers=num_workers, generator=torch.Generator())
+    return DataLoader(
+        dataset, batch_sampler=sampler, num_workers=num_workers, collate_fn=collate, generator=torch.Generator()
+    )
 
 
 class BatchStream(Iterator[dict[str, Any]]):

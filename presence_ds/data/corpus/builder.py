@@ -30,6 +30,7 @@ from presence_ds.data.tokenizer.loading import load_tokenizer
 from presence_ds.data.tokenizer.noise import ENCODERS, Encoder, clean
 from presence_ds.data.tokenizer.training import train_tokenizer
 from presence_ds.errors import DataError
+from presence_ds.printable import printable
 
 DOCUMENT_SCHEMA = pa.schema({"id": pa.string(), "text": pa.large_string()})
 
@@ -113,7 +114,7 @@ class Builder:
         for name in parts:
             self.reports[name][source.name] = SourceReport()
         self.reports[part][source.name].skipped = skipped
-        task = self.progress.add_task(f"read {source.name}", total=None)
+        task = self.progress.add_task(printable(f"read {source.name}"), total=None)
         with ExitStack() as stack:
             writers = {
                 name: stack.enter_context(ArrowWriter(self._documents(name, source.name), DOCUMENT_SCHEMA))
@@ -136,7 +137,7 @@ class Builder:
             self._print(f'skipped {skipped.rows - len(skipped.examples)} more rows of source "{source.name}"')
 
     def _print(self, line: str) -> None:
-        self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.progress.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
     def _documents(self, part: str, name: str) -> Path:
         """File that holds a source's documents until they are packed; names may hold characters that paths cannot."""
@@ -195,7 +196,7 @@ class Builder:
     ) -> None:
         """Tokenize and pack one source's documents, counting them into its report."""
         report = self.reports[part][name]
-        task = self.progress.add_task(f"pack {part}: {name}", total=self.num_read[part, name] or None)
+        task = self.progress.add_task(printable(f"pack {part}: {name}"), total=self.num_read[part, name] or None)
 
         def tokenized() -> Iterator[tuple[str, Tokens]]:
             for batch in batches:

@@ -43,6 +43,13 @@ def corpus_files(directory: Path) -> dict[str, int]:
     return {path.relative_to(directory).as_posix(): path.stat().st_size for path in files}
 
 
+def write_manifest(directory: Path, content: dict[str, Any]) -> None:
+    """Write the manifest of a corpus whose files are all there: ``content``, the files and the digest."""
+    manifest = content | {"files": corpus_files(directory)}
+    manifest["digest"] = manifest_digest(manifest)
+    (directory / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+
+
 def check_corpus(directory: Path) -> dict[str, Any]:
     """The manifest of a corpus whose every file is there in full size; contents are not looked at.
 
@@ -64,11 +71,23 @@ def check_corpus(directory: Path) -> dict[str, Any]:
     return manifest
 
 
-def is_prepared(directory: Path, fingerprint: str) -> bool:
-    """Whether the corpus is there already."""
+def is_prepared(directory: Path, fingerprint: str, *, by_document: bool = False) -> bool:
+    """Whether the corpus is there already; ``by_document``: one whose rows tell their documents apart."""
     manifest = read_manifest(directory)
     complete = all((directory / name).exists() for name in CORPUS_FILES)
-    return complete and manifest is not None and bool(manifest["fingerprint"] == fingerprint)
+    found = complete and manifest is not None and bool(manifest["fingerprint"] == fingerprint)
+    return found and (not by_document or _tells_documents_apart(directory / TRAIN_FILE))
+
+
+def _tells_documents_apart(path: Path) -> bool:
+    """Whether stored rows have ``pieces``, as those of packing concat did not in earlier versions of this package."""
+    import pyarrow as pa  # what only reads manifests need not wait for it
+
+    try:
+        with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
+            return "pieces" in stream.schema.names
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def check_replaceable(directory: Path) -> None:

@@ -1,6 +1,6 @@
 """A prepared corpus, memory-mapped."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import datasets
@@ -16,6 +16,7 @@ from presence_ds.data.corpus.manifest import (
     VALIDATION_TEXTS,
     check_corpus,
 )
+from presence_ds.data.corpus.prepared import noise_shares
 from presence_ds.data.corpus.report import CorpusReport
 from presence_ds.data.hashing import TEXT_HASH_BYTES
 from presence_ds.data.samples.objective import make_objective
@@ -35,6 +36,7 @@ class Corpus:
         source_names: Names by source id.
         tokenizer: The tokenizer the samples were made with.
         report: What was read, kept, dropped and skipped.
+        noise_shares: As `presence_ds.data.corpus.prepared.noise_shares`.
         validation_texts: With data.streaming, `text_hash` of every validation document.
     """
 
@@ -43,20 +45,24 @@ class Corpus:
     source_names: list[str]
     tokenizer: PreTrainedTokenizerBase
     report: CorpusReport
+    noise_shares: dict[str, float] = field(default_factory=dict)
     validation_texts: frozenset[bytes] = frozenset()
 
 
-def open_corpus(directory: Path | str, trust_remote_code: bool = False, seed: int = 0) -> Corpus:
+def open_corpus(
+    directory: Path | str, trust_remote_code: bool = False, seed: int = 0, *, document_mask: bool = False
+) -> Corpus:
     """Open what `prepare_corpus` wrote; every rank may do so.
 
     Args:
         directory: Where it was written.
         trust_remote_code: Whether the tokenizer may run code of its own, as in `TokenizerConfig`.
         seed: Seed of an objective that draws numbers.
+        document_mask: Whether the documents of a sample are kept apart, as in `DataConfig`.
 
     Raises:
         DataError: there is no prepared corpus, or one of another format, or it is damaged, or its tokenizer needs to
-            be trusted.
+            be trusted, or it does not tell the documents of a sample apart.
     """
     directory = Path(directory)
     manifest = check_corpus(directory)
@@ -65,11 +71,17 @@ def open_corpus(directory: Path | str, trust_remote_code: bool = False, seed: in
 
     def part(name: str, file: str) -> PackedDataset:
         path, kind = directory / file, ObjectiveConfig(**config["objective"])
-        objective = make_objective(kind, config["sequence_length"], config["packing"], tokenizer, seed, name)
+        length, packing = config["sequence_length"], config["packing"]
+        objective = make_objective(kind, length, packing, tokenizer, seed, name, document_mask=document_mask)
         try:
             rows = datasets.Dataset.from_file(str(path))
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DataError(f"{path} is damaged ({' '.join(str(error).split())}): prepare the corpus again") from None
+        if objective.reads_pieces and "pieces" not in rows.column_names:
+            raise DataError(
+                f"data.document_mask is true, and {path} was written by an earlier version of this package, which did "
+                f"not note where the documents of packing {packing} begin: prepare the corpus again"
+            )
         return PackedDataset(rows, name, objective)
 
     return Corpus(
@@ -78,6 +90,7 @@ def open_corpus(directory: Path | str, trust_remote_code: bool = False, seed: in
         source_names=manifest["source_names"],
         tokenizer=tokenizer,
         report=TypeAdapter(CorpusReport).validate_python(manifest["report"]),
+        noise_shares=noise_shares(manifest, str(directory)),
         validation_texts=_read_hashes(directory / VALIDATION_TEXTS),
     )
 

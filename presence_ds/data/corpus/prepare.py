@@ -17,12 +17,10 @@ from presence_ds.data.corpus.builder import Builder, Input
 from presence_ds.data.corpus.lock import writing
 from presence_ds.data.corpus.manifest import (
     FORMAT_VERSION,
-    MANIFEST,
     check_replaceable,
-    corpus_files,
     is_prepared,
-    manifest_digest,
     read_manifest,
+    write_manifest,
 )
 from presence_ds.data.corpus.storage import bring_back, replaced_when_complete
 from presence_ds.errors import DataError
@@ -45,16 +43,18 @@ def prepare_corpus(config: DataConfig, directory: Path | str, *, overwrite: bool
     train = [Input.of(source, streamed) for source in config.sources]
     validation = [Input.of(source, streamed) for source in config.validation_sources or []]
     fingerprint = _fingerprint_of(config, [*train, *validation])
-    if is_prepared(directory, fingerprint):
+    by_document = config.document_mask and config.packing != "document"
+    if is_prepared(directory, fingerprint, by_document=by_document):
         return
     with writing(directory):
         bring_back(directory)
-        if is_prepared(directory, fingerprint):  # by another process meanwhile
+        if is_prepared(directory, fingerprint, by_document=by_document):  # by another process meanwhile
             return
         check_replaceable(directory)
         if not overwrite and read_manifest(directory) is not None:
             raise DataError(
-                f"{directory} holds a corpus that was made otherwise: name a new folder, or give --overwrite"
+                f"{directory} holds a corpus that was made otherwise: name a new folder, or replace it by presence "
+                f"prepare --overwrite"
             )
         with replaced_when_complete(directory) as work, _progress() as progress:
             started = time.monotonic()
@@ -66,10 +66,8 @@ def prepare_corpus(config: DataConfig, directory: Path | str, *, overwrite: bool
                 "source_names": names,
                 "report": asdict(report),
                 "config": asdict(config),
-                "files": corpus_files(work),
             }
-            manifest["digest"] = manifest_digest(manifest)
-            (work / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+            write_manifest(work, manifest)
 
 
 def _fingerprint_of(config: DataConfig, inputs: list[Input]) -> str:
@@ -79,9 +77,11 @@ def _fingerprint_of(config: DataConfig, inputs: list[Input]) -> str:
         DataError: a file is no longer there.
     """
     settings = asdict(config)
-    del settings["num_workers"], settings["prepared"]
+    del settings["num_workers"], settings["prepared"], settings["document_mask"]
     for source in [*settings["sources"], *(settings["validation_sources"] or [])]:
         del source["weight"]
+        if source["language"] is None:  # written so when it could not be said
+            del source["language"]
     match settings["noise"]:
         case [{"kind": "shuffled", "share": share, "name": name}]:  # written so when there was no other kind
             settings["noise"] = {"share": share, "name": name}

@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from presence_ds.data.sources.tally import Skipped
+from presence_ds.printable import printable
 
 
 @dataclass
@@ -72,5 +73,7 @@ class CorpusReport:
             for name, report in sources.items():
                 counts = (report.documents, report.tokens, report.samples, report.dropped_tokens, report.duplicates)
                 share = [f"{report.padding / max(report.samples * self.sequence_length, 1):.1%}"] if padded else []
-                table.add_row(Text(f"  {name}"), *(f"{count:,}" for count in (*counts, report.skipped.rows)), *share)
+                table.add_row(
+                    Text(f"  {printable(name)}"), *(f"{count:,}" for count in (*counts, report.skipped.rows)), *share
+                )
         return table

@@ -8,13 +8,13 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pyarrow as pa
 
 BATCH_ROWS = 1000
 BATCH_BYTES = 4 * 2**20
-LEFTOVER_SECONDS = 24 * 3600  # an unfinished folder that was not written to for so long belongs to a killed run
+LEFTOVER_SECONDS = 24 * 3600  # what is unfinished and was not written to for so long belongs to a killed run
 
 
 class ArrowWriter(AbstractContextManager["ArrowWriter"]):
@@ -49,10 +49,8 @@ class ArrowWriter(AbstractContextManager["ArrowWriter"]):
 @contextmanager
 def replaced_when_complete(directory: Path) -> Iterator[Path]:
     """A new folder that takes the place of ``directory`` if the block succeeds, and vanishes if it does not."""
-    for leftover in directory.parent.glob(f".{glob.escape(directory.name)}.*.partial"):
-        newest = max(path.stat().st_mtime for path in (leftover, *leftover.rglob("*")))
-        if time.time() - newest > LEFTOVER_SECONDS:
-            shutil.rmtree(leftover)
+    for leftover in _leftovers(directory):
+        shutil.rmtree(leftover)
     unique = uuid.uuid4().hex
     work = directory.with_name(f".{directory.name}.{unique}.partial")
     work.mkdir(parents=True)
@@ -69,6 +67,37 @@ def replaced_when_complete(directory: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def file_when_complete(path: Path) -> Iterator[TextIO]:
+    """A new text file that gets the name ``path`` if the block succeeds, and vanishes if it does not."""
+    for leftover in _leftovers(path):
+        leftover.unlink()
+    with unfinished(path) as work:
+        with work.open("x", encoding="utf-8", errors="backslashreplace") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(work, path)
+
+
+@contextmanager
+def unfinished(path: Path) -> Iterator[Path]:
+    """Path of a file beside ``path``, of this process alone, that is gone after the block."""
+    work = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        yield work
+    finally:
+        work.unlink(missing_ok=True)
+
+
+def _leftovers(path: Path) -> Iterator[Path]:
+    """What runs that were killed have begun to put in the place of ``path``."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        newest = max(one.stat().st_mtime for one in (leftover, *leftover.rglob("*")))
+        if time.time() - newest > LEFTOVER_SECONDS:
+            yield leftover
 
 
 def bring_back(directory: Path) -> None:

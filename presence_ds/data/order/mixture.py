@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from presence_ds.data.order.permutation import Permutation
 from presence_ds.data.order.shuffled import ShuffledOrder
 from presence_ds.data.sources.config import SourceConfig
-from presence_ds.data.sources.noise import NoiseConfig, total_share
 from presence_ds.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -43,16 +42,19 @@ def check_weights(sources: Sequence[SourceConfig], field: str) -> None:
             )
 
 
-def mixture_weights(sources: Sequence[SourceConfig], noises: Sequence[NoiseConfig] = ()) -> dict[str, float] | None:
+def mixture_weights(
+    sources: Sequence[SourceConfig], noise_shares: Mapping[str, float] | None = None
+) -> dict[str, float] | None:
     """Weights by source name, or None where every source counts with its size.
 
-    Each of ``noises`` gets the weight that makes its share of the samples its ``share``.
+    Each noise gets the weight that gives it its share of the samples, above 0 and together below 1.
     """
     weights = {source.name: source.weight for source in sources if source.weight is not None}
     if not weights:
         return None
-    clean, total = math.fsum(weights.values()), total_share(noises)
-    return weights | {noise.source: noise.share / (1 - total) * clean for noise in noises}
+    shares = noise_shares or {}
+    clean, rest = math.fsum(weights.values()), 1 - math.fsum(shares.values())
+    return weights | {name: share / rest * clean for name, share in shares.items()}
 
 
 class Mixture:

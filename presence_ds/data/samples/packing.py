@@ -35,14 +35,18 @@ class PackedSample(NamedTuple):
         input_ids: int32 [tokens].
         document_id: The document the sample starts in.
         offset: Position in that document, in tokens, of the sample's first token.
-        pieces: With best_fit, where all the tokens come from, in order; they are a row's only key to its documents. The
-            other packings have none: a sample goes on in the document it starts in, and then in those that follow.
+        pieces: Where all the tokens come from, in order. Packing document has none: a sample is of one document.
     """
 
     input_ids: NDArray[np.int32]
     document_id: str
     offset: int
     pieces: tuple[Piece, ...] = ()
+
+    def moved(self, skipped: int) -> "PackedSample":
+        """The sample, where the document that it starts in was packed without its first ``skipped`` tokens."""
+        pieces = [piece._replace(offset=piece.offset + skipped) for piece in self.pieces[:1]]
+        return self._replace(offset=self.offset + skipped, pieces=(*pieces, *self.pieces[1:]))
 
 
 Part = tuple[Piece, NDArray[np.int32]]
@@ -58,20 +62,19 @@ def concat(documents: Iterable[tuple[str, Tokens]], row_length: int, eos_id: int
 
     Tokens after the last full sample are dropped.
     """
-    pieces: list[NDArray[np.int32]] = []
-    room, start = row_length, ("", 0)
+    parts: list[Part] = []
+    room = row_length
     for document_id, tokens in documents:
         ids = with_eos(tokens, eos_id)
         position = 0
         while position < len(ids):
-            if not pieces:
-                start = (document_id, position)
-            pieces.append(ids[position : position + room])
-            position += len(pieces[-1])
-            room -= len(pieces[-1])
+            part = ids[position : position + room]
+            parts.append((Piece(document_id, position, len(part)), part))
+            position += len(part)
+            room -= len(part)
             if room == 0:
-                yield PackedSample(np.concatenate(pieces), *start)
-                pieces, room = [], row_length
+                yield _sample(parts)
+                parts, room = [], row_length
 
 
 def one_document_per_sample(

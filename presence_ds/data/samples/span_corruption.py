@@ -31,6 +31,8 @@ class SpanCorruption:
         seed: With ``part``, the name of a part of the corpus: which corruption.
     """
 
+    reads_pieces = False
+
     def __init__(self, lengths: Lengths, sentinel_ids: list[int], eos_id: int, seed: int, part: str) -> None:
         self.lengths = lengths
         self._sentinel_ids = np.array(sentinel_ids, dtype=np.int64)

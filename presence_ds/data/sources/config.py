@@ -42,6 +42,7 @@ class SourceConfig:
         weight: Share of the training samples that come from this source, relative to the weights of the other sources;
             for all training sources or for none. A source is read again, in another order, when it is through, however
             far the others are. None: every source counts with its size, and all are through at once.
+        language: The language of its documents ("de"), for presence filter --by language. It changes nothing else.
     """
 
     name: str
@@ -57,11 +58,14 @@ class SourceConfig:
     max_megabytes: float | None = limited(None, above=0, most=inf)  # all of it
     min_megabytes: float | None = limited(None, above=0)
     weight: float | None = limited(None, above=0)
+    language: str | None = None
 
     def validate(self, field: str) -> None:
         """Raise `ConfigError` naming the field under ``field`` that cannot be used."""
         if not self.name:
             raise ConfigError(f"{field}.name is empty: give the source a name")
+        if self.language == "":
+            raise ConfigError(f"{field}.language is empty: give the language a name, or null")
         if self.format == "python_packages" and self.path is not None:
             raise ConfigError(f"{field}.path is set: python_packages reads this environment and takes no path")
         if self.format != "python_packages" and not self.path:

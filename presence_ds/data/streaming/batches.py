@@ -89,8 +89,10 @@ class StreamedBatches(Iterator[dict[str, Any]]):
         rows: Any = [sample.input_ids for sample in samples]
         if len({len(row) for row in rows}) == 1:  # as `PackedDataset` has them
             rows = np.stack(rows)
+        pieces = {"pieces": [[*sample.pieces] for sample in samples]} if self._objective.reads_pieces else {}
         return {
-            **self._objective({"input_ids": rows}, draws),
+            **self._objective({"input_ids": rows, **pieces}, draws),
+            **pieces,
             "source_ids": torch.tensor([item.source_id for item in taken]),
             "offsets": torch.tensor([sample.offset for sample in samples]),
             "document_ids": [sample.document_id for sample in samples],

@@ -112,7 +112,7 @@ class SourceLane:
             )
         begin_in_first = -(-(len(texts[0].tokens) + 1) // self._row_length)
         for index, sample in enumerate(samples[:begin_in_first]):
-            samples[index] = sample._replace(offset=sample.offset + texts[0].skipped)
+            samples[index] = sample.moved(texts[0].skipped)
         cursor, skipped = texts[-1].after, 0
         if self._packing == "concat":
             self._left = _after(texts, len(samples) * self._row_length)

@@ -7,7 +7,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from presence_ds.engine.objective import weighted_mean_loss
-from presence_ds.engine.scorer import Found
 from presence_ds.engine.strategies.strategy import Forward, Strategy
 from presence_ds.engine.zero import gathers_parameters
 
@@ -27,20 +26,21 @@ class LossOnly(Strategy):
         def micro_step(forward: Forward, *args: Any, **batch: Any) -> Tensor:
             batch = self.objective.complete(batch)
             found, losses, terms = self._losses(self._compiled or forward, args, batch)
-            presence.collect(at, sources, Found(losses=found, targets=self.objective.loss.num_targets(batch["labels"])))
+            presence.collect(at, sources, self.objective.found(found, batch))
             weights = presence.weigh(at)
             if terms is not None:
                 presence.own_terms.append(terms.detach())
             if at.last:
                 presence.report_own_terms()
-            return presence.overflow_or(weighted_mean_loss(losses, weights, terms))
+            return presence.overflow_or(weighted_mean_loss(losses, weights, len(batch["labels"]), terms))
 
         return engine.forward_as(micro_step, *args, **batch)
 
     def run_alone(self, batch: dict[str, Any]) -> None:
         """Forward and backward."""
         _, losses, terms = self._losses(self._model.forward, (), self.objective.options | batch)
-        weighted_mean_loss(losses, torch.ones(len(losses), dtype=torch.float64), terms).backward()
+        weights = torch.ones(len(losses), dtype=torch.float64)
+        weighted_mean_loss(losses, weights, len(batch["labels"]), terms).backward()
 
     def _losses(
         self, forward: Forward, args: tuple[Any, ...], batch: dict[str, Any]

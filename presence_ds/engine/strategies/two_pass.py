@@ -53,7 +53,7 @@ class TwoPass(Strategy):
         batch, states = self.objective.complete(batch), random_states()
         # By the module itself, a forward and a backward after it, as in the weighted pass: ZeRO-3 prefetches
         # parameters only where modules come in the order of the pass before.
-        found = self._score(engine.module, args, batch, at.scale)
+        found = self.score(engine.module, args, batch, at.scale)
         finite = presence.collect(at, sources, found)
         result = presence.finish(at) if at.last else None
         self._waiting.append(Waiting(args, batch, states, finite))
@@ -78,8 +78,8 @@ class TwoPass(Strategy):
         presence = engine.presence
         if not engine.is_gradient_accumulation_boundary() or presence.is_empty:
             return loss
-        for index, waiting in enumerate(self._waiting):
-            weights = presence.final[index * len(waiting.finite) :][: len(waiting.finite)]
+        of_each = presence.final.split([len(waiting.finite) for waiting in self._waiting])
+        for index, (waiting, weights) in enumerate(zip(self._waiting, of_each, strict=True)):
             with engine.boundary(index == len(self._waiting) - 1):
                 weighted = engine.forward_as(partial(self._weighted_loss, waiting, weights, presence.own_terms))
                 backward(presence.overflow_or(weighted))
@@ -89,17 +89,22 @@ class TwoPass(Strategy):
     def run_alone(self, batch: dict[str, Any]) -> None:
         """Score pass and weighted pass."""
         batch = self.objective.options | batch
-        self._score(self._model.forward, (), batch, 1.0)
+        self.score(self._model.forward, (), batch, 1.0)
         losses, terms = self.objective(self._model.forward, (), batch)
-        weighted_mean_loss(losses, torch.ones(len(losses), dtype=torch.float64), terms).backward()
+        weights = torch.ones(len(losses), dtype=torch.float64)
+        weighted_mean_loss(losses, weights, len(batch["labels"]), terms).backward()
 
-    def _score(self, forward: Forward, args: tuple[Any, ...], batch: dict[str, Any], scale: float) -> Found:
-        """The score pass; nothing of it stays but this."""
+    def score(self, forward: Forward, args: tuple[Any, ...], batch: dict[str, Any], scale: float) -> Found:
+        """The score pass; nothing of it stays but this.
+
+        Args:
+            forward, args, batch, scale: as for `Scorer.score`; ``batch`` is what the objective has completed.
+        """
         if self.scorer is not None:
             return self.scorer.score(forward, args, batch, scale)
         with torch.no_grad():
             losses, _ = self.objective(self._compiled or forward, args, batch)
-        return Found(losses=losses, targets=self.objective.loss.num_targets(batch["labels"]))
+        return self.objective.found(losses, batch)
 
     def _weighted_loss(self, waiting: Waiting, weights: Tensor, own_terms: list[Tensor], forward: Forward) -> Tensor:
         """Scalar with the value of the weighted mean loss and the gradient (1/b) Σ_i weights[i] g_i.
@@ -111,4 +116,4 @@ class TwoPass(Strategy):
             losses, terms = self.objective(self._compiled or forward, args, batch, finite.cpu())
         if terms is not None:
             own_terms.append(terms.detach())
-        return weighted_mean_loss(losses, weights, terms)
+        return weighted_mean_loss(losses, weights, len(batch["labels"]), terms)

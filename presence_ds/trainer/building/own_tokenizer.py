@@ -62,13 +62,18 @@ def other_tokens(model: ModelConfig, data: DataConfig, tokenizer: PreTrainedToke
     own = load_own(model)
     if own is None:
         return None
+    found = difference(tokenizer, own)
+    return found and f"data.tokenizer.path {data.tokenizer.path} is not that of model.path {model.path}: {found}"
+
+
+def difference(tokenizer: PreTrainedTokenizerBase, own: PreTrainedTokenizerBase) -> str | None:
+    """Which tokens of ``own``, a model's, have other ids in ``tokenizer``, in words; None if all are there."""
     ours, theirs = tokenizer.get_vocab(), own.get_vocab()
     differing = sorted(theirs.items() - ours.items(), key=lambda item: item[1])
     if not differing:
         return None
     token, id_ = differing[0]
     return (
-        f"data.tokenizer.path {data.tokenizer.path} is not that of model.path {model.path}: of its {len(theirs):,} "
-        f"tokens {len(differing):,} have another id or none, the first of them {token!r}, there {id_}, here "
-        f"{ours.get(token, 'none')}"
+        f"of its {len(theirs):,} tokens {len(differing):,} have another id or none, the first of them {token!r}, there "
+        f"{id_}, here {ours.get(token, 'none')}"
     )

@@ -54,6 +54,7 @@ def load_pretrained(config: PretrainedConfig, model: ModelConfig, **options: Any
             built, report = model_class(config).from_pretrained(
                 model.source,
                 config=config,
+                revision=getattr(config, "_commit_hash", None) or "main",  # on the hub: of one commit with it
                 use_safetensors=True,
                 trust_remote_code=model.trust_remote_code,
                 output_loading_info=True,

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from presence_ds.printable import printable
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.worth_report import print_worth
 
@@ -126,7 +127,7 @@ def print_summary(console: RichConsole, summary: dict[str, Any]) -> None:
             table.add_row(
                 stage_name,
                 str(stage["steps"]),
-                escape(name),
+                escape(printable(name)),
                 f"{source['samples']:,}",
                 f"{source['mean_weight']:.4f}",
                 "–" if source["mean_si"] is None else f"{source['mean_si']:.4g}",

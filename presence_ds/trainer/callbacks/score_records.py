@@ -1,5 +1,7 @@
 """scores/: loss, self-influence, alignment and weight of every sample this run has seen, in parquet.
 
+With granularity document there is a row for every document of a sample, in their order.
+
 The first of every `RANKS_PER_FILE` ranks writes what all of them have. A file ends with a checkpoint, never spans one,
 and has its final name only when it is complete; what a crash leaves of an open file, or loses with a rank, lies after
 the last checkpoint and is written again by the resumed run.
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Batch, Metrics, Trainer
 
 RANKS_PER_FILE = 128
-ROWS_KEPT = 8192  # of a rank in memory, before they are collected
+ROWS_KEPT = 8192  # of a rank in memory, on average over the ranks, before they are collected
 
 OPTIONAL = ("scores", "vocabulary_scores", "momentum_alignment")  # of `Presence`, where they are computed
 
@@ -35,9 +37,9 @@ SCHEMA = pa.schema(
         pa.field("step", pa.int32(), nullable=False),  # optimizer step, counted from 1
         pa.field("micro_step", pa.int16(), nullable=False),  # within the optimizer step, from 0
         pa.field("rank", pa.int32(), nullable=False),
-        pa.field("position", pa.int32(), nullable=False),  # within the micro-batch, from 0
+        pa.field("position", pa.int32(), nullable=False),  # of the sample within the micro-batch, from 0
         pa.field("source", pa.dictionary(pa.int16(), pa.string()), nullable=False),
-        pa.field("document_id", pa.string(), nullable=False),  # the document the sample starts in
+        pa.field("document_id", pa.string(), nullable=False),  # the document the sample, or piece, starts in
         pa.field("offset", pa.int64(), nullable=False),  # of the sample's first token in that document, in tokens
         pa.field("loss", pa.float32(), nullable=False),
         pa.field("self_influence", pa.float32()),  # null where no gradients are scored
@@ -52,7 +54,11 @@ SCHEMA = pa.schema(
 
 
 class ScoreRecords(Callback):
-    """Collects one record per sample; every rank has as many in every step, so that they collect them together."""
+    """Collects one record per sample, or document.
+
+    Ranks collect theirs together. So when they do depends on nothing but what all of them know, which is not how many
+    documents one of them has.
+    """
 
     def __init__(self, folder: Path, rank: int, neighbours: Neighbours, source_names: list[str]) -> None:
         """``neighbours`` are the ranks that share a file with ``rank``."""
@@ -60,22 +66,24 @@ class ScoreRecords(Callback):
         self._sources = pa.array(source_names, type=pa.string())
         self._neighbours = neighbours
         self._file = RecordFile(folder, neighbours.ranks) if neighbours.is_first else None
-        self._batches_seen: list[Batch] = []  # in the step in progress
+        self._seen: list[tuple[Any, ...]] = []  # in the step in progress
         self._found: list[list[Any]] = []  # of their samples, [b] each
         self._batches: list[pa.RecordBatch] = []
-        self._rows = 0
+        self._everywhere = 0  # records of all ranks that are not collected yet
 
     def on_micro_step(self, trainer: Trainer, batch: Batch) -> None:
         presence = trainer.engine.presence
         assert presence.losses is not None
         assert presence.has_targets is not None
-        self._batches_seen.append(batch)
+        self._seen.append(_origins(batch, presence.by_document))
         self._found.append([presence.losses, presence.has_targets, *(getattr(presence, name) for name in OPTIONAL)])
 
     def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
-        batches, (losses, have_targets, *optional) = self._batches_seen, zip(*self._found, strict=True)
-        self._batches_seen, self._found = [], []
-        sizes = [len(batch["document_ids"]) for batch in batches]
+        (positions, sources, documents, offsets), (losses, have_targets, *optional) = (
+            zip(*parts, strict=True) for parts in (self._seen, self._found)
+        )
+        self._seen, self._found = [], []
+        sizes = [len(part) for part in positions]
         total = sum(sizes)
         presence = trainer.engine.presence
         assert presence.weights is not None
@@ -91,12 +99,10 @@ class ScoreRecords(Callback):
             np.full(total, trainer.step, np.int32),
             np.repeat(np.arange(len(sizes), dtype=np.int16), sizes),
             np.full(total, self._rank, np.int32),
-            np.concatenate([np.arange(size, dtype=np.int32) for size in sizes]),
-            pa.DictionaryArray.from_arrays(
-                torch.cat([batch["source_ids"] for batch in batches]).to(torch.int16).cpu().numpy(), self._sources
-            ),
-            [document for batch in batches for document in batch["document_ids"]],
-            torch.cat([batch["offsets"] for batch in batches]).cpu().numpy(),
+            np.concatenate(positions),
+            pa.DictionaryArray.from_arrays(np.concatenate(sources), self._sources),
+            [document for part in documents for document in part],
+            np.concatenate(offsets),
             torch.cat(losses).float().cpu().numpy(),
             scores,
             *alignments,
@@ -106,12 +112,12 @@ class ScoreRecords(Callback):
             torch.cat(have_targets).cpu().numpy(),
         ]
         self._batches.append(pa.record_batch(columns, schema=SCHEMA))
-        self._rows += total
-        if self._rows >= ROWS_KEPT:
+        self._everywhere += presence.statistics.get("samples", 0)  # not known of a step that fp16 overflowed in
+        if self._everywhere >= ROWS_KEPT * trainer.ranks.world_size:
             self._collect()
 
     def on_checkpoint(self, trainer: Trainer) -> None:
-        if self._rows:
+        if self._batches:  # one for every step, on every rank
             self._collect()
         if self._file is not None:
             self._file.finish()
@@ -132,7 +138,18 @@ class ScoreRecords(Callback):
         if parts is not None and self._file is not None:
             table = pa.concat_tables([pa.ipc.open_stream(part).read_all() for part in parts])
             self._file.write(table)
-        self._batches, self._rows = [], 0
+        self._batches, self._everywhere = [], 0
+
+
+def _origins(batch: Batch, by_document: bool) -> tuple[Any, ...]:
+    """Position in the micro-batch, source, document and offset of what there is a record of: its samples, or pieces."""
+    sources, offsets = batch["source_ids"].cpu().numpy().astype(np.int16), batch["offsets"].cpu().numpy()
+    positions = np.arange(len(sources), dtype=np.int32)
+    if not by_document:
+        return positions, sources, batch["document_ids"], offsets
+    rows = np.repeat(positions, [len(pieces) for pieces in batch["pieces"]])
+    documents, offsets, _ = zip(*(piece for pieces in batch["pieces"] for piece in pieces), strict=True)
+    return rows, sources[rows], documents, np.array(offsets, dtype=np.int64)
 
 
 class RecordFile:

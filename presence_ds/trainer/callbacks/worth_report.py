@@ -8,6 +8,7 @@ from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.table import Table
 
+from presence_ds.printable import printable
 from presence_ds.trainer.callbacks.metrics_file import json_value
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def print_worth(
     for name in sorted(gains, key=lambda name: -(gains[name]["gain"] or 0.0)):
         gain = gains[name]
         needed = "–" if gain["speedup"] is None else f"{1 / gain['speedup']:.1%}"
-        table.add_row(escape(WORDS.get(name, name)), f"× {_with_error(gain['gain'], gain['error'])}", needed)
+        table.add_row(escape(printable(WORDS.get(name, name))), f"× {_with_error(gain['gain'], gain['error'])}", needed)
     console.print(table, highlight=False)
     scale = figures["noise_scale"]
     told = "cannot be told yet" if scale is None else f"{scale:,.0f} samples"
@@ -72,7 +73,7 @@ def _print_sources(console: RichConsole, sources: dict[str, Any], mean_weights: 
         worth = _with_error(source["ratio"], source["error"])
         weight = f"{mean_weights[name]:.3f}" if name in mean_weights else "–"
         parts = [_with_error(source[part], None) for part in ("norm", "alignment")]
-        table.add_row(escape(name), f"{source['share']:.1%}", *parts, worth, source["verdict"], weight)
+        table.add_row(escape(printable(name)), f"{source['share']:.1%}", *parts, worth, source["verdict"], weight)
     console.print(table, highlight=False)
     console.print(
         "noise: the squared norm of a source's gradients; worth: how far they agree with everybody else's. 1 is the "

@@ -47,8 +47,7 @@ def export(
         raise ConfigError(f"tokenizer is {tokenizer}: there is no such folder")
     checkpoint = find_checkpoint(source)
     if tokenizer is None:
-        run = RunDirectory(checkpoint.absolute().parent.parent)
-        tokenizer = next((folder for folder in (run.tokenizer, run.corpus / TOKENIZER_FOLDER) if folder.is_dir()), None)
+        tokenizer = tokenizer_of_run(checkpoint)
     weights, description = read_weights(checkpoint)
     model = build(checkpoint, description, weights, DTYPES[dtype])
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -62,6 +61,12 @@ def export(
             os.replace(output, Path(folder, "replaced"))
         os.replace(written, output)
     return found
+
+
+def tokenizer_of_run(checkpoint: Path) -> Path | None:
+    """Folder of the tokenizer that the run of a checkpoint trained with; None where its run directory has none."""
+    run = RunDirectory(checkpoint.absolute().parent.parent)
+    return next((folder for folder in (run.tokenizer, run.corpus / TOKENIZER_FOLDER) if folder.is_dir()), None)
 
 
 def find_checkpoint(source: Path) -> Path:

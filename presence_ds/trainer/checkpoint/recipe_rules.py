@@ -20,6 +20,7 @@ SOURCE = (
     ("path format", SAME_SAMPLES),
     ("name subset split revision documents text_field id_field content max_megabytes weight", ORDER),
     ("min_megabytes", Rule("applied", "it is only checked")),
+    ("language", Rule("applied", "it is only noted")),
 )
 
 RECIPE: Table = [
@@ -36,7 +37,7 @@ RECIPE: Table = [
             ORDER,
         ),
         ("max_bad_share on_bad_file", Rule("applied", "to what is read from now on")),
-        ("tokenizer.trust_remote_code num_workers", APPLIED),
+        ("document_mask tokenizer.trust_remote_code num_workers", APPLIED),
     ),
     *of("data.sources[]", *SOURCE),
     *of("data.validation_sources[]", *SOURCE),

@@ -51,22 +51,46 @@ def read_weights(checkpoint: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
     Raises:
         ConfigError: a file is damaged, missing, or holds objects that no checkpoint of DeepSpeed's holds.
     """
+    with _readable(checkpoint):
+        states = _states(checkpoint)
+        weights = dict(states["module"])
+        if any(checkpoint.glob(SHARDS)):
+            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # it tells its progress
+                weights |= get_fp32_state_dict_from_zero_checkpoint(
+                    str(checkpoint.parent), checkpoint.name, lazy_mode=True
+                )
+    return weights, states.get(MODEL_KEY, {})
+
+
+def read_description(checkpoint: Path) -> dict[str, str]:
+    """What `read_weights` returns about the model, without the weights.
+
+    Raises:
+        ConfigError: as `read_weights`.
+    """
+    with _readable(checkpoint):
+        description: dict[str, str] = _states(checkpoint).get(MODEL_KEY, {})
+    return description
+
+
+def _states(checkpoint: Path) -> dict[str, Any]:
+    """The first file with states of the model; its tensors are read when they are used."""
     file = sorted(checkpoint.glob(MODEL_FILES))[0]
+    states: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    return states
+
+
+@contextmanager
+def _readable(checkpoint: Path) -> Iterator[None]:
+    """Inside, only plain values are read; raises `ConfigError` for a file that holds others or cannot be read."""
     try:
         with _plain_values_only():
-            states = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-            weights = dict(states["module"])
-            if any(checkpoint.glob(SHARDS)):
-                with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # it tells its progress
-                    weights |= get_fp32_state_dict_from_zero_checkpoint(
-                        str(checkpoint.parent), checkpoint.name, lazy_mode=True
-                    )
+            yield
     except (UnpicklingError, OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
         text = " ".join(str(error).split()).split("WeightsUnpickler error: ")[-1]  # torch's advice comes before it
         foreign = "unsupported global" in text.lower()
         what = "holds objects that no DeepSpeed checkpoint holds" if foreign else "is damaged or missing"
         raise ConfigError(f"{checkpoint}: a file {what}: {text[:300]}") from None
-    return weights, states.get(MODEL_KEY, {})
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
+from presence_ds.printable import printable
+
 _job_stderr = 2  # descriptor of the standard error that this process was started with
 _log: Path | None = None  # of this rank
 
@@ -87,7 +89,7 @@ def print_warning(message: str) -> None:
 def print_line(line: str) -> None:
     """One line there, if there is room for it."""
     with suppress(OSError):
-        os.write(_job_stderr, f"{line}\n".encode(errors="backslashreplace"))
+        os.write(_job_stderr, f"{printable(line)}\n".encode(errors="backslashreplace"))
 
 
 def write_traceback(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from presence_ds.engine.settings import try_settings
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.building.architecture import check_objective, load_model_config
 from presence_ds.trainer.building.construction import check_attention, try_to_build
+from presence_ds.trainer.building.document_mask import check_takes_positions
 from presence_ds.trainer.building.optimizer_config import KINDS
 from presence_ds.trainer.building.own_tokenizer import known_tokenizer, other_tokens
 from presence_ds.trainer.building.positions import check_positions, check_sequence_length
@@ -74,7 +75,7 @@ def make_plan(
         ConfigError: the first value that cannot be used, in one line naming its field.
         DataError: ``data.prepared`` holds no intact corpus.
     """
-    fill_from_prepared(recipe.data)
+    told = fill_from_prepared(recipe.data)
     recipe.validate()
     training = recipe.training
     if recipe.data.streaming is not None:
@@ -107,7 +108,7 @@ def make_plan(
         lengths=recipe.data.lengths,
         precision=precision,
         padded=recipe.data.packing != "concat",
-        warnings=warnings,
+        warnings=(*told, *warnings),
     )
     if recipe.model.compile_backend is not None:
         check_compilable(recipe.presence, plan.zero_stage, f"model.compile is {recipe.model.compile}")
@@ -128,5 +129,7 @@ def _plan_model(recipe: Recipe, device: str | None, precision: str) -> tuple[Pre
     check_sequence_length(config, max(lengths.inputs, lengths.targets), field)
     if empty is not None:
         check_positions(empty, config, lengths, vocabulary, field)
+        if data.document_mask:
+            check_takes_positions(empty)
     warning = None if tokenizer is None else other_tokens(model, data, tokenizer)
     return config, () if warning is None else (warning,)

@@ -155,6 +155,11 @@ class Recipe:
         self.model.validate("model")
         self.use_tokenizer_of_model()
         self.data.validate("data")
+        if self.presence.granularity == "document" and not self.data.document_mask:
+            raise ConfigError(
+                "presence.granularity is document with data.document_mask false, where the documents of a sample see "
+                "each other: set it true, or use granularity sample"
+            )
         names = [source.name for source in self.data.sources]
         self.reference.validate("reference", self.presence, names)
         if self.reference.sources and self.data.streaming is not None:

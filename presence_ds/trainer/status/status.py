@@ -56,8 +56,8 @@ class Status:
 def read_status(paths: Sequence[Path], *, silence: float = SILENCE) -> list[Status]:
     """Status of the runs in ``paths``.
 
-    A run of this machine is alive if its process is, and its heart has beaten lately. Of any other the heart has to
-    beat while this waits, at most ``silence`` seconds for all of them together.
+    A run of this machine is alive if its process is, and its heart has beaten lately, and dead if neither is so. Of any
+    other the heart has to beat while this waits, at most ``silence`` seconds for all of them together.
 
     Raises:
         ConfigError: one of ``paths`` holds no run.
@@ -87,19 +87,21 @@ def read_status(paths: Sequence[Path], *, silence: float = SILENCE) -> list[Stat
 def _lives_here(record: dict[str, Any], lock: Path) -> bool | None:
     """Whether the run that wrote ``record`` into ``lock`` is alive; None where only its heart can tell.
 
-    That is a run of another machine, and one that has not beaten lately, whose process number another may have by now.
+    That is a run of another machine; one that has not beaten lately, whose process number another may have by now; and
+    one that has, and has no process here: there are containers of one name.
     """
     if not record:
         return False
     if record.get("host") != socket.gethostname() or not isinstance(record.get("pid"), int):
         return None
+    beaten, is_here = time.time() - lock.stat().st_mtime < 2 * BEAT, True
     try:
         os.kill(record["pid"], 0)
     except ProcessLookupError:
-        return False
+        is_here = False
     except PermissionError:  # somebody else's
         pass
-    return True if time.time() - lock.stat().st_mtime < 2 * BEAT else None
+    return is_here if is_here == beaten else None
 
 
 def _status(directory: RunDirectory, record: dict[str, Any], lives: bool) -> Status:

@@ -87,7 +87,10 @@ def test_process_killed_while_it_replaced_a_corpus_loses_none(make_config: MakeC
     assert content(tmp_path) == ["corpus", "docs.jsonl"]
     os.replace(directory, tmp_path / ".corpus.1.old")
     message = error_of(make_config(seed=3), directory, overwrite=False)
-    assert message == f"{directory} holds a corpus that was made otherwise: name a new folder, or give --overwrite"
+    assert message == (
+        f"{directory} holds a corpus that was made otherwise: name a new folder, or replace it by presence prepare "
+        f"--overwrite"
+    )
 
 
 def test_corpus_that_is_read_is_not_replaced(make_config: MakeConfig, tmp_path: Path) -> None:

@@ -50,7 +50,9 @@ def test_samples_concatenate_to_documents_with_eos(documents: Documents, length:
 @given(documents=documents_strategy, length=st.integers(1, 16))
 def test_document_and_offset_point_at_the_first_token(documents: Documents, length: int) -> None:
     starts = np.cumsum([0, *(len(document) + 1 for document in documents)])
-    for number, sample in enumerate(concat(named(documents), length, EOS)):
+    samples = list(concat(named(documents), length, EOS))
+    placed(samples)
+    for number, sample in enumerate(samples):
         assert starts[int(sample.document_id)] + sample.offset == number * length
         assert sample.offset <= len(documents[int(sample.document_id)])  # at most its EOS
 

@@ -34,7 +34,13 @@ def group_of(
     for rank in range(ranks):
         stream = Stream(config, files, tokenizer, validation_texts)
         objective = make_objective(
-            config.objective, config.sequence_length, config.packing, tokenizer, config.seed, "train"
+            config.objective,
+            config.sequence_length,
+            config.packing,
+            tokenizer,
+            config.seed,
+            "train",
+            document_mask=config.document_mask,
         )
         group.append(StreamedBatches(RankSamples(stream, rank, ranks), objective, micro_batch_size, config.num_workers))
     if state is not None:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,9 @@ from transformers import PreTrainedTokenizerBase
 
 from presence_ds.data import SourceConfig, StreamingConfig, TokenizerConfig, open_corpus, prepare_corpus
 from presence_ds.data.hashing import text_hash
+from presence_ds.data.streaming.stream import LaneSample
 from presence_ds.data.tokenizer.encoding import encode
+from tests.data.samples.samples import check_documents
 from tests.data.streaming.streams import LENGTH, PACKINGS, SHORT, MakeConfig, group_of, take, the_state
 
 
@@ -53,6 +55,27 @@ def test_concat_leaves_no_token_out(
         assert set(found) <= set(texts.values())
         for start in range(0, len(found) - size + 1, size):
             assert len(set(found[start : start + size])) == size
+
+
+@pytest.mark.parametrize("packing", ["concat", "best_fit"])
+def test_documents_are_kept_apart(packing: str, make: MakeConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    (group,) = group_of(make(packing=packing, document_mask=True), tokenizer)
+    assert sum(check_documents(next(group), tokenizer.eos_token_id) for _ in range(40)) > 20
+
+
+@pytest.mark.parametrize("packing", ["concat", "best_fit"])
+def test_pieces_are_where_they_say(
+    packing: str, make: MakeConfig, tokenizer: PreTrainedTokenizerBase, texts: dict[str, str]
+) -> None:
+    """Also where a block of documents begins in the middle of one."""
+    config = make(packing=packing)
+    (group,) = group_of(config, tokenizer)
+    tokens = {key: [*encode(tokenizer, [text])[0], tokenizer.eos_token_id] for key, text in texts.items()}
+    for item in islice(group._samples, 100):
+        assert isinstance(item, LaneSample)
+        expected = [token for id_, offset, size in item.sample.pieces for token in tokens[id_][offset:][:size]]
+        assert item.sample.input_ids.tolist() == expected
+        assert item.sample.pieces[0][:2] == (item.sample.document_id, item.sample.offset)
 
 
 def test_every_document_comes_as_often_as_the_others(
