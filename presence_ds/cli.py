@@ -8,10 +8,11 @@ import time
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from presence_ds.commands import estimate, export, gain, new, prepare, slurm, status, train
+from presence_ds.commands import estimate, export, filter, gain, new, prepare, probe, score, slurm, status, train
 from presence_ds.commands.command import Command
 from presence_ds.errors import ConfigError, PresenceError
 from presence_ds.launch.environment import environment_rank, set_environment_defaults
+from presence_ds.printable import printable
 
 COMMANDS: dict[str, Command] = {
     "new": new,
@@ -21,6 +22,9 @@ COMMANDS: dict[str, Command] = {
     "estimate": estimate,
     "status": status,
     "gain": gain,
+    "score": score,
+    "filter": filter,
+    "probe": probe,
     "export": export,
 }
 GRACE = 20.0  # seconds
@@ -36,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
         if environment_rank() != 0:
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
             time.sleep(GRACE)  # rank 0 has the same error as a rule, and the launcher then ends this process in silence
-        print(f"presence: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        print(f"presence: error: {printable(' '.join(str(error).split()))}", file=sys.stderr, flush=True)
         sys.exit(error.status)
 
 

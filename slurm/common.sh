@@ -7,14 +7,17 @@ fail() {
     exit 2
 }
 
-# prepare RECIPE [--section.field value ...]: read the site's settings, find the run directory, look whether it can be
-# written to. Sets RUN_DIR and STEP, the command that trains.
-prepare() {
+# check_recipe RECIPE ...: look whether there is one.
+check_recipe() {
     if [ "$#" -lt 1 ] || [ "${1#-}" != "$1" ]; then
         fail "no recipe was given: sbatch slurm/TEMPLATE RECIPE.yaml [--section.field value ...]"
     fi
-    local recipe="$1" site="${PRESENCE_SITE:-$PRESENCE_HOME/slurm/site.sh}" argument previous=""
-    [ -f "$recipe" ] || fail "recipe is $recipe: there is no such file in $PWD"
+    [ -f "$1" ] || fail "recipe is $1: there is no such file in $PWD"
+}
+
+# Read the site's settings, and look whether GPUs are there.
+read_site() {
+    local site="${PRESENCE_SITE:-$PRESENCE_HOME/slurm/site.sh}"
     [ -f "$site" ] || fail "$site is missing: cp $PRESENCE_HOME/slurm/site.example.sh $site, edit it, and submit again"
     # shellcheck source=slurm/site.example.sh
     . "$site"
@@ -22,9 +25,16 @@ prepare() {
         fail "the job has no GPUs, $site says $SBATCH_GPUS_PER_NODE per node: run '. $site' before sbatch"
     fi
     PRESENCE_PYTHON="${PRESENCE_PYTHON:-$PRESENCE_HOME/.venv/bin/python}"
+}
 
+# prepare RECIPE [--section.field value ...]: read the site's settings, find the run directory, look whether it can be
+# written to. Sets RUN_DIR and STEP, the command that trains.
+prepare() {
+    check_recipe "$@"
+    read_site
+    local argument previous=""
     # Without a name the run directory has the job's number, which a requeued job keeps.
-    RUN_DIR="${RUN_DIR:-$PWD/runs/$(basename "$recipe" .yaml)-$SLURM_JOB_ID}"
+    RUN_DIR="${RUN_DIR:-$PWD/runs/$(basename "$1" .yaml)-$SLURM_JOB_ID}"
     for argument in "$@"; do
         case "$previous$argument" in
             --run_dir=*) RUN_DIR="${argument#*=}" ;;
@@ -33,7 +43,7 @@ prepare() {
         previous="$argument"
     done
     check_disk
-    make_step "$@"
+    make_step presence_ds.train "$@" --run_dir "$RUN_DIR"
 }
 
 # A run directory on a full or read-only disk is noticed now, not at the first checkpoint.
@@ -49,7 +59,7 @@ check_disk() {
         fail "run_dir is $RUN_DIR: $free GiB are free, MIN_FREE_GIB is $MIN_FREE_GIB; free some, or name another one"
 }
 
-# The command that trains, as one job step on every node.
+# make_step MODULE ARGUMENTS: sets STEP, the command that runs a module of the package, as one job step on every node.
 make_step() {
     # One task that failed ends the others, which would wait for it, and so does one that has ended, after a minute.
     STEP=(srun --kill-on-bad-exit=1 --wait=60)
@@ -73,7 +83,7 @@ make_step() {
     # until the trainer takes them.
     # shellcheck disable=SC2016
     STEP+=(bash -c 'trap "" USR1 USR2; exec "$@"' presence)
-    STEP+=("${container[@]}" "$PRESENCE_PYTHON" -m presence_ds.train "$@" --run_dir "$RUN_DIR")
+    STEP+=("${container[@]}" "$PRESENCE_PYTHON" -m "$@")
 }
 
 # How the run stands, read off its marker files: exit codes of srun do not tell, it answers 143 when it has ended tasks.

@@ -1,5 +1,6 @@
 """A recipe on the command line: ``RECIPE.yaml [--section.field value ...]``, alike for every command that takes one."""
 
+from argparse import SUPPRESS
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -40,9 +41,31 @@ def make_recipe_parser(usage: str, description: str, add_options: Callable[[Argu
     about = f"A first page; the fields of a section, or {ALL}, and exit."
     parser.add_argument("-h", "--help", action=RecipeHelp, add_options=add_options, help=about)
     parser.add_argument("recipe", action=RecipeFile, help="YAML file with the fields below; later options override it.")
-    add_options(parser)
     parser.add_class_arguments(Recipe)
+    add_options(parser)
     return parser
+
+
+def add_instead_of_section(parser: ArgumentParser, section: str, **options: Any) -> None:
+    """Add an option ``--SECTION VALUE``, which may be repeated, to ``parser``; its values are in ``SECTION_given``.
+
+    Of jsonargparse it is the one that reads a whole section of the recipe from a file, which is not wanted then.
+    """
+    dest, option = f"{section}_given", f"--{section}"
+    loads = next((action for action in parser._actions if option in action.option_strings), None)
+    if loads is None:  # a page of help
+        parser.add_argument(option, dest=dest, **options)
+        return
+
+    def append(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not args:  # jsonargparse makes it anew
+            return super(kind, self).__call__(**kwargs)
+        _, namespace, value, *_ = args
+        namespace[dest] = [*(namespace.get(dest) or []), value]
+
+    parser.add_argument(f"--{dest}", type=list[str], default=[], help=SUPPRESS)
+    kind: Any = type("AppendingAction", (type(loads),), {"__call__": append})
+    loads.__class__ = kind
 
 
 class RecipeFile(ActionConfigFile):

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from presence_ds.printable import printable
 from presence_ds.trainer.callbacks.console import describe, describe_validation
 from presence_ds.trainer.status.status import Status, read_status
 
@@ -59,8 +60,10 @@ def render(statuses: Sequence[Status]) -> RenderableType:
 
 def _details(status: Status) -> Table:
     rows: dict[str, RenderableType | None] = {
-        "run": Text(str(status.run_dir)),
-        "state": Text.assemble((status.state, STYLES[status.state]), f", {status.told}" if status.told else ""),
+        "run": _said(str(status.run_dir)),
+        "state": Text.assemble(
+            (status.state, STYLES[status.state]), printable(f", {status.told}" if status.told else "")
+        ),
         "step": Text(_steps(status)),
         "last line": _said(describe(status.metrics) + _logged(status) if status.metrics else None),
         "loss": _said(_curve(status)),
@@ -84,14 +87,14 @@ def _table(statuses: Sequence[Status]) -> Table:
     for name, status in zip(_names(statuses), statuses, strict=True):
         metrics = status.metrics
         table.add_row(
-            Text(name, overflow="fold"),
+            Text(printable(name), overflow="fold"),
             Text(status.state, STYLES[status.state]),
             Text(_steps(status)),
             _number(metrics.get("loss"), ".4f"),
             _number(status.validation.get("validation/loss"), ".4f"),
             _number(metrics.get("throughput(tokens/s)"), ",.0f"),
             _number(metrics.get("gain/in_use"), ".2f"),
-            Text(status.checkpoint or "–"),
+            Text(printable(status.checkpoint or "–")),
         )
     return table
 
@@ -129,7 +132,7 @@ def _curve(status: Status) -> str | None:
 
 
 def _said(text: str | None) -> Text | None:
-    return None if text is None else Text(text)
+    return None if text is None else Text(printable(text))
 
 
 def _number(value: float | None, form: str) -> Text:

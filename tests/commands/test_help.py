@@ -8,7 +8,7 @@ import pytest
 from presence_ds import cli
 from presence_ds.trainer.recipe.recipe import Recipe
 
-TAKE_A_RECIPE = ["train", "prepare", "estimate", "slurm"]
+TAKE_A_RECIPE = ["train", "prepare", "estimate", "slurm", "score"]
 SECTIONS = {name: kind for name, kind in get_type_hints(Recipe).items() if is_dataclass(kind)}
 
 

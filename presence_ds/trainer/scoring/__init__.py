@@ -1,0 +1,1 @@
+"""Scores of every sample of a corpus by a model that exists."""
