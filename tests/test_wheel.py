@@ -76,21 +76,29 @@ def test_what_is_in_it(installed: Installed) -> None:
     assert all(f"    {name} " in helped.stdout for name in cli.COMMANDS)
     resources = installed.packages / "presence_ds" / "resources"
     for folder in ("recipes", "ds_configs", "slurm"):
-        expected = {path.name for path in (ROOT / folder).iterdir()} - {"site.sh", "README.md"}
-        assert {path.name for path in (resources / folder).iterdir()} == expected
+        expected = _below(ROOT / folder) - {"site.sh", "README.md"}
+        assert _below(resources / folder) == expected
         assert not (resources / folder).is_symlink()
     assert (installed.packages / "presence_ds" / "py.typed").is_file()
 
 
-@pytest.mark.parametrize("recipe", [path.stem for path in sorted((ROOT / "recipes").glob("*.yaml"))])
+def _below(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("recipe", [path.stem for path in sorted((ROOT / "recipes").rglob("*.yaml"))])
 def test_a_new_folder_has_all_that_a_recipe_names(
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     cli.main(["new", "deep/mine", "--recipe", recipe])
-    assert "next: presence train deep/mine/mine.yaml\n" in capsys.readouterr().out
+    (source,) = (ROOT / "recipes").rglob(f"{recipe}.yaml")
+    scripts = {path.name for path in source.parent.glob("*.sh")}
+    following = "deep/mine/run.sh deep/mine/mine.yaml FOLDER" if scripts else "presence train deep/mine/mine.yaml"
+    assert f"next: {following}\n" in capsys.readouterr().out
     text = (tmp_path / "deep" / "mine" / "mine.yaml").read_text()
     assert "ds_configs/" not in text
+    assert {path.name for path in (tmp_path / "deep" / "mine").glob("*.sh")} == scripts
     named = text.split("\ndeepspeed: ")[1].split()[0]
     assert (tmp_path / "deep" / "mine" / named).read_text() == (ROOT / "ds_configs" / named).read_text()
     (tmp_path / "file").touch()

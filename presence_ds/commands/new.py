@@ -12,7 +12,7 @@ from presence_ds.errors import ConfigError
 from presence_ds.resources import resource
 
 HELP = "Make a folder with a copy of a recipe and what it needs."
-DEEPSPEED = re.compile(r"(?:\.\./)?ds_configs/(\w+\.json)")  # where a recipe of the package speaks of one
+DEEPSPEED = re.compile(r"(?:\.\./)*ds_configs/(\w+\.json)")  # where a recipe of the package speaks of one
 
 
 def make_parser() -> ArgumentParser:
@@ -34,7 +34,8 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
         raise ConfigError(f"recipe is {parsed.recipe}: it must be one of {', '.join(known)}")
     folder = parsed.name.expanduser()
     recipe = folder / f"{folder.resolve().name}.yaml"
-    text = known[parsed.recipe].read_text(encoding="utf-8")
+    source = known[parsed.recipe]
+    text = source.read_text(encoding="utf-8")
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigError(f"name is {folder}: it is there already; name a new folder")
@@ -43,19 +44,24 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
             shutil.copyfile(resource("ds_configs") / name, folder / name)
         if parsed.slurm:
             _copy_templates(folder / "slurm")
-        text = DEEPSPEED.sub(r"\1", text).replace(f"recipes/{parsed.recipe}.yaml", recipe.name)
+        text = DEEPSPEED.sub(r"\1", text)
+        text = re.sub(rf"recipes/(?:\w+/)?{parsed.recipe}\.yaml", recipe.name, text)
+        scripts = [Path(shutil.copy(script, folder)) for script in source.parent.glob("*.sh")]
         recipe.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"name is {folder}: it cannot be made ({error.strerror})") from None
     print(f"{folder}: recipe {parsed.recipe}, {', '.join(sorted(path.name for path in folder.iterdir()))}")
     if parsed.slurm:
         print(f"next: edit {folder / 'slurm' / 'site.sh'}, cd {folder}, presence slurm {recipe.name}")
+    elif scripts:
+        print(f"next: {scripts[0]} {recipe} FOLDER")
     else:
         print(f"next: presence train {recipe}")
 
 
 def _recipes() -> dict[str, Path]:
-    return {path.stem: path for path in sorted(resource("recipes").glob("*.yaml"))}
+    """By name; one that takes several commands lies in a folder with the script that runs them."""
+    return {path.stem: path for path in sorted(resource("recipes").rglob("*.yaml"), key=lambda path: path.stem)}
 
 
 def _copy_templates(folder: Path) -> None:

@@ -68,7 +68,7 @@ def check_arguments(where: str, command: str, words: list[str]) -> None:
     except ArgumentError as error:
         pytest.fail(f"{where}: {error}")
     if command == "new":
-        assert (ROOT / "recipes" / f"{parsed.recipe}.yaml").is_file(), f"{where}: there is no recipe {parsed.recipe}"
+        assert [*(ROOT / "recipes").rglob(f"{parsed.recipe}.yaml")], f"{where}: there is no recipe {parsed.recipe}"
 
 
 def test_presence_takes_its_commands() -> None:

@@ -12,6 +12,7 @@ from presence_ds import PresenceConfig
 from tests.docs.pages import PAGES, README
 from tests.test_layering import imported
 
+DEVELOPMENT = README.parent / "docs" / "development.md"
 PACKAGE = Path(presence_ds.__file__).parent
 LINES = 150
 
@@ -20,9 +21,9 @@ def test_it_is_short() -> None:
     assert README.read_text().count("\n") <= LINES
 
 
-def pictured() -> list[str]:
-    """The folders of README's picture below presence_ds/, from top to bottom."""
-    (picture,) = (code.text for code in PAGES[README].code if code.text.startswith("presence_ds/\n"))
+def pictured(page: Path = DEVELOPMENT) -> list[str]:
+    """The folders of a page's picture below presence_ds/, from top to bottom."""
+    (picture,) = (code.text for code in PAGES[page].code if code.text.startswith("presence_ds/\n"))
     found: list[str] = []
     above: list[str] = []
     for line in picture.splitlines()[1:]:
@@ -35,6 +36,7 @@ def pictured() -> list[str]:
 def test_the_picture_is_the_tree() -> None:
     folders = {path.parent.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")} - {"."}
     assert sorted(pictured()) == sorted(folders)
+    assert pictured(README) == [name for name in pictured() if "/" not in name]
 
 
 def test_the_picture_is_read_from_top_to_bottom() -> None:
