@@ -1,5 +1,6 @@
-"""``python -m presence_ds COMMAND ...``, where ``presence`` is not on the path."""
+"""``python -m presence_ds COMMAND``, ``deepspeed --module presence_ds COMMAND``: the same as ``presence COMMAND``."""
 
 from presence_ds.cli import main
 
-main()
+if __name__ == "__main__":
+    main()

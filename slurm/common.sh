@@ -43,7 +43,7 @@ prepare() {
         previous="$argument"
     done
     check_disk
-    make_step presence_ds.train "$@" --run_dir "$RUN_DIR"
+    make_step train "$@" --run_dir "$RUN_DIR"
 }
 
 # A run directory on a full or read-only disk is noticed now, not at the first checkpoint.
@@ -59,7 +59,7 @@ check_disk() {
         fail "run_dir is $RUN_DIR: $free GiB are free, MIN_FREE_GIB is $MIN_FREE_GIB; free some, or name another one"
 }
 
-# make_step MODULE ARGUMENTS: sets STEP, the command that runs a module of the package, as one job step on every node.
+# make_step COMMAND ARGUMENT ...: sets STEP, which runs a command of presence as one job step on every node.
 make_step() {
     # One task that failed ends the others, which would wait for it, and so does one that has ended, after a minute.
     STEP=(srun --kill-on-bad-exit=1 --wait=60)
@@ -83,7 +83,7 @@ make_step() {
     # until the trainer takes them.
     # shellcheck disable=SC2016
     STEP+=(bash -c 'trap "" USR1 USR2; exec "$@"' presence)
-    STEP+=("${container[@]}" "$PRESENCE_PYTHON" -m "$@")
+    STEP+=("${container[@]}" "$PRESENCE_PYTHON" -m presence_ds "$@")
 }
 
 # How the run stands, read off its marker files: exit codes of srun do not tell, it answers 143 when it has ended tasks.

@@ -3,6 +3,7 @@
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 VOCABULARY = 97
 KINDS = ("llama", "gpt2")
@@ -24,7 +25,7 @@ def tiny_model(kind: str, *, tied: bool, dtype: torch.dtype = torch.float32) -> 
         )
         model = LlamaForCausalLM(config).to(dtype).train()
         if dtype == torch.float64:
-            _widen_norms(model)
+            widen_norms(model)
         return model
     config = GPT2Config(
         vocab_size=VOCABULARY,
@@ -42,10 +43,10 @@ def tiny_model(kind: str, *, tied: bool, dtype: torch.dtype = torch.float32) -> 
     return GPT2LMHeadModel(config).to(dtype).train()
 
 
-def _widen_norms(model: torch.nn.Module) -> None:
-    """Put torch's own RMSNorm, which stays in float64, in place of LlamaRMSNorm, which rounds to float32 inside."""
+def widen_norms(model: torch.nn.Module) -> None:
+    """Put torch's own RMSNorm, which stays in float64, in place of transformers', which round to float32 inside."""
     for name, module in list(model.named_modules()):
-        if isinstance(module, LlamaRMSNorm):
+        if isinstance(module, (LlamaRMSNorm, T5LayerNorm)):
             norm = torch.nn.RMSNorm(module.weight.shape[0], eps=module.variance_epsilon, dtype=torch.float64)
             model.set_submodule(name, norm)
 

@@ -47,14 +47,14 @@ def find_step() -> SlurmStep | None:
 
 
 def start_ranks(
-    module: str,
+    command: str,
     recipe: Recipe,
     recipe_file: Path | None,
     parsed: Namespace,
     arguments: list[str],
     step: SlurmStep | None,
 ) -> NoReturn:
-    """Check the recipe, and become the launcher of ``module`` with ``arguments``; ``step`` is of `find_step`.
+    """Check the recipe, and become the launcher of ``command`` with ``arguments``; ``step`` is of `find_step`.
 
     Raises:
         PresenceError: the first thing that is wrong with the recipe, before any rank is started.
@@ -73,4 +73,4 @@ def start_ranks(
     make_plan(recipe, recipe_file, world_size=ranks, bf16_hardware=hardware_has_bf16())
     check_datasets(recipe)
     operator_folder()
-    launch(module, arguments, parsed.num_processes, recipe.stop.signal_numbers, step)
+    launch([command, *arguments], parsed.num_processes, recipe.stop.signal_numbers, step)

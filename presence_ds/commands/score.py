@@ -53,7 +53,7 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
 
         request.check(recipe)
         scoring = scoring_recipe(recipe, request.model)
-        start_ranks("presence_ds.score", scoring, recipe_file, parsed, arguments, step)
+        start_ranks("score", scoring, recipe_file, parsed, arguments, step)
 
     from presence_ds.trainer.scoring.run import score
 

@@ -19,7 +19,7 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
     step = find_step()
     recipe, recipe_file = read_recipe(parser, parsed)
     if not launched():
-        start_ranks("presence_ds.train", recipe, recipe_file, parsed, arguments, step)
+        start_ranks("train", recipe, recipe_file, parsed, arguments, step)
 
     from presence_ds.trainer.run import train
 

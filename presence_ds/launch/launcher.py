@@ -25,14 +25,11 @@ def local_processes(requested: int | None) -> int:
     return CPU_RANKS if accelerator.device_name() == "cpu" else int(accelerator.device_count())
 
 
-def launch(
-    module: str, arguments: list[str], requested: int | None, signals: list[int], step: SlurmStep | None
-) -> NoReturn:
+def launch(arguments: list[str], requested: int | None, signals: list[int], step: SlurmStep | None) -> NoReturn:
     """Start the ranks of this machine under the DeepSpeed launcher of the running interpreter, and end as they do.
 
     Args:
-        module: what every rank runs, such as ``presence_ds.train``.
-        arguments: what follows ``presence COMMAND``.
+        arguments: what follows ``presence``, on every rank.
         requested: number of ranks, or None for the default.
         signals: numbers of the signals that stop the run: this process passes them on to the ranks.
         step: with one task per node, where this launcher stands among those of the other nodes, which start as many
@@ -60,7 +57,7 @@ def launch(
             if requested is not None or get_accelerator().device_name() == "cpu":
                 command.append(f"--num_accelerators={processes}")
             command.append(f"--master_port={get_free_port()}")
-        command += ["--no_local_rank", "--module", module, *arguments]
+        command += ["--no_local_rank", "--module", "presence_ds", *arguments]
         place = "" if step is None else f" on node {step.node} of {step.nodes}, {socket.gethostname()}"
         line = f"starting {processes} ranks{place}; the first start in an environment compiles an operator of DeepSpeed"
         with suppress(OSError):  # a job's log may lie on a full disk

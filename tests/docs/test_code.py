@@ -102,7 +102,7 @@ def test_deepspeed_is_given_what_is_there() -> None:
     for where, words in of("deepspeed"):
         if words[0] == "--module":
             assert find_spec(words[1]) is not None, f"{where}: there is no {words[1]}"
-            check_arguments(where, "train", words[2:])
+            check_arguments(where, words[2], words[3:])
         else:
             assert (ROOT / words[-1]).is_file(), f"{where}: there is no {words[-1]}"
 

@@ -9,14 +9,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import T5Config, T5ForConditionalGeneration
-from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 import presence_ds
 from presence_ds.errors import ConfigError
 from tests.engine.training import deepspeed_config, full_parameters
 from tests.families.models import FAMILIES
 from tests.families.models import VOCABULARY as SMALLEST
-from tests.models import VOCABULARY, tiny_model, tokens
+from tests.models import VOCABULARY, tiny_model, tokens, widen_norms
 
 KINDS = ("llama", "gpt2", "t5")
 LENGTHS = [[4, 1, 7], [5, 3, 2], [12]]  # of the documents of three rows, the first of which is without a target
@@ -65,10 +64,8 @@ def tiny_t5(*, tied: bool, dtype: torch.dtype) -> nn.Module:
         tie_word_embeddings=tied,
     )
     model = PackedT5(config).to(dtype).train()
-    for name, module in list(model.named_modules()):
-        if isinstance(module, T5LayerNorm) and dtype == torch.float64:  # which rounds to float32 inside
-            norm = nn.RMSNorm(module.weight.shape[0], eps=module.variance_epsilon, dtype=dtype)
-            model.set_submodule(name, norm)
+    if dtype == torch.float64:
+        widen_norms(model)
     return model
 
 

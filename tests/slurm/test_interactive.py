@@ -6,7 +6,7 @@ import sys
 
 from tests.slurm.conftest import Jobs
 
-SHELL = 'if [ "$SLURM_PROCID" = 0 ]; then timeout 60 "$0" -m presence_ds.train tiny.yaml; echo "status $?"; fi'
+SHELL = 'if [ "$SLURM_PROCID" = 0 ]; then timeout 60 "$0" -m presence_ds train tiny.yaml; echo "status $?"; fi'
 
 
 def test_a_shell_among_several_tasks_is_told_what_works(jobs: Jobs) -> None:

@@ -31,7 +31,7 @@ def test_every_combination_is_in_an_array_once(jobs: Jobs) -> None:
     for index, (tau, layers, seed) in enumerate(product((0.5, 1), ("all", "first"), (0, 1))):
         jobs.wait(f"{job}_{index}", "FAILED")
         assert (jobs.work / f"presence-sweep-{job}_{index}.log").read_text().splitlines()[0] == (
-            f"-m presence_ds.train tiny.yaml --presence.layers {layers} --training.seed {seed} --data.seed {seed} "
+            f"-m presence_ds train tiny.yaml --presence.layers {layers} --training.seed {seed} --data.seed {seed} "
             f"--presence.schedule.tau_direct={tau} --presence.schedule.tau_inverse=-{tau} "
             f"--run_dir {jobs.work}/runs/sweep-{job}/tau{tau}-{layers}-seed{seed}"
         )

@@ -79,7 +79,7 @@ def test_containers_are_given_what_they_have_to_run(jobs: Jobs) -> None:
     jobs.wait(job, "FAILED")  # nothing was trained
     assert jobs.log(job).splitlines() == [
         *("exec", "--nv", "--bind", "/shared", "--pwd", str(jobs.work)),
-        f"-m presence_ds.train tiny.yaml --training.steps 7 --run_dir {run_dir}",
+        f"-m presence_ds train tiny.yaml --training.steps 7 --run_dir {run_dir}",
         f"presence: failed: {run_dir}",
     ]
     site.write_text(settings + "CONTAINER=pyxis\n")

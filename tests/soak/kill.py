@@ -157,7 +157,7 @@ class Soak:
         return True
 
     def _strike_launcher(self, run_dir: Path, stage: int, duration: float) -> bool:
-        command = [sys.executable, "-m", "presence_ds.train", *self._arguments(run_dir, stage)]
+        command = [sys.executable, "-m", "presence_ds", "train", *self._arguments(run_dir, stage)]
         with open(self.work / "ranks.log", "w") as log:
             launcher = subprocess.Popen(
                 [*command, "--num_processes", str(RANKS)], stdout=log, stderr=log, start_new_session=True

@@ -86,9 +86,9 @@ def presence_train(
     """``presence train`` in a process of its own, on two ranks that DeepSpeed's launcher starts, or torchrun."""
     if torchrun:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        command += ["-m", "presence_ds.train", *map(str, arguments)]
+        command += ["-m", "presence_ds", "train", *map(str, arguments)]
     else:
-        command = [sys.executable, "-m", "presence_ds.train", *map(str, arguments), "--num_processes", "2"]
+        command = [sys.executable, "-m", "presence_ds", "train", *map(str, arguments), "--num_processes", "2"]
     return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 

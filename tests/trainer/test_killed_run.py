@@ -44,7 +44,8 @@ def resumed_run(environment: Environment, corpus_file: Path, tmp_path_factory: p
     command = [
         sys.executable,
         "-m",
-        "presence_ds.train",
+        "presence_ds",
+        "train",
         str(recipe),
         "--run_dir",
         str(run_dir),
@@ -64,7 +65,15 @@ def resumed_run(environment: Environment, corpus_file: Path, tmp_path_factory: p
         file.write('{"step": 3')  # the line that a crash may leave
     deepspeed = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", "2"]
     finished = subprocess.run(
-        [*deepspeed, "--master_port", str(free_port()), "--module", "presence_ds.train", str(run_dir / "recipe.yaml")],
+        [
+            *deepspeed,
+            "--master_port",
+            str(free_port()),
+            "--module",
+            "presence_ds",
+            "train",
+            str(run_dir / "recipe.yaml"),
+        ],
         env=environment,
         cwd=work,
         capture_output=True,

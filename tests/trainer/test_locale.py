@@ -30,7 +30,7 @@ def test_run_in_another_locale(corpus_file: Path, environment: dict[str, str], t
     values |= {"logging": {"every_steps": 1}, "health": {"enabled": False}, "stop": {"stop_file": "schluß"}}
     recipe.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-m", "presence_ds.train", recipe, "--num_processes", "1", "--wandb.name", "née"],
+        [sys.executable, "-m", "presence_ds", "train", recipe, "--num_processes", "1", "--wandb.name", "née"],
         env=environment | OTHER_LOCALE,
         cwd=tmp_path,
         capture_output=True,
@@ -53,7 +53,7 @@ def test_run_in_another_locale(corpus_file: Path, environment: dict[str, str], t
 
 def test_interpreter_that_may_not_use_utf8_is_refused(environment: dict[str, str], tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-X", "utf8=0", "-m", "presence_ds.train", "recipe.yaml"],
+        [sys.executable, "-X", "utf8=0", "-m", "presence_ds", "train", "recipe.yaml"],
         env=environment | OTHER_LOCALE,
         cwd=tmp_path,
         capture_output=True,

@@ -126,7 +126,15 @@ def test_values_that_cannot_be_used(config: StopConfig, message: str) -> None:
 def test_sigterm_to_every_process_of_a_job(tiny_recipe: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     """The launcher's own processes get it too, several times, also while the checkpoint is written."""
     run_dir = tmp_path / "run"
-    command = [sys.executable, "-m", "presence_ds.train", *arguments(tiny_recipe, run_dir), "--training.steps", "5000"]
+    command = [
+        sys.executable,
+        "-m",
+        "presence_ds",
+        "train",
+        *arguments(tiny_recipe, run_dir),
+        "--training.steps",
+        "5000",
+    ]
     job = subprocess.Popen(
         [*command, "--num_processes", "2"],
         env=environment,

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from presence_ds.printable import printable
 from presence_ds.trainer.scores.filter import Selection
-from presence_ds.trainer.scores.rule import REASONS
+from presence_ds.trainer.scores.rule import REASONS, SCORE
 
 BINS = 24
 BAR = 40  # characters of the longest
@@ -99,7 +99,7 @@ def _print_histogram(console: Console, selection: Selection) -> None:
 def _cut(selection: Selection) -> str | None:
     """Between which scores ``keep`` cuts; None where it does not, or not in one place."""
     rule, scores = selection.rule, selection.samples.scores
-    gone = selection.reasons == REASONS.index("score")
+    gone = selection.reasons == SCORE
     if rule.by is not None or not gone.any():
         return None
     kept = scores[selection.kept]

@@ -145,7 +145,7 @@ def test_in_the_middle_of_training(
 def test_a_rank_killed_under_the_launcher(tiny_recipe: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     """As by a kernel without memory."""
     run_dir = tmp_path / "run"
-    command = [sys.executable, "-m", "presence_ds.train", str(tiny_recipe), "--run_dir", str(run_dir)]
+    command = [sys.executable, "-m", "presence_ds", "train", str(tiny_recipe), "--run_dir", str(run_dir)]
     command += ["--training.steps", "100000", "--num_processes", "2", "--logging.every_steps", "1"]
     with open(tmp_path / "printed", "w") as printed:
         job = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=printed, stderr=printed)

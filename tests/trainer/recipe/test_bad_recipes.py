@@ -179,7 +179,7 @@ def test_the_recipe_these_cases_start_from_is_good(
     assert ended.value.code == 7
     (command,) = reached
     assert command[:3] == [sys.executable, "-m", "deepspeed.launcher.runner"]
-    assert command[-5:] == ["--module", "presence_ds.train", str(tiny_recipe), "--num_processes", "2"]
+    assert command[-6:] == ["--module", "presence_ds", "train", str(tiny_recipe), "--num_processes", "2"]
 
 
 @pytest.mark.parametrize(

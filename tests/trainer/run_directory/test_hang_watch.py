@@ -89,7 +89,7 @@ def test_a_rank_asleep_and_the_one_that_waits_for_it(
 def test_a_stopped_rank_under_the_launcher(tiny_recipe: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     """SIGSTOP: rank 1 cannot say where it is, so that rank 0 says what the kernel knows, and wakes it to write."""
     run_dir = tmp_path / "run"
-    command = [sys.executable, "-m", "presence_ds.train", str(tiny_recipe), "--run_dir", str(run_dir), *OPTIONS]
+    command = [sys.executable, "-m", "presence_ds", "train", str(tiny_recipe), "--run_dir", str(run_dir), *OPTIONS]
     with open(tmp_path / "errors", "w") as errors:
         job = subprocess.Popen(
             [*command, "--num_processes", "2"], env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=errors

@@ -21,7 +21,7 @@ def test_a_killed_command_goes_on(
     """Without a trace: as the scores of one pass, at ZeRO stage 3 to the bit."""
     assert score(tmp_path / "one", "--checkpoint", trained) is None
     folder = tmp_path / "scores"
-    command = [sys.executable, "-m", "presence_ds.score", scoring_recipe, folder, "--checkpoint", trained]
+    command = [sys.executable, "-m", "presence_ds", "score", scoring_recipe, folder, "--checkpoint", trained]
     command += ["--rows_per_file", "50", "--deepspeed", zero(3), "--num_processes", "2"]
     killed = subprocess.Popen(
         command,
