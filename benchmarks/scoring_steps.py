@@ -12,7 +12,7 @@ from jsonargparse import auto_cli
 
 from benchmarks.document import table, write_section
 from benchmarks.ranks import ROOT
-from benchmarks.sequential import command
+from benchmarks.sequential import command, rising
 from presence_ds.trainer.scores.probe import auc
 
 BIN = 4  # steps of a row of the table
@@ -35,7 +35,7 @@ def scoring_steps(
         document: Page to put the table in.
     """
     command("prepare", recipe, work / "corpus")
-    options = ["--training.steps", steps, "--lr_schedule.warmup_steps", steps, "--evaluation.every_steps", "null"]
+    options = ["--training.steps", steps, *rising(steps), "--evaluation.every_steps", "null"]
     options += ["--presence.layers", "all", "--presence.signal", "uniform", "--presence.alignment", "true"]
     options += ["--run_dir", work / "run"]
     command("train", recipe, "--data.prepared", work / "corpus", *options)

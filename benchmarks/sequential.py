@@ -28,6 +28,12 @@ def command(*arguments: Any) -> None:
     subprocess.run([sys.executable, "-m", "presence_ds", *map(str, arguments)], check=True, stdout=sys.stderr)
 
 
+def rising(steps: int) -> tuple[Any, ...]:
+    """Options of a training that is as long as its warm-up, whatever the recipe's schedule."""
+    kind = ("--lr_schedule.kind", "constant", "--lr_schedule.decay_steps", "null")
+    return (*kind, "--lr_schedule.warmup_steps", steps)
+
+
 def one_seed(
     presence: Presence, recipe: Path, work: Path, seed: int, keep: float, scoring_steps: int, noisy: str
 ) -> dict[str, Any]:
@@ -39,7 +45,7 @@ def one_seed(
     """
     folder, corpus = work / f"seed{seed}", work / "corpus"
     seeds = ("--training.seed", seed, "--data.seed", seed)
-    scoring = ("--training.steps", scoring_steps, "--lr_schedule.warmup_steps", scoring_steps)
+    scoring_model = folder / f"scoring_model-{scoring_steps}"
 
     def train(corpus: Path, run_dir: Path, *options: Any) -> dict[str, Any]:
         summary = run_dir / "summary.json"
@@ -48,9 +54,9 @@ def one_seed(
         found: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))
         return found
 
-    train(corpus, folder / "scoring_model", *scoring)
+    train(corpus, scoring_model, "--training.steps", scoring_steps, *rising(scoring_steps))
     scores = folder / "scores"
-    presence("score", recipe, scores, "--data.prepared", corpus, *seeds, "--checkpoint", folder / "scoring_model")
+    presence("score", recipe, scores, "--data.prepared", corpus, *seeds, "--checkpoint", scoring_model)
     presence("filter", scores, folder / "lowest", "--keep", keep)
     presence("filter", scores, folder / "highest", "--keep", keep, "--reverse")
     places = {arm: work / "corpus" if arm == "corpus" else folder / arm for arm in ARMS}

@@ -15,16 +15,21 @@ check_recipe() {
     [ -f "$1" ] || fail "recipe is $1: there is no such file in $PWD"
 }
 
-# Read the site's settings, and look whether GPUs are there.
+# Read the site's settings.
 read_site() {
     local site="${PRESENCE_SITE:-$PRESENCE_HOME/slurm/site.sh}"
     [ -f "$site" ] || fail "$site is missing: cp $PRESENCE_HOME/slurm/site.example.sh $site, edit it, and submit again"
     # shellcheck source=slurm/site.example.sh
     . "$site"
+    PRESENCE_PYTHON="${PRESENCE_PYTHON:-$PRESENCE_HOME/.venv/bin/python}"
+}
+
+# Look whether the GPUs of the site are there.
+check_gpus() {
+    local site="${PRESENCE_SITE:-$PRESENCE_HOME/slurm/site.sh}"
     if [ -n "${SBATCH_GPUS_PER_NODE:-}" ] && [ -z "${SLURM_GPUS_ON_NODE:-}" ]; then
         fail "the job has no GPUs, $site says $SBATCH_GPUS_PER_NODE per node: run '. $site' before sbatch"
     fi
-    PRESENCE_PYTHON="${PRESENCE_PYTHON:-$PRESENCE_HOME/.venv/bin/python}"
 }
 
 # prepare RECIPE [--section.field value ...]: read the site's settings, find the run directory, look whether it can be
@@ -32,6 +37,7 @@ read_site() {
 prepare() {
     check_recipe "$@"
     read_site
+    check_gpus
     local argument previous=""
     # Without a name the run directory has the job's number, which a requeued job keeps.
     RUN_DIR="${RUN_DIR:-$PWD/runs/$(basename "$1" .yaml)-$SLURM_JOB_ID}"

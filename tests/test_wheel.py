@@ -98,6 +98,8 @@ def test_a_new_folder_has_all_that_a_recipe_names(
     assert f"next: {following}\n" in capsys.readouterr().out
     text = (tmp_path / "deep" / "mine" / "mine.yaml").read_text()
     assert "ds_configs/" not in text
+    for path in (tmp_path / "deep" / "mine").glob("*"):
+        assert "recipes/" not in path.read_text()
     assert {path.name for path in (tmp_path / "deep" / "mine").glob("*.sh")} == scripts
     named = text.split("\ndeepspeed: ")[1].split()[0]
     assert (tmp_path / "deep" / "mine" / named).read_text() == (ROOT / "ds_configs" / named).read_text()

@@ -44,19 +44,27 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
             shutil.copyfile(resource("ds_configs") / name, folder / name)
         if parsed.slurm:
             _copy_templates(folder / "slurm")
-        text = DEEPSPEED.sub(r"\1", text)
-        text = re.sub(rf"recipes/(?:\w+/)?{parsed.recipe}\.yaml", recipe.name, text)
         scripts = [Path(shutil.copy(script, folder)) for script in source.parent.glob("*.sh")]
         recipe.write_text(text, encoding="utf-8")
+        for path in (recipe, *scripts):
+            path.write_text(_as_it_lies(path.read_text(encoding="utf-8"), parsed.recipe, recipe.name), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"name is {folder}: it cannot be made ({error.strerror})") from None
     print(f"{folder}: recipe {parsed.recipe}, {', '.join(sorted(path.name for path in folder.iterdir()))}")
     if parsed.slurm:
-        print(f"next: edit {folder / 'slurm' / 'site.sh'}, cd {folder}, presence slurm {recipe.name}")
+        submit = f"slurm/{parsed.recipe}.sh {recipe.name} FOLDER" if scripts else f"presence slurm {recipe.name}"
+        print(f"next: edit {folder / 'slurm' / 'site.sh'}, cd {folder}, {submit}")
     elif scripts:
         print(f"next: {scripts[0]} {recipe} FOLDER")
     else:
         print(f"next: presence train {recipe}")
+
+
+def _as_it_lies(text: str, recipe: str, name: str) -> str:
+    """``text`` of ``recipe`` or its script, with paths as they are in a new folder, where the recipe is ``name``."""
+    text = DEEPSPEED.sub(r"\1", text)
+    text = re.sub(rf"recipes/(?:\w+/)?{recipe}\.yaml", lambda _: name, text)
+    return re.sub(r"recipes/\w+/(\w+\.sh)", r"\1", text)
 
 
 def _recipes() -> dict[str, Path]:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from presence_ds.data.batches.training import BatchStream, build_loader
     from presence_ds.data.config import DataConfig
     from presence_ds.data.corpus.dataset import PackedDataset
-    from presence_ds.data.corpus.opening import Corpus, open_corpus
+    from presence_ds.data.corpus.opening import Corpus, open_corpus, open_for
     from presence_ds.data.corpus.prepare import prepare_corpus
     from presence_ds.data.corpus.prepared import fill_from_prepared
     from presence_ds.data.order.mixture import mixture_weights
@@ -44,5 +44,6 @@ __all__ = [
     "load_tokenizer",
     "mixture_weights",
     "open_corpus",
+    "open_for",
     "prepare_corpus",
 ]

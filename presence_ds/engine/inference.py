@@ -16,7 +16,7 @@ from presence_ds.engine.config import PresenceConfig
 from presence_ds.engine.scorer import Found
 from presence_ds.engine.strategies import TwoPass
 from presence_ds.engine.trial import try_out
-from presence_ds.engine.zero import forget_release_plan
+from presence_ds.engine.zero import forget_model, forget_release_plan
 from presence_ds.errors import ConfigError
 from presence_ds.influence import select_parameters
 
@@ -70,11 +70,10 @@ class Inference:
         else:
             model.to(self.device)
         self.module = model.eval()
-        self._by_document = config.granularity == "document"
+        self._config = config
         group = dist.group.WORLD
         self._strategy = TwoPass(self.module, config, group=group, device=self.device)
-        if config.sketches_gradients and (scorer := self._strategy.scorer) is not None:
-            check_sketches(config, micro_batch_size, 1, scorer.gradient_width, scorer.sketch_width)
+        self._check_sketches(micro_batch_size)
         try_out(self, self._strategy)
         forget_release_plan()
 
@@ -84,17 +83,26 @@ class Inference:
         Args:
             batch: what the model takes, on its device, with ``labels`` ([B, T] int64, −100 ignored); for granularity
                 document with ``document_indices`` too, as `PresenceEngine.forward` takes them, on the host.
+
+        Raises:
+            ConfigError: alignments of so many documents take more memory than a rank should give to them.
         """
-        if self._by_document:
+        if self._config.granularity == "document":
             batch = dict(batch)
             indices = batch.pop("document_indices", None), batch.pop("decoder_document_indices", None)
             batch[DOCUMENTS] = number_documents(self.module, *indices, self.device)
+            self._check_sketches(batch[DOCUMENTS].count, "documents")
         return self._strategy.score(self.module, (), self._strategy.objective.complete(batch), 1.0)
+
+    def _check_sketches(self, number: int, unit: str = "samples") -> None:
+        if self._config.sketches_gradients and (scorer := self._strategy.scorer) is not None:
+            check_sketches(self._config, number, 1, scorer.gradient_width, scorer.sketch_width, unit=unit)
 
     def close(self) -> None:
         """Let go of the model's partitions, before another model is made."""
         if self._engine is not None:
             self._engine.destroy()
+            forget_model(self.module)
 
     def __call__(self, **inputs: Any) -> Any:
         """The model's output."""

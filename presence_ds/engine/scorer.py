@@ -223,7 +223,7 @@ class Scorer:
         self.left_out.update(self._model.get_parameter(name) for name in names)
         self._influence.forget(*self.left_out)
         if not dist.is_initialized() or dist.get_rank() == 0:
-            warnings.warn(f"{reason}; it is trained, but left out of the self-influence", stacklevel=2)
+            warnings.warn(f"{reason}; it is left out of the self-influence", stacklevel=2)
 
     @contextmanager
     def _scoring(self, capture: Capture) -> Iterator[None]:

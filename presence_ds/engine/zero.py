@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deepspeed.runtime.base_optimizer import ZeROOptimizer
+from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
 from deepspeed.utils import get_z3_leaf_modules
@@ -50,6 +51,11 @@ def restore_partition(parameter: Tensor) -> None:
     """Make ``data`` of a partitioned parameter empty again, as ZeRO-3 left it."""
     if is_partitioned(parameter) and parameter.data.numel():
         parameter.data = parameter.data.new_empty(0)
+
+
+def forget_model(model: nn.Module) -> None:
+    """Have ZeRO-3 let go of ``model``, which will not run again (private: it keeps every one for good)."""
+    FWD_MODULE_STACK[:] = [module for module in FWD_MODULE_STACK if module is not model]
 
 
 def forget_release_plan() -> None:

@@ -13,7 +13,7 @@ from presence_ds.data import (
     StreamedBatches,
     build_loader,
     mixture_weights,
-    open_corpus,
+    open_for,
     prepare_corpus,
 )
 from presence_ds.data.corpus.manifest import TOKENIZER_FOLDER
@@ -32,7 +32,7 @@ def load_corpus(data: DataConfig, directory: RunDirectory, ranks: Ranks) -> Corp
     if data.prepared is None:
         ranks.on_main(partial(prepare_corpus, data, folder))
     with ranks.agreement():
-        corpus = open_corpus(folder, data.tokenizer.trust_remote_code, seed=data.seed, document_mask=data.document_mask)
+        corpus = open_for(data, folder)
         if ranks.is_main and data.prepared is not None:
             directory.keep_tokenizer(folder / TOKENIZER_FOLDER)
     return corpus

@@ -14,6 +14,7 @@ set -euo pipefail
 }
 recipe="$1" work="$2"
 steps="${SCORING_STEPS:-10}"
+scoring_model="$work/scoring_model-$steps"
 
 # train RUN_DIR ARGUMENT ...: unless that has been done, for a run that has finished does not go on.
 train() {
@@ -21,7 +22,8 @@ train() {
 }
 
 presence prepare "$recipe" "$work/corpus"
-train "$work/scoring_model" --data.prepared "$work/corpus" --training.steps "$steps" --lr_schedule.warmup_steps "$steps"
-presence score "$recipe" "$work/scores" --data.prepared "$work/corpus" --checkpoint "$work/scoring_model"
+train "$scoring_model" --data.prepared "$work/corpus" --training.steps "$steps" \
+    --lr_schedule.kind constant --lr_schedule.decay_steps null --lr_schedule.warmup_steps "$steps" # which rises all along
+presence score "$recipe" "$work/scores" --data.prepared "$work/corpus" --checkpoint "$scoring_model"
 presence filter "$work/scores" "$work/filtered" --keep "${KEEP:-0.8}"
 train "$work/training" --data.prepared "$work/filtered"

@@ -8,6 +8,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 from transformers import PreTrainedTokenizerBase
 
+from presence_ds.data.config import DataConfig
 from presence_ds.data.corpus.dataset import PackedDataset
 from presence_ds.data.corpus.manifest import (
     TOKENIZER_FOLDER,
@@ -47,6 +48,11 @@ class Corpus:
     report: CorpusReport
     noise_shares: dict[str, float] = field(default_factory=dict)
     validation_texts: frozenset[bytes] = frozenset()
+
+
+def open_for(data: DataConfig, directory: Path) -> Corpus:
+    """`open_corpus`, its samples as ``data`` says: whoever forgets one of these fields has other samples in silence."""
+    return open_corpus(directory, data.tokenizer.trust_remote_code, data.seed, document_mask=data.document_mask)
 
 
 def open_corpus(

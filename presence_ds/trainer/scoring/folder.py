@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from presence_ds.data.corpus.storage import LEFTOVER_SECONDS, unfinished
@@ -45,18 +46,29 @@ class ScoresFolder:
         return self.parts / checkpoint / f"rows-{rows.start:012d}-{rows.stop:012d}.parquet"
 
     def told(self, checkpoint: str, stretches: Iterable[range]) -> list[list[range]]:
-        """Of each stretch the parts that a checkpoint has told of, one after another from its first row on."""
-        ends: dict[int, int] = {}  # by first row; of what two processes did at once, what is longer
-        for path in (self.parts / checkpoint).glob("rows-*.parquet"):
-            start, stop = map(int, path.stem.split("-")[1:])
-            ends[start] = max(stop, ends.get(start, 0))
+        """Of each stretch the parts that a checkpoint has told of, without a gap from its first row on.
+
+        They may overlap: two processes may have been at it at once, and end parts by their own clocks.
+        """
+        paths = (self.parts / checkpoint).glob("rows-*.parquet")
+        known = [range(*map(int, path.stem.split("-")[1:])) for path in paths]
         found = []
         for rows in stretches:
             parts, first = [], rows.start
-            while first in ends and first < rows.stop:
-                parts.append(range(first, ends[first]))
-                first = ends[first]
+            while first < rows.stop and (over := [part for part in known if first in part]):
+                parts.append(max(over, key=lambda part: part.stop))
+                first = parts[-1].stop
             found.append(parts)
+        return found
+
+    def read(self, checkpoint: str, rows: range) -> list[pa.Table]:
+        """What a checkpoint has told of ``rows``, each once, in their order."""
+        (parts,) = self.told(checkpoint, [rows])
+        found, first = [], rows.start
+        for part in parts:
+            here = (pc.field("row") >= first) & (pc.field("row") < rows.stop)
+            found.append(pq.read_table(self.part(checkpoint, part), filters=here))
+            first = part.stop
         return found
 
     def reference(self, checkpoint: str) -> Path:

@@ -64,4 +64,6 @@ def _settings(presence: PresenceConfig) -> dict[str, Any]:
         settings["projection_dim"] = None
     if not presence.uses_reference:
         settings["alignment_dim"] = None
+        if presence.estimator == "exact":
+            settings["seed"] = None
     return settings

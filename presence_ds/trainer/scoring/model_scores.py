@@ -70,7 +70,7 @@ class ModelScores:
                     assert found.sketches is not None
                     mean.add(found.sketches, (found.targets > 0) & bool(own))
                     _obey(asked(), "the reference gradient is begun anew")
-                    progress.advance(len(seen))
+                    progress.show(len(seen))
             found_mean = mean.mean()
 
             def write(temporary: Path) -> None:
@@ -102,7 +102,7 @@ class ModelScores:
                     if own:
                         here.append(values)
                     answer = asked()
-                    progress.advance(scored + len(seen))
+                    progress.show(scored + len(seen))
                     if answer != NOTHING or seen.stop == stretch.stop:
                         yield range(first, seen.stop), self._together(here)
                         here, first, since = [], seen.stop, time.monotonic()

@@ -17,7 +17,6 @@ class ScoringProgress:
         self._console = console
         self._name = name
         self._rows = rows
-        self._done = 0
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             *(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()),
@@ -34,13 +33,12 @@ class ScoringProgress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def advance(self, rows: int) -> None:
+    def show(self, done: int) -> None:
         """So many rows are scored by now, over all ranks."""
-        self._done = rows
-        pace = self._done / max(time.monotonic() - self._started, 1e-9)
-        self._bar.update(self._task, completed=self._done, description=f"{self._name}  {pace:,.1f} samples/s")
+        pace = done / max(time.monotonic() - self._started, 1e-9)
+        self._bar.update(self._task, completed=done, description=f"{self._name}  {pace:,.1f} samples/s")
         if not self._console.is_terminal and time.monotonic() - self._said > EVERY:
             self._said = time.monotonic()
-            remaining = timedelta(seconds=round((self._rows - self._done) / pace))
-            line = f"{self._name}: {self._done:,} of {self._rows:,} rows  {pace:,.1f} samples/s  ETA {remaining}"
+            remaining = timedelta(seconds=round((self._rows - done) / pace))
+            line = f"{self._name}: {done:,} of {self._rows:,} rows  {pace:,.1f} samples/s  ETA {remaining}"
             self._console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -2,11 +2,12 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import transformers
 from rich.console import Console
 
-from presence_ds.data import open_corpus, prepare_corpus
+from presence_ds.data import open_for, prepare_corpus
 from presence_ds.data.corpus.lock import reading
 from presence_ds.data.corpus.prepared import prepared_folder
 from presence_ds.trainer.building.device import hardware_has_bf16
@@ -77,19 +78,20 @@ def score_on(ranks: Ranks, signals: StopSignals, recipe: Recipe, recipe_file: Pa
         shared = reading(where)
     with shared:
         with ranks.agreement():
-            data = recipe.data
-            corpus = open_corpus(where, data.tokenizer.trust_remote_code, data.seed, document_mask=data.document_mask)
+            corpus = open_for(recipe.data, where)
             fit_vocabulary(plan.model_config, recipe.model, Vocabulary.of(corpus.tokenizer))
 
-        def claim() -> None:
+        def look_again() -> dict[str, Any]:
             for model in models:
                 check_trained_on(model, plan.model_config, recipe, lambda _: None, fitted=True)
                 check_tokenizer(model, corpus.tokenizer, recipe, ranks.warn)
-            folder.claim(make_manifest(request, recipe, plan, models, corpus, where))
-            folder.logs.mkdir(exist_ok=True)
+            manifest = make_manifest(request, recipe, plan, models, corpus, where)
+            folder.check_same(manifest)
+            folder.logs.mkdir(parents=True, exist_ok=True)
+            return manifest
 
-        ranks.on_main(claim)
+        manifest = ranks.on_main(look_again)
         log = f"shard_{request.shard[0]:05d}-rank_{ranks.rank:05d}.log"
         with RankLog(folder.logs / log, redirected=not ranks.is_main):
             ranks.set_up()
-            Shard(ranks, signals, recipe, plan, request, folder, models, corpus, console).run()
+            Shard(ranks, signals, recipe, plan, request, folder, manifest, models, corpus, console).run()

@@ -1,5 +1,6 @@
 """The files of one shard, by one model after another."""
 
+import gc
 import shutil
 from functools import partial
 from typing import Any
@@ -7,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from rich.console import Console
 
 from presence_ds.data import Corpus
@@ -35,12 +35,14 @@ class Shard:
         plan: Plan,
         request: Request,
         folder: ScoresFolder,
+        manifest: dict[str, Any],
         models: list[ScoringModel],
         corpus: Corpus,
         console: Console,
     ) -> None:
         self._ranks, self._signals, self._recipe, self._plan = ranks, signals, recipe, plan
-        self._folder, self._models, self._corpus, self._console = folder, models, corpus, console
+        self._folder, self._manifest, self._models = folder, manifest, models
+        self._corpus, self._console = corpus, console
         self._all = stretches(len(corpus.train), request.rows_per_file)
         self._own = self._all[request.shard[0] :: request.shard[1]]
 
@@ -66,6 +68,7 @@ class Shard:
         return [rows for rows in left if rows]
 
     def _score(self, model: ScoringModel, left: list[range], *, last: bool) -> None:
+        gc.collect()  # the model before, of which hooks are in cycles
         with self._ranks.agreement():
             built = model.build(self._plan.model_config, self._recipe)
         config = scoring_config(self._recipe.presence)
@@ -73,6 +76,7 @@ class Shard:
         inference = Inference(built, config, self._plan.deepspeed, micro_batch_size=size)
         if self._recipe.data.document_mask:
             check_document_mask(inference)
+        self._ranks.on_main(partial(self._folder.claim, self._manifest))  # what is wrong with the model has been said
         scores = ModelScores(
             model.name, inference, self._corpus, self._recipe, self._ranks, self._signals, self._console
         )
@@ -93,7 +97,11 @@ class Shard:
             write_table(pa.table(columns), self._folder.part(model.name, rows))
             return
         names = [model.name for model in self._models]
-        by_model = {name: self._told(name, stretch) for name in names}
+        before = range(stretch.start, rows.start)  # of this model; others have told of all of the stretch
+        told = {name: self._folder.read(name, before if name == model.name else stretch) for name in names}
+        by_model = {
+            name: [{key: part[key].to_numpy() for key in columns} for part in parts] for name, parts in told.items()
+        }
         by_model[model.name].append(columns)
         whole = {
             name: {key: np.concatenate([part[key] for part in parts]) for key in columns}
@@ -101,12 +109,6 @@ class Shard:
         }
         write_table(self._table(stretch, whole), self._folder.file(stretch))
         self._folder.clear_parts([stretch], names)
-
-    def _told(self, name: str, stretch: range) -> list[Columns]:
-        """What the checkpoint ``name`` has told of a stretch before."""
-        (parts,) = self._folder.told(name, [stretch])
-        tables = [pq.read_table(self._folder.part(name, part)) for part in parts]
-        return [{key: table[key].to_numpy() for key in table.column_names} for table in tables]
 
     def _table(self, rows: range, by_model: dict[str, Columns]) -> pa.Table:
         """A file's content; the last of ``by_model`` is the last model."""

@@ -31,7 +31,7 @@ def score(
     parser = make_parser()
     parsed = parser.parse_args([*map(str, arguments)])
     recipe, recipe_file = read_recipe(parser, parsed)
-    write, written = shard.write_table, 0
+    write, seconds, written = shard.write_table, model_scores.SAVE_SECONDS, 0
 
     def disturbed(table: pa.Table, path: Path) -> None:
         nonlocal written
@@ -53,7 +53,7 @@ def score(
         except PresenceError as raised:
             error = str(raised)
         finally:
-            shard.write_table = write
+            shard.write_table, model_scores.SAVE_SECONDS = write, seconds
             for name in recipe.stop.signals:
                 signal.signal(getattr(signal, name), signal.SIG_DFL)
         text = output()

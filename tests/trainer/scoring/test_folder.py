@@ -5,12 +5,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from presence_ds import PresenceConfig
 from presence_ds.data import PackedDataset
 from presence_ds.trainer.scoring.batches import RowBatches
-from presence_ds.trainer.scoring.folder import ScoresFolder, create_once
+from presence_ds.trainer.scoring.folder import ScoresFolder, create_once, write_table
 from presence_ds.trainer.scoring.manifest import _settings
 from presence_ds.trainer.scoring.models import find_models
 
@@ -39,6 +40,19 @@ def test_parts_are_told_without_a_gap(tmp_path: Path) -> None:
     assert folder.told("another", stretches) == [[], []]
     folder.clear_parts(stretches[:1], ["one", "another"])
     assert [path.name for path in folder.parts.rglob("*.parquet")] == [folder.part("one", range(54, 60)).name]
+
+
+@pytest.mark.parametrize(
+    ("parts", "rows"),
+    [([range(10), range(12)], range(10)), ([range(12), range(12, 24), range(13)], range(24))],
+    ids=["one goes on where the other has been", "one between two of the other's"],
+)
+def test_what_two_have_told_of_is_read_once(tmp_path: Path, parts: list[range], rows: range) -> None:
+    folder = ScoresFolder(tmp_path)
+    for part in parts:
+        write_table(pa.table({"row": list(part)}), folder.part("one", part))
+    found = pa.concat_tables(folder.read("one", rows))
+    assert found["row"].to_pylist() == list(rows)
 
 
 def test_rows_are_numbered_as_they_are_read(dataset: PackedDataset) -> None:
