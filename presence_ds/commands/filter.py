@@ -38,7 +38,8 @@ def make_parser() -> ArgumentParser:
         "--by",
         type=Literal["source", "language"] | None,
         default=None,
-        help="Keep the same share within each, so that none vanishes. language is what data.sources[].language says.",
+        help="Keep the same share within each, so that none vanishes. language is what data.sources[].language said "
+        "when the corpus was prepared.",
     )
     parser.add_argument("--max_per_document", type=int | None, default=None, help="Samples that start in one document.")
     parser.add_argument(
@@ -86,6 +87,8 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
         raise ConfigError("no rule is given: keep, where, max_per_document or verdicts")
     if parsed.documents is not None and parsed.documents.exists():
         raise ConfigError(f"documents is {parsed.documents}: it exists already; name a new file")
+    if parsed.documents is not None and parsed.documents.resolve() == parsed.output.resolve():
+        raise ConfigError(f"documents is {parsed.documents}: it is the folder to make; name another file")
     if parsed.documents is not None and not parsed.documents.parent.is_dir():
         raise ConfigError(f"documents is {parsed.documents}: there is no folder {parsed.documents.parent}")
     dropped, verdicts = ((), None) if parsed.verdicts is None else read_verdicts(parsed.verdicts)

@@ -1,13 +1,14 @@
 """``presence gain RUN_DIR [--first_step N] [--last_step N] [--weights YAML] [--json FILE]``."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
+from presence_ds.commands.figures import add_json_option, show
 from presence_ds.errors import ConfigError
+from presence_ds.printable import printable
 
 HELP = "Tell what the weights and the sources of a run were worth, and what other weights would have been."
 
@@ -43,7 +44,7 @@ def make_parser() -> ArgumentParser:
         help="What samples are taken to be good for: the mean gradient of their step's others, or a trusted stream's. "
         "null: as in the run.",
     )
-    parser.add_argument("--json", type=str | None, default=None, help="File to write all figures to; - prints them.")
+    add_json_option(parser)
     return parser
 
 
@@ -59,17 +60,7 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
 
     weightings = read_weightings(parsed.weights)
     figures = past_figures(parsed.run_dir, weightings, parsed.first_step, parsed.last_step, parsed.alignment_with)
-    if parsed.json == "-":
-        print(json.dumps(figures, indent=2))
-        return
-    _print(figures)
-    if parsed.json is not None:
-        from presence_ds.trainer.run_directory.layout import write_json
-
-        try:
-            write_json(Path(parsed.json), figures)
-        except OSError as error:
-            raise ConfigError(f"json is {parsed.json}: it cannot be written ({error.strerror})") from None
+    show(figures, parsed.json, lambda: _print(figures))
 
 
 def _print(figures: dict[str, Any]) -> None:
@@ -82,7 +73,8 @@ def _print(figures: dict[str, Any]) -> None:
     steps = f"steps {figures['first_step']} to {figures['last_step']}"
     console = Console(file=sys.stdout, emoji=False)
     number = f"{figures['samples']:,} samples that count in {figures['steps']:,} steps"
-    console.print(f"{figures['run_dir']}: {steps}, {number}", highlight=False, soft_wrap=True, markup=False)
+    name = printable(figures["run_dir"])
+    console.print(f"{name}: {steps}, {number}", highlight=False, soft_wrap=True, markup=False)
     if figures["calibrated_without"]:
         missing = " and ".join(figures["calibrated_without"])
         console.print(f"calibrated weights go without {missing}, which not all of these steps have", highlight=False)

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from presence_ds.commands.recipe_arguments import check_files, make_recipe_parser, read_recipe
 from presence_ds.errors import ConfigError
+from presence_ds.printable import printable
 
 HELP = "Tokenize and pack the text of a recipe into a folder that several runs share through data.prepared."
 
@@ -47,6 +48,7 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
 
     prepare_corpus(recipe.data, parsed.output, overwrite=parsed.overwrite)
     corpus = open_corpus(parsed.output, trust_remote_code=recipe.data.tokenizer.trust_remote_code)
-    console = Console()
+    console = Console(emoji=False)
     console.print(corpus.report.table())
-    console.print(f"corpus: {parsed.output.absolute()}", highlight=False, soft_wrap=True)
+    path = printable(str(parsed.output.absolute()))
+    console.print(f"corpus: {path}", highlight=False, soft_wrap=True, markup=False)

@@ -1,12 +1,12 @@
 """``presence probe SCORES --clean A --noisy B [--column NAME] [--bootstrap N] [--json FILE]``."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from presence_ds.commands.figures import add_json_option, show
 from presence_ds.errors import ConfigError
 from presence_ds.printable import printable
 
@@ -28,7 +28,7 @@ def make_parser() -> ArgumentParser:
         "--bootstrap", type=int, default=1000, help="Draws of documents, for intervals of 95 %%. 0: no intervals."
     )
     parser.add_argument("--seed", type=int, default=0, help="Of the draws.")
-    parser.add_argument("--json", type=str | None, default=None, help="File to write all figures to; - prints them.")
+    add_json_option(parser)
     return parser
 
 
@@ -61,17 +61,7 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
         },
         **probe(clean, noisy, parsed.bootstrap, parsed.seed),
     }
-    if parsed.json == "-":
-        print(json.dumps(figures, indent=2))
-        return
-    _print(figures, names)
-    if parsed.json is not None:
-        from presence_ds.trainer.run_directory.layout import write_json
-
-        try:
-            write_json(Path(parsed.json), figures)
-        except OSError as error:
-            raise ConfigError(f"json is {parsed.json}: it cannot be written ({error.strerror})") from None
+    show(figures, parsed.json, lambda: _print(figures, names))
 
 
 def _print(figures: dict[str, Any], names: list[str]) -> None:
@@ -87,7 +77,7 @@ def _print(figures: dict[str, Any], names: list[str]) -> None:
         if counts["left_out"]:
             text += f", {counts['left_out']:,} without a score left out"
         console.print(Text(f"{printable(name)}: {text}"), soft_wrap=True)
-    table = Table(escape(figures["column"]), "", "95 % interval", box=None)
+    table = Table(escape(printable(figures["column"])), "", "95 % interval", box=None)
     clean, noisy = names
     for title, key in (
         (f"mean of {clean}", "clean"),

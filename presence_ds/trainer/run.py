@@ -14,6 +14,7 @@ from presence_ds.data.corpus.lock import reading
 from presence_ds.data.corpus.prepared import prepared_folder
 from presence_ds.errors import Stopped
 from presence_ds.launch.slurm import restart_count
+from presence_ds.printable import printable
 from presence_ds.trainer.batches import SharedBatches, load_corpus, training_batches
 from presence_ds.trainer.building.construction import build_model
 from presence_ds.trainer.building.device import hardware_has_bf16
@@ -135,7 +136,8 @@ def set_up(
     values = recipe_values(recipe, plan, resolved["deepspeed"], directory.path)
     if resume is not None:
         for change in agreed_changes(resume.path, resume.manifest, values, ranks):
-            console.print(f"changed since the checkpoint: {change}", highlight=False, soft_wrap=True, markup=False)
+            line = f"changed since the checkpoint: {printable(str(change))}"
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
     corpus = load_corpus(recipe.data, directory, ranks)
     with ranks.agreement():
         fit_vocabulary(plan.model_config, recipe.model, Vocabulary.of(corpus.tokenizer))

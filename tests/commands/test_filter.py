@@ -3,15 +3,16 @@
 import json
 import os
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from presence_ds import cli
-from presence_ds.data import DataConfig, SourceConfig, TokenizerConfig, open_corpus, prepare_corpus
+from presence_ds.data import DataConfig, SourceConfig, TokenizerConfig, open_corpus
 from presence_ds.data.corpus import opening, storage, texts
 from presence_ds.data.corpus.manifest import check_corpus
 from presence_ds.trainer.scores.filter import select
@@ -132,6 +133,7 @@ def verdicts(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str
         (["--where", "loss < 0"], "nothing would be left of 100 samples (100 by where)"),
         (["--keep", "5", "--documents", "SCORES/scores.json"], "it exists already"),
         (["--keep", "5", "--documents", "SCORES/no/kept.jsonl"], "there is no folder"),
+        (["--keep", "5", "--documents", "SCORES/../out"], "it is the folder to make"),
         (["--keep", "5", "--corpus", "SCORES"], "holds no prepared corpus"),
         (["--verdicts", "SCORES"], "there is no run in it"),
     ],
@@ -189,7 +191,7 @@ def test_code_of_a_tokenizer(
 
 
 def test_names_that_a_terminal_would_obey(tmp_path: Path, capfd: pytest.CaptureFixture[str], corpus: Path) -> None:
-    """Of sources, documents and files, in tables, warnings and errors."""
+    """Of sources, columns, documents and files, in tables, warnings and errors."""
     name, text = "we\x1b[31mb\x1b]0;evil\x07", json.dumps({"text": make_text(0)[:60]})
     (tmp_path / "a.jsonl").write_text(f"{text}\n" * 20)
     config = DataConfig(
@@ -199,17 +201,24 @@ def test_names_that_a_terminal_would_obey(tmp_path: Path, capfd: pytest.CaptureF
         sequence_length=64,
         tokenizer=TokenizerConfig(path=str(corpus / "tokenizer")),
     )
-    folder = tmp_path / "co\x1brpus"
-    prepare_corpus(config, folder)
+    recipe, folder, column = tmp_path / "recipe.yaml", tmp_path / "co\x1b[b]:x:rpus", "loss_\x1b"
+    recipe.write_text(json.dumps({"data": asdict(config)}))
+    cli.main(["prepare", str(recipe), str(folder)])
     scores = write_scores(tmp_path / "scores", folder, np.arange(40.0, 0.0, -1.0))
-    cli.main(["filter", str(scores), str(tmp_path / "o\x1but"), "--keep", "20"])
-    cli.main(["probe", str(scores), "--clean", name, "--noisy", "b"])
+    (rows,) = scores.glob("rows-*")
+    table = pq.read_table(rows)
+    pq.write_table(table.append_column(column, table["self_influence"]), rows)
+    cli.main(["filter", str(scores), str(tmp_path / "o\x1but"), "--keep", "20", "--column", column])
+    cli.main(["probe", str(scores), "--clean", name, "--noisy", "b", "--column", column])
+    cli.main(["gain", str(write_run(tmp_path / "r\x1bun", {number: make_step(number) for number in range(1, 21)}))])
     with pytest.raises(SystemExit):
         cli.main(["filter", str(scores), str(tmp_path / "no"), "--where", "cast('\x1b[31m' as int) > row"])
     printed = capfd.readouterr()
     for stream in printed:
         assert "we\\x1b[31mb" in stream or "\\x1b[31m" in stream
         assert not re.search("[\x00-\x09\x0b-\x1f]", stream)
+    for shown in ("co\\x1b[b]:x:rpus", "o\\x1but", "r\\x1bun: steps", "loss_\\x1b, bins", " loss_\\x1b  "):
+        assert shown in printed.out
     assert 'source "we\\x1b[31mb\\x1b]0;evil\\x07" vanishes' in printed.err
 
 

@@ -43,12 +43,11 @@ def prepare_corpus(config: DataConfig, directory: Path | str, *, overwrite: bool
     train = [Input.of(source, streamed) for source in config.sources]
     validation = [Input.of(source, streamed) for source in config.validation_sources or []]
     fingerprint = _fingerprint_of(config, [*train, *validation])
-    by_document = config.document_mask and config.packing != "document"
-    if is_prepared(directory, fingerprint, by_document=by_document):
+    if is_prepared(directory, fingerprint, by_document=config.document_mask):
         return
     with writing(directory):
         bring_back(directory)
-        if is_prepared(directory, fingerprint, by_document=by_document):  # by another process meanwhile
+        if is_prepared(directory, fingerprint, by_document=config.document_mask):  # by another process meanwhile
             return
         check_replaceable(directory)
         if not overwrite and read_manifest(directory) is not None:

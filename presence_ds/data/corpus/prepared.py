@@ -22,7 +22,7 @@ def fill_from_prepared(config: DataConfig, field: str = "data") -> tuple[str, ..
     named, as in the recipe that was scored.
 
     Returns:
-        what whoever named those should know, a line each.
+        what whoever named those should know, a line each; nothing once it is filled in.
 
     Raises:
         ConfigError: a field says otherwise than the corpus.
@@ -34,7 +34,7 @@ def fill_from_prepared(config: DataConfig, field: str = "data") -> tuple[str, ..
         raise ConfigError(f"{field}.prepared is empty: give the folder of a prepared corpus, or null")
     manifest = check_corpus(prepared_folder(config))
     made, gone = made_with(manifest, config.prepared), filtered_away(manifest)
-    named = [one for one in gone if one in [*(s.name for s in config.sources), *(n.source for n in config.noises)]]
+    named = [source.name for source in config.sources if source.name in gone]
     config.sources = _fill_sources(config, made, gone, field)
     _fill(config, made, DataConfig(), field, config.prepared)
     if not named:

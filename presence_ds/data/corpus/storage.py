@@ -50,7 +50,7 @@ class ArrowWriter(AbstractContextManager["ArrowWriter"]):
 def replaced_when_complete(directory: Path) -> Iterator[Path]:
     """A new folder that takes the place of ``directory`` if the block succeeds, and vanishes if it does not."""
     for leftover in _leftovers(directory):
-        shutil.rmtree(leftover)
+        shutil.rmtree(leftover, ignore_errors=True)
     unique = uuid.uuid4().hex
     work = directory.with_name(f".{directory.name}.{unique}.partial")
     work.mkdir(parents=True)
@@ -73,7 +73,7 @@ def replaced_when_complete(directory: Path) -> Iterator[Path]:
 def file_when_complete(path: Path) -> Iterator[TextIO]:
     """A new text file that gets the name ``path`` if the block succeeds, and vanishes if it does not."""
     for leftover in _leftovers(path):
-        leftover.unlink()
+        leftover.unlink(missing_ok=True)
     with unfinished(path) as work:
         with work.open("x", encoding="utf-8", errors="backslashreplace") as file:
             yield file
@@ -95,7 +95,10 @@ def unfinished(path: Path) -> Iterator[Path]:
 def _leftovers(path: Path) -> Iterator[Path]:
     """What runs that were killed have begun to put in the place of ``path``."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        newest = max(one.stat().st_mtime for one in (leftover, *leftover.rglob("*")))
+        try:
+            newest = max(one.stat().st_mtime for one in (leftover, *leftover.rglob("*")))
+        except FileNotFoundError:  # another process has just finished it, or removed it
+            continue
         if time.time() - newest > LEFTOVER_SECONDS:
             yield leftover
 

@@ -42,7 +42,8 @@ class SourceConfig:
         weight: Share of the training samples that come from this source, relative to the weights of the other sources;
             for all training sources or for none. A source is read again, in another order, when it is through, however
             far the others are. None: every source counts with its size, and all are through at once.
-        language: The language of its documents ("de"), for presence filter --by language. It changes nothing else.
+        language: The language of its documents ("de"), for presence filter --by language, which goes by what
+            the corpus was prepared with.
     """
 
     name: str

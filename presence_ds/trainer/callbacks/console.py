@@ -139,4 +139,4 @@ def print_summary(console: RichConsole, summary: dict[str, Any]) -> None:
         last = list(summary["stages"].values())[-1:]
         weights = {name: source["mean_weight"] for stage in last for name, source in stage["sources"].items()}
         print_worth(console, summary["worth"], weights)
-    console.print(f"run directory: {summary['run_dir']}", highlight=False, soft_wrap=True, markup=False)
+    console.print(f"run directory: {printable(summary['run_dir'])}", highlight=False, soft_wrap=True, markup=False)

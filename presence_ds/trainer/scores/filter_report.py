@@ -82,7 +82,7 @@ def _print_histogram(console: Console, selection: Selection) -> None:
     here, gone = (np.bincount(bins[counted & which], minlength=BINS) for which in (kept, ~kept))
     most = int((here + gone).max())
     ratio = ", bins of equal ratio" if logarithmic else ""
-    console.print(Text(f"{selection.rule.column}{ratio} (█ kept, ░ dropped):"))
+    console.print(Text(f"{printable(selection.rule.column)}{ratio} (█ kept, ░ dropped):"))
     for index in range(BINS):
         both, own = int(here[index] + gone[index]), int(here[index])
         width = -(-both * BAR // most)  # what there is shows

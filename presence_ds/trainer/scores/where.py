@@ -18,6 +18,8 @@ CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": False,  # files, the network, extensions
     "python_enable_replacements": False,  # variables of Python
 }
+# Written as a column is, without parentheses.
+CLOCKS = {"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"}
 
 
 def rows_where(scores: Scores, condition: str) -> NDArray[np.bool_]:
@@ -50,20 +52,31 @@ def rows_where(scores: Scores, condition: str) -> NDArray[np.bool_]:
 def _check_repeatable(connection: duckdb.DuckDBPyConnection, condition: str) -> None:
     statement = f"select {condition} from scores".replace("'", "''")
     parsed = connection.execute(f"select json_serialize_sql('{statement}')").fetchall()[0][0]
-    volatile = connection.execute("select function_name from duckdb_functions() where stability = 'VOLATILE'")
-    if names := sorted({name for (name,) in volatile.fetchall()} & set(_functions(json.loads(parsed)))):
+    unstable = connection.execute(
+        "select function_name from duckdb_functions() group by function_name having bool_and(stability <> 'CONSISTENT')"
+    )
+    names = {name for (name,) in unstable.fetchall()}
+    for node in _nodes(json.loads(parsed)["statements"]):
+        if node.get("function_name") in names:
+            found = f"{node['function_name']}()"
+        elif node.get("column_names", [""])[-1].lower() in CLOCKS:
+            found = node["column_names"][-1]
+        elif node.get("sample") is not None:
+            found = "a sample"
+        else:
+            continue
         raise ConfigError(
-            f"where is {condition!r}: {names[0]}() is another each time, and the same rule has to keep the same"
+            f"where is {condition!r}: {found} is another each time, and the same rule has to keep the same"
         )
 
 
-def _functions(node: Any) -> Iterator[str]:
-    """Names of the functions in a statement that DuckDB has parsed."""
-    if isinstance(node, dict) and "function_name" in node:
-        yield node["function_name"]
+def _nodes(node: Any) -> Iterator[dict[str, Any]]:
+    """All parts of a statement that DuckDB has parsed."""
+    if isinstance(node, dict):
+        yield node
     if isinstance(node, (dict, list)):
         for child in node.values() if isinstance(node, dict) else node:
-            yield from _functions(child)
+            yield from _nodes(child)
 
 
 def _fetch(connection: duckdb.DuckDBPyConnection, relation: duckdb.DuckDBPyRelation) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from presence_ds.data import Corpus
 from presence_ds.engine.inference import Inference, scoring_config
+from presence_ds.printable import printable
 from presence_ds.trainer.building.document_mask import check_document_mask
 from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.ranks.stop_signals import StopSignals
@@ -56,7 +57,8 @@ class Shard:
         names = [model.name for model in self._models]
         whole = self._ranks.on_main(partial(self._finish, names))
         found = "complete" if whole == len(self._all) else f"{whole:,} of {len(self._all):,} files"
-        self._console.print(f"scores: {self._folder.path}, {found}", highlight=False, soft_wrap=True, markup=False)
+        path = printable(str(self._folder.path))
+        self._console.print(f"scores: {path}, {found}", highlight=False, soft_wrap=True, markup=False)
 
     def _left(self, name: str) -> list[range]:
         """What the checkpoint ``name`` still has to tell of stretches of the shard that have no file."""

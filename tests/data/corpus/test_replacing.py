@@ -1,12 +1,18 @@
 """A folder for a corpus: what is there is kept, replaced by a whole one, or refused."""
 
 import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from presence_ds.data import NoiseConfig, SourceConfig, TokenizerConfig, open_corpus, prepare_corpus
+from presence_ds.data.corpus import storage
 from presence_ds.errors import DataError
 from tests.data.corpus.corpora import MakeConfig, WriteJsonl, error_of, prepare
 
@@ -67,6 +73,26 @@ def test_leftover_of_a_killed_run_is_removed_once_it_is_old(make_config: MakeCon
     prepare_corpus(make_config(), tmp_path / "corpus")
     assert not old.exists()
     assert recent.exists()
+
+
+@pytest.mark.parametrize("make", [storage.replaced_when_complete, storage.file_when_complete])
+def test_a_leftover_that_another_process_takes_away_meanwhile(
+    make: Callable[[Path], AbstractContextManager[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it is looked at, or before it is removed."""
+    (tmp_path / ".new.1.partial").symlink_to("nowhere")
+    old = tmp_path / ".new.2.partial"
+    old.touch()
+
+    def a_day_later() -> float:
+        old.unlink()
+        return time.time() + 2 * storage.LEFTOVER_SECONDS
+
+    monkeypatch.setattr(storage, "time", SimpleNamespace(time=a_day_later))
+    with make(tmp_path / "new"):
+        pass
+    assert (tmp_path / "new").exists()
+    assert not old.exists()
 
 
 def test_nothing_but_a_corpus_is_ever_replaced(make_config: MakeConfig, tmp_path: Path) -> None:

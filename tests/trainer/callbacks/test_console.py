@@ -31,7 +31,7 @@ def test_names_of_sources_are_no_markup() -> None:
     source = {"samples": 3, "mean_weight": 1.0, "mean_si": None}
     stage = {"steps": 1, "mean_effective_share": 1.0, "sources": {"[/x] :smile:": source}}
     summary = {
-        "run_dir": "/runs/[/x]", "steps": 1, "tokens": 9, "tokens_per_second": None, "validation_loss": 2.0,
+        "run_dir": "/runs/[/x]\x1b", "steps": 1, "tokens": 9, "tokens_per_second": None, "validation_loss": 2.0,
         "validation": {
             "validation/loss": 2.0, "validation/bits_per_byte": None,
             "validation/[/x]/loss": 2.0, "validation/[/y]/loss": 2.0,
@@ -43,7 +43,7 @@ def test_names_of_sources_are_no_markup() -> None:
     print_summary(console, summary)
     printed = console.file.getvalue()
     assert "[/x] :smile:" in printed
-    assert "/runs/[/x]" in printed
+    assert "/runs/[/x]\\x1b" in printed
     assert "([/x] 2.0000, [/y] 2.0000)" in printed
     assert "cannot be told" in printed
     assert "verdict" not in printed  # of no sources there is no table

@@ -120,6 +120,20 @@ def test_of_a_filtered_corpus(corpora: dict[str, Path], scored: Callable[..., Pa
         select(Rule(keep=0.5), tmp_path / "anew", second)
 
 
+def test_files_of_which_no_row_is_left(corpora: dict[str, Path], scored: Callable[..., Path], tmp_path: Path) -> None:
+    folder, values = scored(), random_scores(corpora["best_fit"])
+    select(Rule(where='"row" < 60'), folder).write(tmp_path / "few")
+    selection = select(Rule(keep=20), folder, tmp_path / "few")
+    assert np.flatnonzero(selection.kept).tolist() == sorted(np.argsort(values[:60])[:20].tolist())
+
+
+def test_whole_numbers_that_no_float_tells_apart(corpora: dict[str, Path], scored: Callable[..., Path]) -> None:
+    """They are as equal scores: the first come first."""
+    size = len(random_scores(corpora["best_fit"]))
+    selection = select(Rule(keep=2, column="targets"), scored(targets=2**24 + np.arange(size) % 2))
+    assert np.flatnonzero(selection.kept).tolist() == [0, 1]
+
+
 def test_quotas_by_source_and_by_language(corpora: dict[str, Path], scored: Callable[..., Path]) -> None:
     """Source c, the only one in German, has the highest scores; noise counts for itself."""
     names = check_corpus(corpora["best_fit"])["source_names"]
@@ -145,7 +159,7 @@ def test_quotas_by_source_and_by_language(corpora: dict[str, Path], scored: Call
 
 
 def test_the_recipe_that_was_scored_fits(corpora: dict[str, Path], scored: Callable[..., Path], tmp_path: Path) -> None:
-    """Its noise has another share now, and of one source nothing is left, which is told; it may be left out as well."""
+    """Its noise has another share now, and of one source nothing is left, which is told once; it may be left out."""
     corpus, output, again = corpora["best_fit"], tmp_path / "filtered", tmp_path / "again"
     select(Rule(where="source <> 'c' and (source <> 'shuffled' or self_influence < 1)"), scored()).write(output)
     select(Rule(where="source <> 'shuffled'"), tmp_path / "scores", output).write(again)
@@ -153,10 +167,11 @@ def test_the_recipe_that_was_scored_fits(corpora: dict[str, Path], scored: Calla
     assert [noise.share for noise in recipe.noises] == [0.2]
     for source, weight in zip(recipe.sources, (3.0, 1.0, 5.0), strict=True):
         source.weight = weight
-    for folder, gone in ((output, "c"), (again, "c, shuffled")):
+    for folder in (output, again):
         given = replace(recipe, prepared=str(folder))
         told = fill_from_prepared(given)
-        assert told == (f"data.prepared {folder} has no sample left of {gone}: it goes on without",)
+        assert told == (f"data.prepared {folder} has no sample left of c: it goes on without",)
+        assert fill_from_prepared(given) == ()
         given.validate()
         assert [(source.name, source.weight) for source in given.sources] == [("a", 3.0), ("b", 1.0)]
         without = replace(recipe, prepared=str(folder), sources=recipe.sources[:2], noise=None)

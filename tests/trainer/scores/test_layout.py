@@ -20,7 +20,7 @@ def folder(corpora: dict[str, Path], tmp_path: Path) -> Path:
 
 
 def test_every_row_comes_once(folder: Path, corpora: dict[str, Path]) -> None:
-    (folder / "rows-000000000064.parquet.tmp").write_bytes(b"half")
+    (folder / ".rows-000000000064.parquet.0.partial").write_bytes(b"half")
     scores = open_scores(folder)
     parts = list(scores.parts(["self_influence"]))
     assert [first for first, _ in parts] == list(range(0, scores.rows, ROWS_PER_FILE))

@@ -33,6 +33,7 @@ def test_what_is_true_is_chosen(scores: Scores, corpora: dict[str, Path]) -> Non
     assert 0 < chosen.sum() < scores.rows
     assert chosen.tolist() == ((loss < 2) & (influence < 1)).tolist()
     assert rows_where(scores, '"row" = 7 or loss is null').nonzero()[0].tolist() == [7]
+    assert rows_where(scores, "year(timestamp '2020-01-01' + interval 1 day) = 2020").all()
     above = rows_where(scores, "loss > (select avg(loss) from scores)")
     assert above.tolist() == (loss > loss.mean(dtype=np.float64)).tolist()
     by_source = rows_where(scores, "source = 'a' and document_id like 'a1%'")
@@ -59,6 +60,10 @@ def test_what_is_true_is_chosen(scores: Scores, corpora: dict[str, Path]) -> Non
         ('"row" in (select x from condition_table)', "condition_table"),
         ("random() < 0.5", "random() is another each time"),
         ("loss < (select max(loss) * RANDOM() from scores where source <> 'it''s')", "random() is another each time"),
+        ("loss < epoch(now())", "now() is another each time"),
+        ("extract(day from Current_Date) < 99", "Current_Date is another each time"),
+        ('"row" in (select "row" from scores using sample 50%)', "a sample is another each time"),
+        ('"row" in (select "row" from scores tablesample 50%)', "a sample is another each time"),
     ],
 )
 def test_what_is_no_condition(condition: str, words: str, scores: Scores) -> None:
