@@ -3,7 +3,7 @@
 from presence_ds.capture.attributes import attributes_as
 from presence_ds.capture.attribution import check_attribution, stray_parameters
 from presence_ds.capture.capture import Capture, full_shape
-from presence_ds.capture.documents import Documents, Places, sum_by_document, sum_by_id
+from presence_ds.capture.documents import Documents, Places, sum_by_id
 from presence_ds.capture.instrument import Instrumentation
 from presence_ds.capture.registry import register, register_where
 from presence_ds.capture.rule import Rule
@@ -25,7 +25,6 @@ __all__ = [
     "register",
     "register_where",
     "stray_parameters",
-    "sum_by_document",
     "sum_by_id",
     "sum_by_id_apart",
     "widen",

@@ -8,13 +8,12 @@ Shapes: B rows of T positions, P documents in all, in order of row and position.
 row is one of its own here: a piece.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from presence_ds.errors import AttributionError, ConfigError
 
@@ -47,8 +46,10 @@ class Places:
         self._only: tuple[Tensor, Tensor, Places] | None = None  # what `only` was asked last, and its answer
 
     def sum(self, values: Tensor) -> Tensor:
-        """Σ over the positions of every document: [B, T, C] to [P, C]."""
-        return sum_by_id(self.ids, values, self.count + 1)[: self.count]
+        """Σ over the positions of every document: [B, T, …] to [P, …]; differentiable."""
+        sizes = values.shape[2:]
+        summed = sum_by_id(self.ids, values.reshape(*values.shape[:2], sizes.numel()), self.count + 1)
+        return summed[: self.count].view(self.count, *sizes)
 
     def spread(self, values: Tensor) -> Tensor:
         """What every position's document has of ``values`` [P]: [B, T], 0 at padding."""
@@ -113,7 +114,6 @@ class Documents:
         count: P, at least one for each row.
         num_rows: B.
         rows: [P] int64 on the device, the row that each is in.
-        numbers: [P] int64 on the device, which of its row each is.
         targets: of the positions that labels belong to.
     """
 
@@ -144,29 +144,32 @@ class Documents:
         self.num_rows = len(sizes)
         rows = torch.arange(len(sizes)).repeat_interleave(sizes)
         self.rows = rows.to(device, non_blocking=True)
-        self.numbers = (torch.arange(self.count) - first[rows]).to(device, non_blocking=True)
         self._device = device
         self._of_row = [range(start, start + size) for start, size in zip(first.tolist(), sizes.tolist(), strict=True)]
         self._sequences = [torch.where(part < 0, self.count, part + first[:, None]) for part in sequences]
         self._places: dict[torch.Size, Places] = {}
         self._like: dict[torch.Size, Tensor] = {}
         self.targets = Places(self._sequences[-1], self.count, device)
+        if len(sequences) == 1:
+            self._places[sequences[0].shape] = self.targets
+
+    @cached_property
+    def numbers(self) -> Tensor:
+        """[P] int64 on the device, which of its row each is."""
+        return torch.cat([torch.arange(len(own)) for own in self._of_row]).to(self._device)
 
     def of_row(self, row: int) -> range:
         """Numbers of the documents of a row."""
         return self._of_row[row]
 
     def places(self, shape: torch.Size) -> Places:
-        """Those of a tensor whose dimensions but the last, of channels, are ``shape``: [B, …, T, …] or [B · T].
+        """Those of a tensor whose dimensions but the last, of channels, are ``shape``: [B, …, T, …] or [B · T, …].
 
         Raises:
             AttributionError: none of its dimensions, or no single one, is that of positions.
         """
         if shape not in self._places:
-            ids, axis = self._find(shape)
-            if axis:
-                view = ids.view(len(ids), *(ids.shape[1] if at == axis else 1 for at in range(1, len(shape))))
-                ids = view.expand(shape)
+            ids = _broadcastable(*self._find(shape), len(shape)).expand(shape)
             self._places[shape] = Places(ids.reshape(self.num_rows, -1), self.count, self._device)
         return self._places[shape]
 
@@ -178,9 +181,7 @@ class Documents:
                 ids, axis = self._find(shape[:-1])
             except AttributionError:
                 ids, axis = self._find(shape)
-            sizes = [ids.shape[1] if at == axis else 1 for at in range(1, len(shape))]
-            view = ids.view(len(ids), *sizes) if axis else ids.reshape(-1, *[1] * (len(shape) - 1))
-            self._like[shape] = view.to(self._device, non_blocking=True)
+            self._like[shape] = _broadcastable(ids, axis, len(shape)).to(self._device, non_blocking=True)
         return self._like[shape]
 
     def have_positions(self, kept: Tensor) -> bool:
@@ -230,17 +231,8 @@ class Documents:
         return found[0]
 
 
-class SumByDocument(Function):
-    """`Places.sum` of [B, T] values, differentiable."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, places: Places) -> Tensor:
-        ctx.places = places
-        return places.sum(values.unsqueeze(-1)).squeeze(-1)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
-        return ctx.places.spread(grad_outputs[0]), None
-
-
-sum_by_document: Callable[[Tensor, Places], Tensor] = SumByDocument.apply
+def _broadcastable(ids: Tensor, axis: int, dimensions: int) -> Tensor:
+    """``ids`` [B, T] in as many dimensions, with T at ``axis``; at 0 it is together with B."""
+    if not axis:
+        return ids.reshape(-1, *[1] * (dimensions - 1))
+    return ids.view(len(ids), *(ids.shape[1] if at == axis else 1 for at in range(1, dimensions)))

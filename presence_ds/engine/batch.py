@@ -75,6 +75,17 @@ def takes(model: nn.Module, name: str) -> bool:
     return name in signature(inside.forward).parameters
 
 
+def without_cache(model: nn.Module) -> dict[str, Any]:
+    """Arguments by which a forward keeps no keys and values to go on from: they hide that documents are packed."""
+    return {"use_cache": False} if takes(model, "use_cache") else {}
+
+
+def vocabulary_size(model: nn.Module) -> int | None:
+    """Rows of the embedding of the model's inputs, where it tells which that is."""
+    embedding: Any = getattr(model, "get_input_embeddings", lambda: None)()
+    return getattr(embedding, "num_embeddings", None)
+
+
 def logits_of(output: Any) -> Tensor:
     """``output.logits``, or the first element of a tuple."""
     logits: Tensor = output.logits if hasattr(output, "logits") else output[0]

@@ -46,7 +46,7 @@ def check_causality(
     """
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(vocabulary, (len(CUTS) + UNTOUCHED + REPLACED, LENGTH), generator=generator)
-    changed = (ids + max(1, vocabulary // 2)) % vocabulary
+    changed = other_tokens(ids, vocabulary)
     changed[-REPLACED:] = changed[0, 0]  # all of one kind: they crowd an expert of limited capacity
     cuts = torch.tensor(CUTS + (LENGTH,) * UNTOUCHED + (0,) * REPLACED)[:, None]
     logits = []
@@ -71,6 +71,11 @@ def check_causality(
             f"single samples are not theirs alone",
             stacklevel=2,
         )
+
+
+def other_tokens(ids: Tensor, vocabulary: int) -> Tensor:
+    """Another token in the place of each; of a vocabulary of one there is none."""
+    return (ids + max(1, vocabulary // 2)) % vocabulary
 
 
 def share_changed(before: Tensor, after: Tensor) -> float:

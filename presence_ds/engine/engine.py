@@ -13,7 +13,6 @@ from torch import nn
 from presence_ds.capture import attributes_as
 from presence_ds.engine.batch import DOCUMENTS, number_documents
 from presence_ds.engine.checks import check_compilable
-from presence_ds.engine.modes import modes_restored
 from presence_ds.engine.presence import Presence
 from presence_ds.engine.separation import check_separation
 from presence_ds.engine.strategies import MicroStep
@@ -38,7 +37,7 @@ class PresenceEngine(DeepSpeedEngine):
 
     Attributes:
         presence: scores, weights and statistics of the step in progress.
-        separation_checked: whether it is known that the model keeps the documents of a row apart.
+        separation_checked: whether the trial of the model keeping the documents of a row apart is done.
     """
 
     presence: Presence
@@ -233,17 +232,18 @@ class PresenceEngine(DeepSpeedEngine):
             return super().forward(*args, **batch)
 
     def _check_documents(self, batch: dict[str, Any]) -> None:
-        """Raise `ConfigError`, on all ranks, if the first batch has too many documents, or they see each other."""
+        """Raise `ConfigError`, on all ranks, if the first batch has too many documents, or they see each other.
+
+        Whether they do is told by the first that has a row of several.
+        """
         if not self._documents_counted:
             count = torch.tensor(batch[DOCUMENTS].count, device=self.device)
             dist.all_reduce(count, dist.ReduceOp.MAX, group=self.data_parallel_group)
             self.presence.check_memory(int(count), "documents")
             self._documents_counted = True
         if not self.separation_checked:
-            with modes_restored(self):
-                self.eval()
-                check_separation(self, self.module, batch, "presence.granularity is document", self.data_parallel_group)
-            self.separation_checked = True
+            field = "presence.granularity is document"
+            self.separation_checked = check_separation(self, batch, field, self.data_parallel_group)
 
     def _pass_over_step(self, *args: Any, **kwargs: Any) -> None:
         """Count an optimizer step that has nothing to learn from, and update nothing.

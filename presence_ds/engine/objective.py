@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from presence_ds.engine.batch import DOCUMENTS, logits_of, replace_samples, take_labels, takes
+from presence_ds.engine.batch import DOCUMENTS, logits_of, replace_samples, take_labels, takes, without_cache
 from presence_ds.engine.scorer import Found
 from presence_ds.errors import ConfigError
 from presence_ds.influence import SampleLoss
@@ -35,8 +35,7 @@ class Objective:
         """``trains_terms``: whether the strategy can train the model's own terms."""
         self.loss = loss
         self.adds_terms = False
-        # A training forward has no use for keys and values to go on from; the model's configuration stays as it is.
-        self.options: dict[str, Any] = {"use_cache": False} if takes(model, "use_cache") else {}
+        self.options = without_cache(model)  # the model's configuration stays as it is
         if getattr(getattr(model, "config", None), ON_REQUEST, False) and takes(model, ON_REQUEST):
             self.options[ON_REQUEST] = True  # some forwards look at the argument alone
         self._model = model

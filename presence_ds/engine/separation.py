@@ -1,14 +1,16 @@
 """Whether documents in one row are kept apart: a trial changes some of them and looks at the logits of others."""
 
-from collections.abc import Callable
+import warnings
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from presence_ds.engine.batch import logits_of, take_labels, takes
-from presence_ds.engine.causality import APART, LARGEST_SHARE, share_changed
+from presence_ds.engine.batch import logits_of, take_labels, vocabulary_size, without_cache
+from presence_ds.engine.causality import APART, LARGEST_SHARE, other_tokens, share_changed
+from presence_ds.engine.modes import modes_restored
+from presence_ds.engine.trial import Engine
 from presence_ds.errors import ConfigError
 
 TOKENS = ("input_ids", "decoder_input_ids")
@@ -17,42 +19,52 @@ POSITIONS = 256  # of which logits are compared: a vocabulary of float64 each
 
 
 @torch.no_grad()
-def check_separation(
-    forward: Callable[..., Any],
-    model: nn.Module,
-    batch: dict[str, Any],
-    field: str,
-    group: dist.ProcessGroup | None = None,
-) -> None:
-    """Run ``forward`` twice, with the tokens of every second document of every second row changed in between.
+def check_separation(engine: Engine, batch: dict[str, Any], field: str, group: dist.ProcessGroup | None = None) -> bool:
+    """Run the model twice, with the tokens of every second document of every second row changed in between.
 
-    The rows between stay as they are: where their logits change too, samples touch each other, and nothing is told. A
-    model without an embedding to take the size of the vocabulary from is not tried, nor a batch without token ids.
+    Rows are those of several documents, and the ones between stay as they are: where their logits change too, samples
+    touch each other, and nothing is told. A model without an embedding to take the size of the vocabulary from is not
+    tried, nor a batch without token ids: a warning says so.
 
     Args:
-        forward: runs ``model`` in evaluation mode: nothing but the inputs may change.
-        batch: what it takes, with ``labels`` and ``documents``.
+        engine: runs the model, in evaluation mode here: nothing but the inputs changes.
+        batch: what the model takes, with ``labels`` and ``documents``.
         field: what asks for it, to begin the message with.
         group: ranks that have batches of their own, to agree with.
+
+    Returns:
+        Whether it is done: False where there is no row of several documents on any rank, which tells nothing.
 
     Raises:
         ConfigError: on every rank alike, logits of a document depend on the tokens of another one.
     """
+    model = engine.module
     inputs, _, documents = take_labels(model, batch)
     assert documents is not None
-    embedding: Any = getattr(model, "get_input_embeddings", lambda: None)()
-    vocabulary = getattr(embedding, "num_embeddings", None)
+    vocabulary = vocabulary_size(model)
     if vocabulary is None or "input_ids" not in inputs:
-        return
-    if takes(model, "use_cache"):  # keys and values to go on from would hide from the model that documents are packed
-        inputs["use_cache"] = False
-    # The first document of a row changes, so that there is one before each that is looked at.
-    untouched, odd = documents.rows % 2 == 1, documents.numbers % 2 == 1
+        if not dist.is_initialized() or dist.get_rank() == 0:
+            warnings.warn(
+                f"{field}, and nothing tells whether {type(model).__name__} keeps the documents of a sample apart: "
+                f"that is tried with token ids that are given as input_ids=..., and a model that names its embedding "
+                f"(get_input_embeddings)",
+                stacklevel=2,
+            )
+        return True
+    inputs |= without_cache(model)
+    several = torch.bincount(documents.rows, minlength=documents.num_rows) > 1
+    untouched = (several.cumsum(0) % 2 == 0)[documents.rows]  # the first row of several is looked at
+    odd = documents.numbers % 2 == 1  # the first document of a row changes: there is one before each looked at
     begins = _beginnings(documents.targets.ids)
     looked_at = [
         (documents.targets.spread(chosen) & begins).nonzero()[:POSITIONS].unbind(1)
         for chosen in (odd & ~untouched, untouched)
     ]
+    there = torch.tensor(float(len(looked_at[0][0])), device=documents.rows.device)
+    if group is not None:
+        dist.all_reduce(there, dist.ReduceOp.MAX, group=group)
+    if not there:
+        return False
 
     def logits_with(changed: Tensor) -> list[Tensor]:
         """What is looked at, where the tokens of documents are ``changed`` ([P] bool): [n, V] float64 each."""
@@ -60,12 +72,14 @@ def check_separation(
         for name in TOKENS:
             if name in given:
                 ids = given[name]
-                other = (ids + max(1, vocabulary // 2)) % vocabulary
-                given[name] = torch.where(documents.places(ids.shape).spread(changed), other, ids)
-        logits = logits_of(forward(**given))
-        return [logits[places].double() for places in looked_at]
+                places = documents.places(ids.shape)
+                given[name] = torch.where(places.spread(changed), other_tokens(ids, vocabulary), ids)
+        logits = logits_of(engine(**given))
+        return [logits[where].double() for where in looked_at]
 
-    before, after = logits_with(torch.zeros_like(odd)), logits_with(~(odd | untouched))
+    with modes_restored(engine):
+        engine.eval()
+        before, after = logits_with(torch.zeros_like(odd)), logits_with(~(odd | untouched))
     shares = torch.tensor([share_changed(*pair) for pair in zip(before, after, strict=True)])
     if group is not None:
         shares = shares.to(documents.rows.device)
@@ -76,6 +90,7 @@ def check_separation(
             f"{field}, and {type(model).__name__} lets the documents of a sample see each other: its layers do not "
             f"heed position_ids that begin anew, or a mask that keeps them apart: leave it out, or use another model"
         )
+    return True
 
 
 def _beginnings(ids: Tensor) -> Tensor:

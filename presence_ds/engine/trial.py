@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from presence_ds.capture import check_attribution
-from presence_ds.engine.batch import is_encoder_decoder
+from presence_ds.engine.batch import is_encoder_decoder, vocabulary_size
 from presence_ds.engine.causality import check_causality
 from presence_ds.engine.modes import modes_restored
 from presence_ds.engine.random_states import at_random_states, random_states
@@ -49,8 +49,7 @@ def try_out(engine: Engine, strategy: Strategy) -> None:
         ConfigError: the model is not causal, or its loss is none that can be weighted.
         AttributionError: there is a module that nothing attributes, and strategy one_pass cannot train it.
     """
-    embedding: Any = getattr(engine.module, "get_input_embeddings", lambda: None)()
-    vocabulary = getattr(embedding, "num_embeddings", None)
+    vocabulary = vocabulary_size(engine.module)
     if vocabulary is None:
         return
     encoder_decoder = is_encoder_decoder(engine.module)

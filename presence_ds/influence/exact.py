@@ -70,7 +70,7 @@ def _by_document(a: Term, b: Term) -> Tensor:
     rows, other_rows = (term.ids if isinstance(term, LookupTerm) else term.rows for term in (a, b))
     own, others = a.places.ids, b.places.ids
     found = _by_samples(_ghost_apart, own.shape[1] * others.shape[1], rows, a.cols, other_rows, b.cols, own, others)
-    return a.places.sum(found.unsqueeze(-1)).squeeze(-1)
+    return a.places.sum(found)
 
 
 def _dealt_out(term: Term) -> Term:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from presence_ds.capture import Documents, sum_by_document
+from presence_ds.capture import Documents
 
 IGNORED = -100
 MAX_ELEMENTS = 1 << 20  # of a chunk of float32 logits: 4 MiB, so that its passes stay in a CPU's cache
@@ -52,7 +52,7 @@ class SampleLoss:
         counts = _counts(targets, documents).clamp(min=1)
         wide = torch.promote_types(logits.dtype, torch.float32)
         by_position: Tensor = _CrossEntropy.apply(logits, targets)
-        losses = by_position.sum(1) if documents is None else sum_by_document(by_position, documents.targets)
+        losses = by_position.sum(1) if documents is None else documents.targets.sum(by_position)
         if self.normalizer == "sum":
             return losses
         return losses / (counts.to(wide) if self.normalizer == "token_mean" else self.normalizer)
@@ -75,7 +75,7 @@ def _counts(targets: Tensor, documents: Documents | None) -> Tensor:
     kept = targets != IGNORED
     if documents is None:
         return kept.sum(1)
-    return documents.targets.sum(kept.unsqueeze(-1).float()).squeeze(-1).long()
+    return documents.targets.sum(kept.float()).long()
 
 
 class _CrossEntropy(Function):

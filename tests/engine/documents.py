@@ -8,14 +8,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import T5ForConditionalGeneration
 
 import presence_ds
 from presence_ds.errors import ConfigError
 from tests.engine.training import deepspeed_config, full_parameters
 from tests.families.models import FAMILIES
 from tests.families.models import VOCABULARY as SMALLEST
-from tests.models import VOCABULARY, tiny_model, tokens, widen_norms
+from tests.models import t5_config, tiny_model, tokens, widen_norms
 
 KINDS = ("llama", "gpt2", "t5")
 LENGTHS = [[4, 1, 7], [5, 3, 2], [12]]  # of the documents of three rows, the first of which is without a target
@@ -50,20 +50,7 @@ class PackedT5(T5ForConditionalGeneration):
 
 def tiny_t5(*, tied: bool, dtype: torch.dtype) -> nn.Module:
     torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=VOCABULARY,
-        d_model=32,
-        d_kv=8,
-        d_ff=48,
-        num_layers=2,
-        num_heads=4,
-        relative_attention_num_buckets=8,
-        relative_attention_max_distance=12,
-        dropout_rate=0.0,
-        decoder_start_token_id=0,
-        tie_word_embeddings=tied,
-    )
-    model = PackedT5(config).to(dtype).train()
+    model = PackedT5(t5_config(tied=tied)).to(dtype).train()
     if dtype == torch.float64:
         widen_norms(model)
     return model
@@ -304,7 +291,7 @@ def _poison(packs: list[list[Packed]], *models: Any) -> list[int]:
 
 
 def refusals() -> dict[str, str]:
-    """What the engine says of batches that granularity document cannot be had of."""
+    """What the engine says of batches that granularity document cannot be had of, after one that tells nothing."""
     model = build("gpt2", tied=True, dtype=torch.float32)
     engine, *_ = presence_ds.initialize(
         model=model,
@@ -313,6 +300,7 @@ def refusals() -> dict[str, str]:
         optimizer=torch.optim.SGD(model.parameters(), lr=LEARNING_RATE),
     )
     batch = pack("gpt2").batch
+    engine(**batch | {"document_indices": batch["document_indices"].clamp(max=0)})  # a document in every row
     together = {name: value for name, value in batch.items() if name != "position_ids"}
     missing = {name: value for name, value in batch.items() if name != "document_indices"}
     numbers = batch | {"document_indices": batch["document_indices"].masked_fill(batch["document_indices"] == 2, 70)}

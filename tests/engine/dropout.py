@@ -3,11 +3,11 @@
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import PreTrainedModel
 
 from tests.engine.behaviour import start
 from tests.engine.training import data, full_parameters
-from tests.models import VOCABULARY
+from tests.models import tiny_model
 
 SEED = 7
 
@@ -47,21 +47,8 @@ def _plain(step: Tensor, rank: int, *, dropout: bool) -> tuple[list[Tensor], Ten
     return [parameter.detach() for parameter in model.parameters()], state
 
 
-def dropout_model() -> GPT2LMHeadModel:
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=VOCABULARY,
-        n_embd=32,
-        n_layer=2,
-        n_head=4,
-        n_positions=64,
-        attn_pdrop=0.2,
-        embd_pdrop=0.2,
-        resid_pdrop=0.2,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    return GPT2LMHeadModel(config).train()
+def dropout_model() -> PreTrainedModel:
+    return tiny_model("gpt2", tied=True, dropout=0.2)
 
 
 def _largest(ours: list[Tensor], theirs: list[Tensor]) -> float:

@@ -116,12 +116,35 @@ def test_documents_that_see_each_other_are_refused(one_rank: Ranks) -> None:
     assert messages["numbers"].startswith("document_indices are from -1 to 70: give the documents of every row numbers")
 
 
+@pytest.mark.parametrize("dim", [None, 2])
+def test_rows_and_positions_together_with_a_dimension_between(dim: int | None) -> None:
+    """Heads of a layer that is given [B · T, heads, C] are dealt out as those of [B, T, heads, C]."""
+
+    class Heads(nn.Module):
+        def __init__(self, *flattened: int) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.embedding, self.inside, self.head = nn.Embedding(97, 8), nn.Linear(4, 4), nn.Linear(8, 97)
+            self.flattened = flattened
+
+        def forward(self, input_ids: Tensor, use_cache: bool = False) -> tuple[Tensor]:
+            x = self.embedding(input_ids)
+            return (self.head(self.inside(x.view(*self.flattened, 2, 4)).view(x.shape)),)
+
+    rows, length = 2, 6
+    ids = torch.arange(rows * length).view(rows, length)
+    batch = {"input_ids": ids, "labels": ids, "document_indices": (ids % length) // 3}
+    apart, together = (scored(Heads(*sizes), batch, dim).scores for sizes in ((rows, length), (rows * length,)))
+    torch.testing.assert_close(together, apart)
+
+
 def test_positions_that_two_dimensions_might_be() -> None:
     indices = torch.zeros(2, 5, dtype=torch.int64)
     documents = Documents([indices], "cpu")
     assert documents.places(torch.Size([2, 5, 4])).ids.shape == (2, 20)
     assert documents.places(torch.Size([2, 4, 5])).ids.shape == (2, 20)
     assert documents.places(torch.Size([10])).ids.shape == (2, 5)
+    assert documents.places(torch.Size([10, 4])).ids.shape == (2, 20)
     for shape in ([2, 5, 5], [2, 4], [3, 5]):
         with pytest.raises(AttributionError, match="which of them are of one document cannot be told"):
             documents.places(torch.Size(shape))

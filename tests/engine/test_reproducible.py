@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import T5ForConditionalGeneration
 
 from presence_ds.engine.objective import Objective, weighted_mean_loss
 from presence_ds.engine.scorer import Scorer
 from presence_ds.engine.weight_gradients import weight_gradient_loss
 from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
 from presence_ds.influence.projected import JointProjection
-from tests.models import tiny_model, tokens
+from tests.models import t5_config, tiny_model, tokens
 
 # What torch.use_deterministic_algorithms replaces, or refuses, on a GPU, among operations of this kind.
 SCATTERED = {
@@ -47,17 +47,7 @@ class Scattered(TorchDispatchMode):
 
 def tiny_t5() -> nn.Module:
     torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=97,
-        d_model=32,
-        d_kv=8,
-        d_ff=48,
-        num_layers=1,
-        num_heads=4,
-        dropout_rate=0.0,
-        decoder_start_token_id=0,
-    )
-    return T5ForConditionalGeneration(config).train()
+    return T5ForConditionalGeneration(t5_config(layers=1)).train()
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "t5"])

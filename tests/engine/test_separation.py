@@ -10,7 +10,7 @@ from presence_ds.engine import separation
 from presence_ds.engine.batch import DOCUMENTS
 from presence_ds.engine.separation import POSITIONS, check_separation
 from presence_ds.errors import ConfigError
-from tests.models import VOCABULARY, tokens
+from tests.models import VOCABULARY, engine_of, tokens
 
 LENGTH = 900
 
@@ -32,18 +32,34 @@ class Window(nn.Module):
         return (self.inside(x).mT,)
 
 
-def check(width: int, rows: int) -> None:
-    """With three documents in a row, each of 300 tokens."""
-    model, ids = Window(width).eval(), tokens(rows, LENGTH)
-    documents = Documents([(torch.arange(LENGTH) // 300).expand(rows, -1)], "cpu")
-    check_separation(model, model, {"input_ids": ids, "labels": ids, DOCUMENTS: documents}, "the field")
+def check(model: nn.Module, *numbers: int) -> bool:
+    """With rows of 900 tokens, of so many documents of one length."""
+    ids = tokens(len(numbers), LENGTH)
+    documents = Documents([torch.stack([torch.arange(LENGTH) // (LENGTH // number) for number in numbers])], "cpu")
+    batch = {"input_ids": ids, "labels": ids, DOCUMENTS: documents}
+    return check_separation(engine_of(model), batch, "the field")
 
 
-@pytest.mark.parametrize("rows", [1, 4])
-def test_short_sight_into_a_document_before_is_seen(rows: int) -> None:
-    check(1, rows)
+@pytest.mark.parametrize("numbers", [[3], [3] * 4, [1, 3], [3, 1], [1, 1, 3], [1, 2, 1, 300]], ids=str)
+def test_short_sight_into_a_document_before_is_seen(numbers: list[int]) -> None:
+    assert check(Window(1), *numbers)
     with pytest.raises(ConfigError, match=r"^the field, and Window lets the documents of a sample see each other"):
-        check(4, rows)
+        check(Window(4), *numbers)
+
+
+def test_rows_of_one_document_tell_nothing() -> None:
+    """And are not run."""
+    model = Window(4)
+    model.inside.register_forward_pre_hook(lambda *_: pytest.fail("the model is run"))
+    assert not check(model, 1, 1)
+
+
+def test_what_cannot_be_tried_is_warned_of() -> None:
+    batch = {"labels": tokens(1, 6), DOCUMENTS: Documents([torch.tensor([[0, 0, 0, 1, 1, 1]])], "cpu")}
+    untold = [(Window(4), batch), (nn.Linear(2, 2), batch | {"input_ids": tokens(1, 6)})]
+    for model, given in untold:
+        with pytest.warns(UserWarning, match=f"^the field, and nothing tells whether {type(model).__name__} keeps"):
+            assert check_separation(engine_of(model), given, "the field")
 
 
 def test_few_logits_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +72,5 @@ def test_few_logits_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
         return 0.0
 
     monkeypatch.setattr(separation, "share_changed", share_changed)
-    ids, model = tokens(4, LENGTH), Window(1)
-    documents = Documents([(torch.arange(LENGTH) // 3).expand(4, -1)], "cpu")
-    check_separation(model, model, {"input_ids": ids, "labels": ids, DOCUMENTS: documents}, "the field")
+    check(Window(1), *[300] * 4)
     assert compared == [torch.Size([POSITIONS, VOCABULARY])] * 2

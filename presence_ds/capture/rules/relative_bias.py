@@ -68,6 +68,5 @@ class RelativeBias(Rule):
             return None, None
         by_query = delta.permute(2, 0, 1, 3).flatten(1, 2) @ chosen  # [q, B·H, R]
         by_query = by_query.unflatten(1, delta.shape[:2]).permute(1, 0, 3, 2)  # [B, q, R, H]
-        summed = self.capture.documents.places(by_query.shape[:2]).sum(by_query.flatten(2))
-        self.capture.add_dense(self.table.weight, summed.view(-1, *by_query.shape[2:]))
+        self.capture.add_dense(self.table.weight, self.capture.documents.places(by_query.shape[:2]).sum(by_query))
         return None, None

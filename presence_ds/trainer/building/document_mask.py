@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
 
 from presence_ds.capture import Documents
-from presence_ds.engine.batch import DOCUMENTS, takes
-from presence_ds.engine.modes import modes_restored
+from presence_ds.engine.batch import DOCUMENTS, takes, vocabulary_size
 from presence_ds.engine.separation import check_separation
 from presence_ds.engine.trial import Engine
 from presence_ds.errors import ConfigError
@@ -66,17 +65,14 @@ def check_document_mask(engine: Engine) -> None:
     Raises:
         ConfigError: it does not.
     """
-    model: Any = engine.module
-    device = engine.device
+    model, device = engine.module, engine.device
     check_takes_positions(model)
     indices = torch.stack([torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)) for sizes in TRIAL])
     position_ids = torch.stack([torch.cat([torch.arange(size) for size in sizes]) for sizes in TRIAL])
-    vocabulary: int = model.get_input_embeddings().num_embeddings
+    vocabulary = vocabulary_size(model) or 1  # `check_separation` says so where there is none
     ids = torch.randint(vocabulary, indices.shape, generator=torch.Generator().manual_seed(0))
     batch = on_device({"input_ids": ids, "labels": ids} | document_inputs(model, position_ids), device)
-    with modes_restored(engine):
-        engine.eval()
-        check_separation(engine, model, batch | {DOCUMENTS: Documents([indices], device)}, FIELD)
+    check_separation(engine, batch | {DOCUMENTS: Documents([indices], device)}, FIELD)
 
 
 def on_device(inputs: dict[str, Any], device: torch.device) -> dict[str, Any]:

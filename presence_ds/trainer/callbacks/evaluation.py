@@ -11,7 +11,7 @@ import torch
 
 from presence_ds.data import Corpus, build_evaluation_loader
 from presence_ds.data.tokenizer.token_bytes import token_bytes
-from presence_ds.engine.batch import is_encoder_decoder, logits_of, takes
+from presence_ds.engine.batch import is_encoder_decoder, logits_of, without_cache
 from presence_ds.errors import DataError
 from presence_ds.influence import SampleLoss
 from presence_ds.influence.loss import IGNORED
@@ -57,8 +57,7 @@ class Evaluation(Callback):
         engine, names = trainer.engine, trainer.source_names
         shifted = is_encoder_decoder(engine.module)
         loss = SampleLoss("sum", shifted=shifted)
-        # Keys and values to go on from are of no use, and hide from the model that documents are kept apart.
-        options = {"use_cache": False} if takes(engine.module, "use_cache") else {}
+        options = without_cache(engine.module)
         engine.eval()
         sums = torch.zeros(3, len(names), dtype=torch.float64)  # loss, targets and bytes of every source
         for batch in islice(self._loader, self._config.max_batches):

@@ -2,7 +2,6 @@
 
 from functools import partial
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +23,7 @@ from transformers.masking_utils import flash_attention_mask
 
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.building.document_mask import check_document_mask, document_inputs
-from tests.models import KINDS, VOCABULARY, tiny_model, tokens
+from tests.models import KINDS, VOCABULARY, engine_of, tiny_model, tokens
 
 SIZES = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 
@@ -37,14 +36,6 @@ def mistral() -> PreTrainedModel:
     """With a window shorter than its documents."""
     sizes = SIZES | {"num_key_value_heads": 2, "intermediate_size": 48, "sliding_window": 3}
     return MistralForCausalLM(MistralConfig(**sizes))
-
-
-def engine_of(model: nn.Module) -> Any:
-    class Engine(SimpleNamespace):
-        def __call__(self, **batch: Any) -> Any:
-            return model(**batch)
-
-    return Engine(module=model, device=torch.device("cpu"), eval=model.eval, train=model.train)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -89,10 +80,10 @@ def varlen_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tenso
     return found.view(batch, -1, *found.shape[1:]), None
 
 
-def test_flash_attention_is_told_the_lengths_of_the_documents() -> None:
+def test_flash_attention_is_told_the_lengths_of_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a batch of several samples, where it does not look at positions."""
-    AttentionInterface.register("flash_of_the_tests", varlen_attention)
-    AttentionMaskInterface.register("flash_of_the_tests", flash_attention_mask)
+    monkeypatch.setitem(AttentionInterface._global_mapping, "flash_of_the_tests", varlen_attention)
+    monkeypatch.setitem(AttentionMaskInterface._global_mapping, "flash_of_the_tests", flash_attention_mask)
     model = tiny_model("llama", tied=True)
     expected = tiny_model("llama", tied=True)
     model.config._attn_implementation = "flash_of_the_tests"
