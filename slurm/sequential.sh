@@ -6,7 +6,8 @@
 #     SHARDS=16 KEEP=0.8 slurm/sequential.sh recipes/llama_350m.yaml /shared/sequential --nodes=2
 #
 # sbatch's options after the folder are those of the two trainings; those of the two jobs that need no GPUs are in
-# COMMAND_OPTIONS, such as "--partition=cpu". SCORING_STEPS is the length of the scoring model's training. The same command goes on where a chain has ended early: jobs whose work is done end at once.
+# COMMAND_OPTIONS, such as "--partition=cpu". SCORING_STEPS is the length of the scoring model's training. The same
+# command goes on where a chain has ended early: jobs whose work is done end at once.
 set -euo pipefail
 
 fail() {

@@ -47,7 +47,7 @@ def take_step(engine: Any, batches: Tensor, config: PresenceConfig) -> Tensor:
 
 
 def packed(ids: Tensor, config: PresenceConfig) -> dict[str, Tensor]:
-    """A micro-batch of ``ids`` [b, T]; of granularity document with pieces of up to 7, 5 or 3 tokens, on rank 1 7 or 5."""
+    """A micro-batch of ``ids`` [b, T]; of granularity document in pieces of 7, 5 or 3 tokens, on rank 1 of 7 or 5."""
     batch = {"input_ids": ids, "labels": ids}
     if config.granularity != "document":
         return batch

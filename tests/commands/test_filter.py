@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from presence_ds import cli
-from presence_ds.data import DataConfig, SourceConfig, TokenizerConfig, open_corpus
+from presence_ds.data import DataConfig, SourceConfig, TokenizerConfig, open_corpus, prepare_corpus
 from presence_ds.data.corpus import opening, storage, texts
 from presence_ds.data.corpus.manifest import check_corpus
 from presence_ds.trainer.scores.filter import select
@@ -201,9 +201,11 @@ def test_names_that_a_terminal_would_obey(tmp_path: Path, capfd: pytest.CaptureF
         sequence_length=64,
         tokenizer=TokenizerConfig(path=str(corpus / "tokenizer")),
     )
-    recipe, folder, column = tmp_path / "recipe.yaml", tmp_path / "co\x1b[b]:x:rpus", "loss_\x1b"
+    folder, column = tmp_path / "corpus", "loss_\x1b"
+    prepare_corpus(config, folder)
+    recipe, config.sources[0].name = tmp_path / "recipe.yaml", "a"
     recipe.write_text(json.dumps({"data": asdict(config)}))
-    cli.main(["prepare", str(recipe), str(folder)])
+    cli.main(["prepare", str(recipe), str(tmp_path / "co\x1b[b]:x:rpus")])
     scores = write_scores(tmp_path / "scores", folder, np.arange(40.0, 0.0, -1.0))
     (rows,) = scores.glob("rows-*")
     table = pq.read_table(rows)

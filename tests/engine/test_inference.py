@@ -35,14 +35,15 @@ def llama() -> LlamaForCausalLM:
 
 @pytest.fixture
 def infer() -> Iterator[Any]:
-    made = []
+    made: weakref.WeakSet[Inference] = weakref.WeakSet()
 
     def infer(stage: int = 1, precision: str = "fp32", **config: Any) -> Inference:
         zero = {"stage": stage} | ({"stage3_param_persistence_threshold": 0} if stage == 3 else {})
         settings = {"bf16": {"enabled": precision == "bf16"}, "zero_optimization": zero}
         scoring = scoring_config(PresenceConfig(estimator="exact", **config))
-        made.append(Inference(llama(), scoring, settings, micro_batch_size=len(IDS)))
-        return made[-1]
+        inference = Inference(llama(), scoring, settings, micro_batch_size=len(IDS))
+        made.add(inference)
+        return inference
 
     yield infer
     for inference in made:

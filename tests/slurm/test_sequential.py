@@ -41,7 +41,7 @@ def test_every_job_waits_for_the_one_before(jobs: Jobs) -> None:
     before, after = (json.loads((work / name / "corpus.json").read_text()) for name in ("corpus", "filtered"))
     counts = [sum(one["samples"] for one in corpus["report"]["train"].values()) for corpus in (before, after)]
     assert counts[1] == pytest.approx(0.5 * counts[0], abs=1)
-    assert json.loads((work / "scoring_model" / "summary.json").read_text())["steps"] == 4
+    assert json.loads((work / "scoring_model-4" / "summary.json").read_text())["steps"] == 4
     assert f"presence: finished: {work / 'training'}" in jobs.log(last)
     made = (work / "training" / "summary.json").stat().st_mtime_ns
     assert jobs.log(run_chain(jobs)) == f"presence: finished: {work / 'training'}\n"  # all of it is there

@@ -57,7 +57,8 @@ def test_what_is_asked_for(refused: Callable[..., str], trained: Path, scoring_r
     for shard in ("3/3", "0/0", "1"):
         assert "it must be I/N" in refused(*named, "--shard", shard)
     assert "--rows_per_file is 0: it must be at least 1" in refused(*named, "--rows_per_file", "0")
-    assert "matches no trainable parameter" in refused(*named, "--presence.layers=[nope*]")
+    layers = "--presence.layers=[nope*]"
+    assert "matches no trainable parameter" in refused(*named, layers, output=tmp_path / "logs")
     leverage = ("--presence.signal=leverage", "--presence.preset=paper", "--presence.strategy=two_pass")
     assert "signal is leverage, self-influence under the curvature of a batch" in refused(*named, *leverage)
     assert "granularity is microbatch, whose scores depend on the batch" in refused(
