@@ -52,7 +52,7 @@ def run(parser: ArgumentParser, parsed: Namespace, arguments: list[str]) -> None
         from presence_ds.trainer.scoring.models import scoring_recipe
 
         request.check(recipe)
-        scoring = scoring_recipe(recipe, request.model)
+        scoring = scoring_recipe(recipe, request)
         start_ranks("score", scoring, recipe_file, parsed, arguments, step)
 
     from presence_ds.trainer.scoring.run import score

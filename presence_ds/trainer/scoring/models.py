@@ -21,6 +21,7 @@ from presence_ds.trainer.checkpoint.export import find_checkpoint, tokenizer_of_
 from presence_ds.trainer.checkpoint.manifest import MANIFEST, read_manifest, record_file
 from presence_ds.trainer.checkpoint.weights import read_description, read_weights
 from presence_ds.trainer.recipe.recipe import Recipe
+from presence_ds.trainer.scoring.request import Request
 
 OF_THE_TOKENIZER = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 TRAINED_ON: Table = [
@@ -113,12 +114,21 @@ def _checkpoint(name: str, path: Path) -> ScoringModel:
     return ScoringModel(name, str(path), read_manifest(path).step, digest)
 
 
-def scoring_recipe(recipe: Recipe, model: str | None) -> Recipe:
+def scoring_recipe(recipe: Recipe, request: Request) -> Recipe:
     """``recipe`` with the model that scores, and without what only a training has; not yet validated.
 
-    Args:
-        model: folder or name of a model with weights, in the place of the recipe's; None: weights are a checkpoint's.
+    Scores are of rows, so that text which the training streams is prepared here, with the tokenizer of that training.
+
+    Raises:
+        ConfigError: there is no checkpoint to take the tokenizer from.
     """
+    data, model = recipe.data, request.model
+    if data.streaming is not None:
+        tokenizer = data.tokenizer
+        if tokenizer.path is None and request.checkpoints:
+            own = tokenizer_of_run(find_checkpoint(Path(request.checkpoints[0]).expanduser()))
+            tokenizer = tokenizer if own is None else replace(tokenizer, path=str(own), vocab_size=None)
+        recipe = replace(recipe, data=replace(data, streaming=None, tokenizer=tokenizer))
     if model is None:
         recipe.use_tokenizer_of_model()
         scoring = replace(recipe.model, from_scratch=recipe.model.path is not None, differing_weights=[])

@@ -37,8 +37,6 @@ class Request:
             raise ConfigError(f"--shard is {index}/{count}: it must be I/N with I from 0 to N - 1")
         if self.rows_per_file < 1:
             raise ConfigError(f"--rows_per_file is {self.rows_per_file}: it must be at least 1")
-        if recipe.data.streaming is not None:
-            raise ConfigError("data.streaming is set, and streamed text has no rows: prepare the corpus that is scored")
         if count > 1 and recipe.data.prepared is None:
             raise ConfigError(
                 f"--shard is {index}/{count} without data.prepared: the shards would each prepare the corpus; make it "

@@ -57,7 +57,7 @@ def score_on(ranks: Ranks, signals: StopSignals, recipe: Recipe, recipe_file: Pa
     folder = ScoresFolder(request.output)
     with ranks.agreement():
         request.check(recipe)
-        recipe = scoring_recipe(recipe, request.model)
+        recipe = scoring_recipe(recipe, request)
         plan = make_plan(recipe, recipe_file, world_size=ranks.world_size, bf16_hardware=bf16_hardware)
     for text in plan.warnings:
         ranks.warn(text)

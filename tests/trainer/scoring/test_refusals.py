@@ -70,8 +70,6 @@ def test_what_is_asked_for(refused: Callable[..., str], trained: Path, scoring_r
     data = {"sources": [{"name": "lines", "path": str(text)}], "validation_fraction": 0}
     own = changed(scoring_recipe, tmp_path / "own.yaml", data=data)
     assert "--shard is 0/2 without data.prepared" in refused(*named, "--shard", "0/2", recipe=own)
-    streamed = changed(scoring_recipe, tmp_path / "streamed.yaml", data=data | {"streaming": {}})
-    assert "streamed text has no rows" in refused(*named, recipe=streamed)
 
 
 def test_the_checkpoint(refused: Callable[..., str], trained: Path, scoring_recipe: Path, tmp_path: Path) -> None:

@@ -8,17 +8,21 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+import yaml
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from presence_ds import cli
 from presence_ds.data import PackedDataset, open_corpus
 from presence_ds.errors import DataError
 from presence_ds.trainer.checkpoint.manifest import complete_checkpoints
 from presence_ds.trainer.scores.layout import open_scores
+from tests.conftest import Pools
+from tests.trainer.checkpoint import runs
 from tests.trainer.conftest import write_recipe
 from tests.trainer.scoring.conftest import REFERENCE, Score
 from tests.trainer.scoring.runs import read
+from tests.trainer.test_span_corruption import T5
 
 PLAIN = ["--presence.projection_dim", "4"]
 PACKED = range(400, 450)  # rows of more than one document, of which a file is made
@@ -251,3 +255,43 @@ def test_a_corpus_of_the_recipe_is_prepared(
         assert read(tmp_path / "scores")[name].equals(read(whole)[name])
     options += ["--data.validation_fraction", "0.2"]
     assert "holds a corpus that was made otherwise" in score(tmp_path / "scores", *options, recipe=recipe)
+
+
+def test_streamed_text_is_prepared(pools: Pools, score: Score, corpus_file: Path, tmp_path: Path) -> None:
+    """With the tokenizer that the run has trained on the beginning of it."""
+    recipe, run_dir = write_recipe(tmp_path / "streamed.yaml", corpus_file), tmp_path / "run"
+    options = ["--data.streaming", "{lanes: 2, tokenizer_megabytes: 0.002}", "--data.noise", "null"]
+    options += ["--data.validation_fraction", "0"]
+    trained = pools.get(1).run(
+        runs.train, str(recipe), *options, "--training.steps", "2", "--evaluation.every_steps", "null",
+        "--run_dir", str(run_dir),
+    )  # fmt: skip
+    assert trained == [None]
+    assert score(tmp_path / "scores", "--checkpoint", run_dir, *options, recipe=recipe) is None
+    corpus = open_corpus(tmp_path / "scores" / "corpus")
+    assert corpus.tokenizer.get_vocab() == open_corpus(run_dir / "corpus").tokenizer.get_vocab()
+    documents = {json.loads(line)["id"] for line in corpus_file.read_text().splitlines()}
+    assert set(read(tmp_path / "scores")["document_id"].to_pylist()) <= documents
+    assert len(read(tmp_path / "scores")) == len(corpus.train)
+
+
+def test_an_encoder_decoder_model(pools: Pools, score: Score, corpus_file: Path, tmp_path: Path) -> None:
+    """On two ranks with everything partitioned, as one corrupted sample at a time."""
+    recipe, run_dir = write_recipe(tmp_path / "spans.yaml", corpus_file), tmp_path / "run"
+    values = yaml.safe_load(recipe.read_text())
+    values["model"]["config"] = T5
+    values["data"] |= {"objective": {"kind": "span_corruption"}, "tokenizer": {"vocab_size": 380}}
+    values["training"] |= {"steps": 2}
+    values["evaluation"] = {"every_steps": None}
+    recipe.write_text(yaml.safe_dump(values))
+    assert pools.get(1).run(runs.train, str(recipe), "--run_dir", str(run_dir)) == [None]
+    options = ["--presence.estimator", "exact", "--checkpoint", run_dir]
+    assert score(tmp_path / "scores", *options, recipe=recipe, ranks=2, stage=3) is None
+    cli.main(["export", str(run_dir), str(tmp_path / "model")])
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "model").double().eval()
+    corpus, table = open_corpus(tmp_path / "scores" / "corpus").train, read(tmp_path / "scores")
+    for row in (0, 1, len(corpus) - 1):
+        loss = model(**{name: corpus[row][name][None] for name in ("input_ids", "labels")}).loss
+        assert table["loss"][row].as_py() == pytest.approx(loss.item(), rel=1e-5)
+        influence = gradient(model, loss).square().sum().item()
+        assert table["self_influence"][row].as_py() == pytest.approx(influence, rel=1e-3)
