@@ -109,7 +109,7 @@ def test_a_corpus_that_several_runs_share(
         monkeypatch.chdir(tmp_path / "project")
     if where == "elsewhere":
         run_dir = run_dir.rename(tmp_path / "one")
-        with pytest.raises(DataError, match="shared, data.prepared of the run in .*, is not there"):
+        with pytest.raises(DataError, match=r"shared, data.prepared of the run in .*, is not there"):
             SampleTexts.of_run(run_dir)
     else:
         assert None not in SampleTexts.of_run(run_dir).find(pieces, 20)
