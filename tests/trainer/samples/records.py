@@ -35,18 +35,20 @@ def columns_of(steps: list[int], seed: int = 0) -> dict[str, Any]:
     }
 
 
+def table_of(columns: dict[str, Any]) -> pa.Table:
+    """Records with these columns, and what is not among them null."""
+    size = len(columns["step"])
+    arrays = [
+        pa.array(columns[field.name]).cast(field.type) if field.name in columns else pa.nulls(size, field.type)
+        for field in SCHEMA
+    ]
+    return pa.table(arrays, schema=SCHEMA)
+
+
 def write_records(run_dir: Path, columns: dict[str, Any], without: tuple[str, ...] = ()) -> Path:
-    """A file of records, what is not among ``columns`` null; of an older version, which knew no columns ``without``."""
+    """A file of records in row groups of three steps; of an older version, which knew no columns ``without``."""
     folder = run_dir / "scores"
     folder.mkdir(parents=True, exist_ok=True)
-    size = len(columns["step"])
-    arrays = {
-        field.name: pa.array(columns[field.name]).cast(field.type)
-        if field.name in columns
-        else pa.nulls(size, field.type)
-        for field in SCHEMA
-    }
-    steps = int(min(columns["step"])), int(max(columns["step"]))
-    table = pa.table(arrays, schema=SCHEMA).drop_columns(list(without))
-    pq.write_table(table, folder / score_file_name((0, 1), *steps), row_group_size=3 * PER_STEP)
+    file = folder / score_file_name((0, 1), int(min(columns["step"])), int(max(columns["step"])))
+    pq.write_table(table_of(columns).drop_columns(list(without)), file, row_group_size=3 * PER_STEP)
     return run_dir

@@ -140,5 +140,5 @@ def test_names_of_folders_stand_for_themselves(tmp_path: Path) -> None:
 
 def test_files_that_are_still_written_are_passed_over(tmp_path: Path) -> None:
     run_dir = write_records(tmp_path, columns_of(STEPS))
-    (run_dir / "scores" / "ranks_00000-00001-steps_00000009.parquet.open").write_bytes(b"PAR1")
+    (run_dir / "scores" / "_ranks_00000-00001-steps_00000009.parquet.open").write_bytes(b"PAR1")
     assert find_samples(run_dir, 1, "weight").last == 8
