@@ -125,7 +125,7 @@ def _print(figures: dict[str, Any]) -> None:
         origin = f"{sample['source']} · {sample['document_id']} · from token {sample['offset']:,}"
         console.print(Text(f"     {printable(origin)} · step {sample['step']:,}", style="cyan"), soft_wrap=True)
         if figures["without_text"] is None:
-            console.print(Padding(_body(sample["text"]), (0, 0, 0, 5)))
+            console.print(Padding(_body(sample["text"]), (0, 0, 0, 5), expand=False))
 
 
 def _values(sample: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import torch
 
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.samples.find import KEYS, find_samples, open_records
+from tests.trainer.gain.records import make_step, write_run
 from tests.trainer.samples.records import PER_STEP, columns_of, write_records
 
 STEPS = list(range(1, 9))
@@ -84,6 +85,16 @@ def test_steps_without_alignments_go_by_length(tmp_path: Path) -> None:
     assert {key: found[key] for key in new["document_id"]} == pytest.approx(expected(new, counts), rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.parametrize("without", [(), ("alignment",)])
+def test_an_estimate_below_zero(without: tuple[str, ...], tmp_path: Path) -> None:
+    columns = columns_of([1])
+    columns["self_influence"][3] = -1e-6
+    for name in without:
+        del columns[name]
+    share = shares_of(write_records(tmp_path, columns))["d3"]
+    assert share == 0.0 if without else share is not None
+
+
 def test_no_self_influence_no_share(tmp_path: Path) -> None:
     columns = columns_of([1])
     del columns["self_influence"], columns["alignment"]
@@ -93,6 +104,14 @@ def test_no_self_influence_no_share(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=f"by is {by}: no sample of steps 1 to 1 that counts has one.*{remedy}"):
             find_samples(tmp_path, 3, by)
     assert find_samples(tmp_path, 3, "weight").found[0].self_influence is None
+
+
+def test_those_count_that_count_for_gains(tmp_path: Path) -> None:
+    """Left out for each of the reasons there are; the other rule is that of `presence_ds.trainer.gain.records`."""
+    steps = {number: make_step(number, left_out=number % 4) for number in range(1, 13)}
+    chosen = find_samples(write_run(tmp_path / "run", steps), 1, "weight")
+    assert chosen.records == sum(len(step.weights) for step in steps.values())
+    assert chosen.counted == sum(int(step.samples.counted.sum()) for step in steps.values()) < chosen.records
 
 
 @pytest.mark.parametrize("by", KEYS)
