@@ -1,0 +1,225 @@
+"""metrics.jsonl of any size → curves, events and means, streamed by DuckDB.
+
+A line that is no JSON, as one that is being written, has no step, or comes again after a resume is passed over; of the
+last the newest one counts. Only columns of numbers that a report shows are read.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from presence_ds.trainer.report.choosing import Chosen, choose
+from presence_ds.trainer.report.curves import curves_of
+from presence_ds.trainer.report.database import database, files_of, plain, quoted
+from presence_ds.trainer.report.events import events_of
+from presence_ds.trainer.report.figures import Cost, Curve, Event
+from presence_ds.trainer.status.metrics_lines import last_line, spread_lines
+
+if TYPE_CHECKING:
+    import duckdb
+
+LINES = 1000  # that are looked at for their keys
+MOST_SOURCES = 32  # that have curves of their own
+CURVES = (
+    *("loss", "weighted_loss", "auxiliary_loss", "gradient_norm", "learning_rate", "effective_sample_size"),
+    *("max_weight", "si_mean", "tau", "tau_scheduled", "clip_level", "calibration_strength", "noise_scale"),
+    *("noise_scale_tokens", "gradient_sq_norm", "near_duplicate_share", "throughput(tokens/s)", "step_time(s)"),
+    *("data_wait_share", "mfu", "memory/peak(GiB)", "scoring_share", "gain/in_use", "gain/in_use_error"),
+)
+COUNTS = ("skipped_steps", "nonfinite_steps", "loss_spikes", "gradient_spikes")
+SUMS = ("nonfinite_samples", "samples_without_targets")
+READ = {*CURVES, *COUNTS, *SUMS, "tokens", "samples", "eta(s)"}
+OF_SOURCE = re.compile(r"source/(.+)/(mean_weight|loss|samples|si_mean)")
+OF_VALIDATION = re.compile(r"validation/(?:(.+)/)?loss")
+
+
+@dataclass(frozen=True)
+class MetricsFigures:
+    """What the metrics tell of a run; as of `RunFigures`.
+
+    Attributes:
+        source_sums: by source, samples, and sums over them of weight and self-influence, of the logged steps.
+        chosen: steps to look at.
+        effective_share: mean over the logged steps.
+    """
+
+    step: int = 0
+    tokens: float | None = None
+    hours: float | None = None
+    samples_per_step: float | None = None
+    curves: dict[str, Curve] = field(default_factory=dict)
+    validation: dict[str, Curve] = field(default_factory=dict)
+    last: dict[str, Any] = field(default_factory=dict)
+    last_validation: dict[str, Any] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    source_sums: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    chosen: list[Chosen] = field(default_factory=list)
+    cost: Cost = field(default_factory=Cost)
+    effective_share: float | None = None
+    missing: list[str] = field(default_factory=list)
+
+
+def read_metrics(path: Path) -> MetricsFigures:
+    """The figures of the file ``path``; of one that is not there, or that holds no step, only what is missing."""
+    import duckdb
+
+    if not path.is_file():
+        return MetricsFigures(missing=[f"There are no curves: the run has no {path.name} (yet)."])
+    last = last_line(path)
+    if last is None:
+        why = "is empty" if path.stat().st_size == 0 else "has no whole line with a step"
+        return MetricsFigures(missing=[f"There are no curves: {path.name} {why}."])
+    validation = last_line(path, "validation/loss") or {}
+    names = _names(path, {**validation, **last})
+    try:
+        with database() as connection:
+            _load(connection, path, names)
+            return _figures(connection, names, last, validation)
+    except duckdb.Error as error:
+        why = " ".join(str(error).split())[:300]
+        return MetricsFigures(last=last, missing=[f"There are no curves: {path.name} cannot be read ({why})."])
+
+
+def _names(path: Path, known: dict[str, Any]) -> list[str]:
+    """Keys that are shown, as far as a sample of the lines has them; DuckDB knows no difference of case."""
+    found = dict.fromkeys([*known, *(name for line in spread_lines(path, LINES) for name in line)])
+    sources: dict[str, None] = {}
+    kept: dict[str, str] = {}
+    for name in found:
+        of_source = OF_SOURCE.fullmatch(name)
+        if of_source and (of_source[1] in sources or len(sources) < MOST_SOURCES):
+            sources[of_source[1]] = None
+        elif name not in READ and not OF_VALIDATION.fullmatch(name):
+            continue
+        kept.setdefault(name.casefold(), name)
+    return list(kept.values())
+
+
+def _load(connection: duckdb.DuckDBPyConnection, path: Path, names: list[str]) -> None:
+    """Make the table ``lines``: a row for every step, with ``hours`` and ``stage``; columns of NaN are NULL there."""
+    columns = {"step": "BIGINT", "stage": "VARCHAR", **dict.fromkeys(names, "DOUBLE")}
+    read = connection.read_json(
+        files_of([path])[0],
+        columns=columns,
+        format="newline_delimited",
+        ignore_errors=True,
+        maximum_object_size=1 << 26,
+    )
+    connection.register("read", read)
+    finite = ", ".join(f"if(isfinite({quoted(name)}), {quoted(name)}, NULL) as {quoted(name)}" for name in names)
+    connection.execute(f"create table raw as select step, stage, {finite or '1'} from read where step is not null")
+    clock = _column("step_time(s)", names)
+    share = f"{_column('effective_sample_size', names)} / nullif({_column('samples', names)}, 0)"
+    connection.execute(
+        f"""
+        create table lines as
+        with once as (select * from raw where rowid in (select max(rowid) from raw group by step)),
+        clocked as (
+            select *, step - coalesce(lag(step) over (order by step), 0) as steps, {clock} as seconds from once
+        )
+        select *, {share} as effective_share,
+            sum(steps * coalesce(seconds, (select avg(seconds) from clocked))) over (order by step) / 3600 as hours
+        from clocked order by step
+        """
+    )
+    connection.execute("drop table raw")
+
+
+def _column(name: str, names: list[str]) -> str:
+    return quoted(name) if name in names else "NULL::double"
+
+
+def _figures(
+    connection: duckdb.DuckDBPyConnection, names: list[str], last: dict[str, Any], validation: dict[str, Any]
+) -> MetricsFigures:
+    shown = [name for name in names if name in CURVES or OF_SOURCE.fullmatch(name)]
+    validated = {(match[1] or ""): name for name in names if (match := OF_VALIDATION.fullmatch(name))}
+    curves = curves_of(connection, [*shown, "effective_share", *validated.values()], _column("tokens", names))
+    facts = connection.execute(
+        f"select max(step), arg_max({_column('tokens', names)}, step), max(hours), median({_column('samples', names)}),"
+        f" avg(effective_share) from lines"
+    ).fetchone()
+    assert facts is not None
+    counts = {name: int(last[name]) for name in COUNTS if name in last}
+    for name in SUMS:
+        if name in names:
+            row = connection.execute(f"select coalesce(sum({quoted(name)}), 0) from lines").fetchone()
+            counts[name] = int(row[0]) if row else 0
+    has_loss = "loss" in names
+    return MetricsFigures(
+        step=facts[0],
+        tokens=None if facts[1] is None else int(facts[1]),
+        hours=plain(facts[2]),
+        samples_per_step=plain(facts[3]),
+        curves={name: curves[name] for name in [*shown, "effective_share"] if curves[name].step},
+        validation={source: curves[name] for source, name in validated.items() if curves[name].step},
+        last=last,
+        last_validation=validation,
+        events=events_of(connection, [name for name in COUNTS if name in names], names),
+        counts=counts,
+        source_sums=_source_sums(connection, names),
+        chosen=choose(connection, "select step, loss from lines where loss is not null") if has_loss else [],
+        cost=_cost(connection, names, last),
+        effective_share=plain(facts[4]),
+        missing=[] if has_loss else ["There is no loss curve: no line of metrics.jsonl has a loss."],
+    )
+
+
+def _cost(connection: duckdb.DuckDBPyConnection, names: list[str], last: dict[str, Any]) -> Cost:
+    """Means over the run, of logged steps by their number of optimizer steps."""
+
+    def mean(name: str) -> str:
+        column = _column(name, names)
+        return f"sum({column} * steps) / nullif(sum(steps) filter ({column} is not null), 0)"
+
+    tokens, seconds = _column("throughput(tokens/s)", names), _column("step_time(s)", names)
+    row = connection.execute(
+        f"select sum({tokens} * {seconds} * steps) / nullif(sum({seconds} * steps) filter ({tokens} is not null), 0), "
+        f"{mean('step_time(s)')}, max(hours), {mean('data_wait_share')}, {mean('mfu')}, {mean('scoring_share')}, "
+        f"max({_column('memory/peak(GiB)', names)}) from lines"
+    ).fetchone()
+    assert row is not None
+    per_second, step_seconds, hours, waited, mfu, scoring, memory = map(plain, row)
+    return Cost(per_second, step_seconds, hours, waited, mfu, scoring, _outside(connection, names, last), memory)
+
+
+def _outside(connection: duckdb.DuckDBPyConnection, names: list[str], last: dict[str, Any]) -> float | None:
+    """Share of the time outside of steps: how much longer the remaining steps are said to take than steps last.
+
+    As of the last line that says so with steps left: ``eta(s)`` is at the pace of the process, all included.
+    """
+    if not {"eta(s)", "step_time(s)"} <= set(names):
+        return None
+    row = connection.execute(
+        """
+        with told as (select step, "eta(s)" as eta from lines where "eta(s)" is not null order by step desc limit 20),
+        ends as (select max_by(eta, step) as late, min_by(eta, step) as early, max(step) as b, min(step) as a from told)
+        select (early - late) / nullif(b - a, 0), (select sum("step_time(s)" * steps) / sum(steps) from lines
+            where "step_time(s)" is not null) from ends
+        """
+    ).fetchone()
+    if row is None or row[0] is None or row[1] is None or row[0] <= 0:
+        return None
+    return plain(min(max(1 - row[1] / row[0], 0.0), 1.0))
+
+
+def _source_sums(connection: duckdb.DuckDBPyConnection, names: list[str]) -> dict[str, dict[str, float | None]]:
+    """By source, over logged steps."""
+    found: dict[str, dict[str, float | None]] = {}
+    for name in names:
+        match = OF_SOURCE.fullmatch(name)
+        if match is None or match[2] != "samples":
+            continue
+        samples, of = quoted(name), f"source/{match[1]}/"
+        parts = [_column(of + figure, names) for figure in ("mean_weight", "si_mean", "loss")]
+        means = [f"sum({part} * {samples}) / nullif(sum({samples}) filter ({part} is not null), 0)" for part in parts]
+        row = connection.execute(f"select sum({samples}), {', '.join(means)} from lines").fetchone()
+        if row is not None and row[0]:
+            found[match[1]] = dict(
+                zip(("samples", "mean_weight", "mean_si", "mean_loss"), map(plain, row), strict=True)
+            )
+    return found
