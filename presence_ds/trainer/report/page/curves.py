@@ -1,0 +1,237 @@
+"""Figures over the run, of groups of runs: loss, validation, stability, throughput."""
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from typing import Any
+
+import altair as alt
+
+from presence_ds.trainer.report.figures import Curve, Group, Report, RunFigures
+from presence_ds.trainer.report.page.plot import Plot, fill, make_plot, named, series
+
+AXES = {"step": "Step", "tokens": "Tokens", "hours": "Hours of training"}
+MARKS = {"spike": "spike", "high loss": "high loss", "spread": "other step with documents"}
+SHAPES = ["triangle-up", "diamond", "circle"]
+BETWEEN = ("stage", "switch", "resume")  # events that part the run
+Row = dict[str, Any]
+
+
+def loss_plot(report: Report) -> Plot | None:
+    """Training loss of all groups, with the steps that can be chosen."""
+    rows = list(group_rows(report, "loss"))
+    if not rows:
+        return None
+    marks = list(_marks(report))
+    rules = list(_rules(report))
+    layers: list[alt.Chart | alt.LayerChart] = [_rule_layer()] if rules else []
+    layers.append(_lines("loss", "Training loss (nats)", _names(report), height=300))
+    if marks:
+        layers.append(_mark_layer())
+    caption = (
+        f"Mean loss of the samples of a step; {_band_words(report)} A line that goes on falling is still learning; "
+        "two lines compare at one place of the axis that you choose above."
+    )
+    if marks:
+        caption += " A mark is a step whose documents are listed below: choose it with the mouse, or from the list."
+    data = {"loss": rows} | ({"loss-marks": marks} if marks else {}) | ({"loss-rules": rules} if rules else {})
+    return make_plot("loss", "Training loss", caption, _switched(alt.layer(*layers)), data)
+
+
+def validation_plot(report: Report) -> Plot | None:
+    """Validation loss of all groups."""
+    rows = [
+        row
+        for place, group in enumerate(report.groups)
+        for row in curve_rows(_curve_of(report, group, "", validation=True), _names(report)[place], report)
+    ]
+    if not rows:
+        return None
+    chart = _switched(_lines("validation", "Validation loss (nats)", _names(report), height=260, points=True))
+    caption = (
+        f"Loss on text that is not trained on, at every evaluation; {_band_words(report)} This is the curve to "
+        "judge by: training loss also depends on which samples a run counts for more."
+    )
+    return make_plot("validation", "Validation loss", caption, chart, {"validation": rows})
+
+
+def source_validation_plot(run: RunFigures, number: int, report: Report) -> Plot | None:
+    """Validation loss of a run, source by source."""
+    curves = {name: curve for name, curve in run.validation.items() if name}
+    rows = [row for name, curve in curves.items() for row in curve_rows(curve, name, report)]
+    if not rows:
+        return None
+    data = f"validation-{number}"
+    chart = _plain(_lines(data, "Validation loss (nats)", list(curves), height=240, points=True, legend=True))
+    caption = (
+        "Loss on the validation text of every source. A source that falls behind while the others improve is one that "
+        "the weights, or the mixture, neglect."
+    )
+    return make_plot(data, "Validation loss by source", caption, chart, {data: rows})
+
+
+def figure_plot(report: Report, figure: str, title: str, axis: str, caption: str) -> Plot | None:
+    """A figure of the metrics over steps, of all groups."""
+    rows = list(group_rows(report, figure))
+    if not rows:
+        return None
+    name = "figure-" + "".join(letter if letter.isalnum() else "-" for letter in figure)
+    chart = _plain(_lines(name, axis, _names(report), height=180))
+    return make_plot(name, title, caption, chart, {name: rows})
+
+
+def group_rows(report: Report, figure: str) -> Iterator[Row]:
+    """Of a figure, a row for every bin of every group that has it."""
+    for place, group in enumerate(report.groups):
+        yield from curve_rows(_curve_of(report, group, figure), _names(report)[place], report)
+
+
+def curve_rows(curve: Curve | None, name: str, report: Report) -> Iterator[Row]:
+    """The bins of a curve that have a mean, or break the line."""
+    if curve is None or not any(mean is not None for mean in curve.mean):
+        return
+    last = max((run.step for run in report.runs), default=0) or 1
+    for bin in range(len(curve.step)):
+        yield {
+            "series": name,
+            "step": curve.step[bin],
+            "tokens": curve.tokens[bin],
+            "hours": curve.hours[bin],
+            "share": curve.step[bin] / last,
+            "mean": curve.mean[bin],
+            "low": curve.low[bin],
+            "high": curve.high[bin],
+        }
+
+
+def _names(report: Report) -> list[str]:
+    names = [group.name or "run" for group in report.groups]
+    return [name if names.count(name) == 1 else f"{name} ({place + 1})" for place, name in enumerate(names)]
+
+
+def _curve_of(report: Report, group: Group, figure: str, *, validation: bool = False) -> Curve | None:
+    curves = group.validation if validation else group.curves
+    if figure not in curves and len(group.runs) == 1:
+        run = report.runs[group.runs[0]]
+        curves = run.validation if validation else run.curves
+    return curves.get(figure)
+
+
+def _band_words(report: Report) -> str:
+    several = any(len(group.runs) > 1 for group in report.groups)
+    if several:
+        return "the line is the mean over seeds, the band reaches from the lowest to the highest."
+    return "the band reaches from the lowest to the highest of the steps that a point stands for."
+
+
+def _marks(report: Report) -> Iterator[Row]:
+    for number, run in enumerate(report.runs):
+        curve = run.curves.get("loss", Curve())
+        for moved in run.moved:
+            place = _place(curve, moved.step)
+            loss = moved.loss if moved.loss is not None else place["mean"]
+            if loss is not None:
+                yield place | {
+                    "step": moved.step,
+                    "share": moved.step / (max(run.step for run in report.runs) or 1),
+                    "loss": loss,
+                    "run": number,
+                    "label": run.label,
+                    "kind": MARKS.get(moved.why, moved.why),
+                    "words": moved.words,
+                    "key": f"{number}-{moved.step}",
+                }
+
+
+def _rules(report: Report) -> Iterator[Row]:
+    for run in report.runs:
+        curve = run.curves.get("loss", Curve())
+        for event in run.events:
+            if event.kind in BETWEEN:
+                share = event.step / (max(run.step for run in report.runs) or 1)
+                yield _place(curve, event.step) | {
+                    "step": event.step,
+                    "share": share,
+                    "words": event.words,
+                    "label": run.label,
+                }
+
+
+def _place(curve: Curve, step: int) -> Row:
+    """Where a step lies on the other axes: at the end of its bin."""
+    if not curve.step:
+        return {"tokens": None, "hours": None, "mean": None}
+    bin = min(bisect_left(curve.step, step), len(curve.step) - 1)
+    return {"tokens": curve.tokens[bin], "hours": curve.hours[bin], "mean": curve.mean[bin]}
+
+
+def _x(title: str = AXES["step"]) -> alt.X:
+    return alt.X("x:Q", title=title, scale=alt.Scale(nice=False, zero=False), axis=alt.Axis(format="~s", grid=False))
+
+
+def _lines(
+    data: str, title: str, names: list[str], *, height: int, points: bool = False, legend: bool | None = None
+) -> alt.LayerChart:
+    """A line and a band for every value of ``series``."""
+    encodings = series(names, legend=legend)
+    y = alt.Y("mean:Q", title=title, scale=alt.Scale(zero=False))
+    tooltip = [
+        alt.Tooltip("series:N", title="run"),
+        alt.Tooltip("step:Q", format=",d"),
+        alt.Tooltip("mean:Q", format=".5~g"),
+        alt.Tooltip("low:Q", format=".5~g"),
+        alt.Tooltip("high:Q", format=".5~g"),
+    ]
+    base = named(data).transform_filter("datum.share >= from_share").transform_calculate(x="datum[x_axis]")
+    band = base.mark_area(opacity=0.18, aria=False).encode(x=_x(), y=alt.Y("low:Q"), y2="high:Q", **fill(encodings))
+    line = base.mark_line(strokeWidth=2).encode(x=_x(), y=y, **encodings)
+    dots = base.mark_point(size=36 if points else 60, filled=True, opacity=1 if points else 0, aria=False)
+    return alt.layer(band, line, dots.encode(x=_x(), y=y, tooltip=tooltip, **fill(encodings))).properties(
+        height=height, width="container"
+    )
+
+
+def _mark_layer() -> alt.Chart:
+    """The steps that can be chosen: spikes by their shape, the chosen one by its size and outline."""
+    chosen = "datum.key === selected"
+    kinds = list(MARKS.values())
+    return (
+        named("loss-marks")
+        .transform_filter("datum.share >= from_share")
+        .transform_calculate(x="datum[x_axis]")
+        .mark_point(filled=True, cursor="pointer", fill="var(--mark)", stroke="var(--paper)", opacity=1)
+        .encode(
+            x=_x(),
+            y="loss:Q",
+            shape=alt.Shape("kind:N", scale=alt.Scale(domain=kinds, range=SHAPES), legend=alt.Legend(title=None)),
+            size=alt.condition(chosen, alt.value(260), alt.value(90)),
+            stroke=alt.condition(chosen, alt.value("var(--text)"), alt.value("var(--paper)")),
+            strokeWidth=alt.condition(chosen, alt.value(2.5), alt.value(1)),
+            tooltip=[
+                alt.Tooltip("label:N", title="run"),
+                alt.Tooltip("step:Q", format=",d"),
+                alt.Tooltip("loss:Q", format=".4f"),
+                alt.Tooltip("words:N", title="why"),
+            ],
+        )
+    )
+
+
+def _rule_layer() -> alt.Chart:
+    return (
+        named("loss-rules")
+        .transform_filter("datum.share >= from_share")
+        .transform_calculate(x="datum[x_axis]")
+        .mark_rule(strokeDash=[2, 3], stroke="var(--muted)")
+        .encode(x=_x(), tooltip=[alt.Tooltip("step:Q", format=",d"), alt.Tooltip("words:N", title="what")])
+    )
+
+
+def _switched(chart: alt.LayerChart) -> alt.LayerChart:
+    """With the parameters that the page's switches set."""
+    return _plain(chart).add_params(alt.param(name="selected", value=""))
+
+
+def _plain(chart: alt.LayerChart) -> alt.LayerChart:
+    return chart.properties(width="container").add_params(
+        alt.param(name="x_axis", value="step"), alt.param(name="from_share", value=0)
+    )

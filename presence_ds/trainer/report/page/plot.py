@@ -1,0 +1,82 @@
+"""What a plot consists of, and what all of them share.
+
+Colours are variables of the page's style sheet, so that plots follow the theme and the print without being drawn again.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+
+COLOURS = [f"var(--line-{number})" for number in range(1, 9)]
+DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [12, 4], [4, 1, 1, 1], [1, 3], [10, 2, 2, 2, 2, 2]]
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot of the page.
+
+    Attributes:
+        name: unlike that of any other plot of the page.
+        caption: what it shows and how to read it.
+        spec: of Vega-Lite, without data.
+        data: of the spec by name, in columns of one length.
+    """
+
+    name: str
+    title: str
+    caption: str
+    spec: dict[str, Any]
+    data: dict[str, dict[str, list[Any]]]
+
+
+def make_plot(name: str, title: str, caption: str, chart: alt.TopLevelMixin, data: Mapping[str, Rows]) -> Plot:
+    """A plot of ``chart``, whose data are named as in ``data``."""
+    spec = chart.to_dict()
+    spec.pop("config", None)  # which is the page's
+    spec["description"] = f"{title}. {caption}"
+    return Plot(name, title, caption, spec, {name: columns(rows) for name, rows in data.items()})
+
+
+def named(name: str) -> alt.Chart:
+    """A chart of the data of that name."""
+    return alt.Chart(alt.NamedData(name=name))
+
+
+def columns(rows: Rows) -> dict[str, list[Any]]:
+    """Rows as columns, numbers with six significant digits: an eighth of the size."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return {name: [_short(row.get(name)) for row in rows] for name in names}
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
+
+
+def series(names: Iterable[str], *, legend: bool | None = None) -> dict[str, Any]:
+    """Encodings by colour and dash of the field ``series``, which takes these values.
+
+    Args:
+        legend: None for one if there are several.
+    """
+    known = list(dict.fromkeys(names))
+    shown = len(known) > 1 if legend is None else legend
+    key = alt.Legend(title=None) if shown else None
+    scales = {
+        "color": alt.Scale(domain=known, range=[COLOURS[place % len(COLOURS)] for place in range(len(known))]),
+        "strokeDash": alt.Scale(domain=known, range=[DASHES[place % len(DASHES)] for place in range(len(known))]),
+    }
+    return {
+        "color": alt.Color("series:N", scale=scales["color"], legend=key),
+        "strokeDash": alt.StrokeDash("series:N", scale=scales["strokeDash"], legend=key),
+    }
+
+
+def fill(encodings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `series` that bands have: colour alone."""
+    return {"color": encodings["color"]}
