@@ -35,9 +35,12 @@ FLOORS = (
     "checkpoint",
     "callbacks",
     "gain",
+    "samples",
+    "trackers",
     "scores",
     "scoring",
     "status",
+    "report",
     "run",
 )
 

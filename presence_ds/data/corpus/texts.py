@@ -60,7 +60,6 @@ def texts(
 def _texts(
     stored: StoredRows, rows: NDArray[np.int64], tokenizer: PreTrainedTokenizerBase, names: list[str]
 ) -> Iterator[str]:
-    start, eos = document_start(tokenizer), tokenizer.eos_token_id
     pieces, source_ids = _pieces(stored, rows), stored.table["source_id"].to_numpy()
     order, bounds = _stretches(pieces, source_ids)
     for first, last in _blocks(pieces.lengths[order], bounds):
@@ -69,18 +68,32 @@ def _texts(
         ends = np.cumsum(pieces.lengths[own])[bounds[first + 1 : last + 1] - bounds[first] - 1]
         stretches = [stretch.tolist() for stretch in np.split(ids, ends[:-1])]
         heads = order[bounds[first:last]]
-        whole, inside = [], []
-        for stretch, offset in zip(stretches, pieces.offsets[heads].tolist(), strict=True):
-            ended = stretch[-1] == eos
-            whole.append(offset == 0 and ended)
-            begun = len(start) if offset == 0 and stretch[: len(start)] == start else 0
-            inside.append(stretch[begun : -1 if ended else None])
-        decoded = tokenizer.batch_decode(inside, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        begins = pieces.offsets[heads] == 0
+        decoded, ended = decode(tokenizer, stretches, begins.tolist())
+        whole = (begins & ended).tolist()
         sources = source_ids[pieces.rows[heads]].tolist()
         documents, offsets = pieces.ids.take(pa.array(heads)).to_pylist(), pieces.offsets[heads].tolist()
         for text, document, source, offset, all_of_it in zip(decoded, documents, sources, offsets, whole, strict=True):
             line = {"text": text, "id": document, "source": names[source], "offset": offset, "whole": all_of_it}
             yield json.dumps(line, ensure_ascii=False)
+
+
+def decode(
+    tokenizer: PreTrainedTokenizerBase, stretches: list[list[int]], begins: list[bool]
+) -> tuple[list[str], list[bool]]:
+    """The text of ``stretches`` of tokens, without what is around a document, and whether each ends with one.
+
+    ``begins`` says which of them begin with one.
+    """
+    start, eos = document_start(tokenizer), tokenizer.eos_token_id
+    ended = [stretch[-1:] == [eos] for stretch in stretches]
+    inside = []
+    for stretch, begin, end in zip(stretches, begins, ended, strict=True):
+        begun = len(start) if begin and stretch[: len(start)] == start else 0
+        inside.append(stretch[begun : -1 if end else None])
+    if not inside:  # which transformers does not take
+        return [], []
+    return tokenizer.batch_decode(inside, skip_special_tokens=False, clean_up_tokenization_spaces=False), ended
 
 
 def _pieces(stored: StoredRows, rows: NDArray[np.int64]) -> Pieces:

@@ -1,0 +1,1 @@
+"""Samples that a run has recorded: which ones stand out, and their text."""
