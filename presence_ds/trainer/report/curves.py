@@ -18,7 +18,10 @@ AT_ONCE = 64  # columns in one query
 def curves_of(connection: duckdb.DuckDBPyConnection, names: Sequence[str], tokens: str) -> dict[str, Curve]:
     """A curve of every column ``names`` of the table ``lines``; bins in which it has no figure are left out.
 
-    ``tokens``: in SQL, those at a step.
+    Of the validation split a bin has the last figure in the place of the mean.
+
+    Args:
+        tokens: in SQL, those at a step.
     """
     span = connection.execute("select min(step), max(step) + 1 - min(step) from lines").fetchone()
     assert span is not None
@@ -27,7 +30,7 @@ def curves_of(connection: duckdb.DuckDBPyConnection, names: Sequence[str], token
     found = {}
     for start in range(0, len(names), AT_ONCE):
         part = names[start : start + AT_ONCE]
-        figures = [f"avg({quoted(name)}), min({quoted(name)}), max({quoted(name)})" for name in part]
+        figures = [f"{_middle(name)}, min({quoted(name)}), max({quoted(name)})" for name in part]
         rows = connection.execute(
             f"{common}, {', '.join(figures)} from lines group by {place} order by max(step)"
         ).fetchall()
@@ -46,6 +49,10 @@ def curves_of(connection: duckdb.DuckDBPyConnection, names: Sequence[str], token
                 high=plain_list(high),
             )
     return found
+
+
+def _middle(name: str) -> str:
+    return f"arg_max({quoted(name)}, step)" if name.startswith("validation/") else f"avg({quoted(name)})"
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:

@@ -32,13 +32,13 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Curve:
-    """A figure over the run in at most some 400 bins of steps; lists of one length.
+    """A figure over the run in at most some 400 bins of steps, those without it left out; lists of one length.
 
     Attributes:
         step: last step of every bin, ascending.
         tokens: at that step.
         hours: of training until then, without evaluation and checkpoints.
-        mean: of the bin's lines; None where none of them has the figure, or it was not finite.
+        mean: of the bin's lines; of validation figures the last one.
         low, high: the least and most of the bin's lines; of a group's curve, of its runs' means.
     """
 
@@ -141,6 +141,7 @@ class RunFigures:
         validation_loss: the last one.
         last: the last line of the metrics, numbers and texts.
         records_share: of the score records that were read, 0 to 1.
+        effective_share: mean over steps of the effective sample size by samples; 1 for uniform weights.
         self_influence: of log₁₀ n.
         weight: of weights.
     """
@@ -168,6 +169,7 @@ class RunFigures:
     sources: list[SourceFigures] = field(default_factory=list)
     records: int = 0
     records_share: float = 0.0
+    effective_share: Number = None
     self_influence: Quantiles | None = None
     weight: Quantiles | None = None
     plane: Plane | None = None

@@ -63,8 +63,11 @@ class MetricsFigures:
     missing: list[str] = field(default_factory=list)
 
 
-def read_metrics(path: Path) -> MetricsFigures:
-    """The figures of the file ``path``; of one that is not there, or that holds no step, only what is missing."""
+def read_metrics(path: Path, total_steps: int | None = None) -> MetricsFigures:
+    """The figures of the file ``path``; of one that is not there, or that holds no step, only what is missing.
+
+    ``total_steps``: that are planned.
+    """
     import duckdb
 
     if not path.is_file():
@@ -78,7 +81,7 @@ def read_metrics(path: Path) -> MetricsFigures:
     try:
         with database() as connection:
             _load(connection, path, names)
-            return _figures(connection, names, last, validation)
+            return _figures(connection, names, last, validation, total_steps)
     except duckdb.Error as error:
         why = " ".join(str(error).split())[:300]
         return MetricsFigures(last=last, missing=[f"There are no curves: {path.name} cannot be read ({why})."])
@@ -134,7 +137,11 @@ def _column(name: str, names: list[str]) -> str:
 
 
 def _figures(
-    connection: duckdb.DuckDBPyConnection, names: list[str], last: dict[str, Any], validation: dict[str, Any]
+    connection: duckdb.DuckDBPyConnection,
+    names: list[str],
+    last: dict[str, Any],
+    validation: dict[str, Any],
+    total_steps: int | None,
 ) -> MetricsFigures:
     shown = [name for name in names if name in CURVES or OF_SOURCE.fullmatch(name)]
     validated = {(match[1] or ""): name for name in names if (match := OF_VALIDATION.fullmatch(name))}
@@ -163,13 +170,13 @@ def _figures(
         counts=counts,
         source_sums=_source_sums(connection, names),
         chosen=choose(connection, "select step, loss from lines where loss is not null") if has_loss else [],
-        cost=_cost(connection, names, last),
+        cost=_cost(connection, names, total_steps),
         effective_share=plain(facts[4]),
         missing=[] if has_loss else ["There is no loss curve: no line of metrics.jsonl has a loss."],
     )
 
 
-def _cost(connection: duckdb.DuckDBPyConnection, names: list[str], last: dict[str, Any]) -> Cost:
+def _cost(connection: duckdb.DuckDBPyConnection, names: list[str], total_steps: int | None) -> Cost:
     """Means over the run, of logged steps by their number of optimizer steps."""
 
     def mean(name: str) -> str:
@@ -184,25 +191,22 @@ def _cost(connection: duckdb.DuckDBPyConnection, names: list[str], last: dict[st
     ).fetchone()
     assert row is not None
     per_second, step_seconds, hours, waited, mfu, scoring, memory = map(plain, row)
-    return Cost(per_second, step_seconds, hours, waited, mfu, scoring, _outside(connection, names, last), memory)
+    return Cost(per_second, step_seconds, hours, waited, mfu, scoring, _outside(connection, names, total_steps), memory)
 
 
-def _outside(connection: duckdb.DuckDBPyConnection, names: list[str], last: dict[str, Any]) -> float | None:
-    """Share of the time outside of steps: how much longer the remaining steps are said to take than steps last.
-
-    As of the last line that says so with steps left: ``eta(s)`` is at the pace of the process, all included.
-    """
-    if not {"eta(s)", "step_time(s)"} <= set(names):
+def _outside(connection: duckdb.DuckDBPyConnection, names: list[str], total_steps: int | None) -> float | None:
+    """Share of the time outside of steps: ``eta(s)`` is at the pace of the process until then, all included."""
+    if total_steps is None or not {"eta(s)", "step_time(s)"} <= set(names):
         return None
     row = connection.execute(
-        """
-        with told as (select step, "eta(s)" as eta from lines where "eta(s)" is not null order by step desc limit 20),
-        ends as (select max_by(eta, step) as late, min_by(eta, step) as early, max(step) as b, min(step) as a from told)
-        select (early - late) / nullif(b - a, 0), (select sum("step_time(s)" * steps) / sum(steps) from lines
-            where "step_time(s)" is not null) from ends
+        f"""
+        with told as (select * from lines where step < {total_steps} and "eta(s)" > 0 order by step desc limit 1)
+        select any_value(told."eta(s)" / ({total_steps} - told.step)),
+            sum(lines."step_time(s)" * lines.steps) / sum(lines.steps)
+        from lines, told where lines."step_time(s)" is not null and lines.step <= told.step
         """
     ).fetchone()
-    if row is None or row[0] is None or row[1] is None or row[0] <= 0:
+    if row is None or not row[0] or row[1] is None:
         return None
     return plain(min(max(1 - row[1] / row[0], 0.0), 1.0))
 
