@@ -13,6 +13,8 @@ AXES = {"step": "Step", "tokens": "Tokens", "hours": "Hours of training"}
 MARKS = {"spike": "spike", "high loss": "high loss", "spread": "other step with documents"}
 SHAPES = ["triangle-up", "diamond", "circle"]
 BETWEEN = ("stage", "switch", "resume")  # events that part the run
+LARGE = alt.Axis(grid=False, labelExpr="format(datum.value, abs(datum.value) < 1e4 ? ',~r' : '.3~s')")
+SHOWN = "datum.share >= from_share && datum.run === run"
 Row = dict[str, Any]
 
 
@@ -23,17 +25,24 @@ def loss_plot(report: Report) -> Plot | None:
         return None
     marks = list(_marks(report))
     rules = list(_rules(report))
+    seeds = any(len(group.runs) > 1 for group in report.groups)
+    single = list(_run_rows(report)) if seeds else []
     layers: list[alt.Chart | alt.LayerChart] = [_rule_layer()] if rules else []
     layers.append(_lines("loss", "Training loss (nats)", _names(report), height=300))
+    if single:
+        layers.append(_run_layer())
     if marks:
         layers.append(_mark_layer())
     caption = (
         f"Mean loss of the samples of a step; {_band_words(report)} A line that goes on falling is still learning; "
         "two lines compare at one place of the axis that you choose above."
     )
+    if single:
+        caption += " The thin line is the run whose details are shown."
     if marks:
         caption += " A mark is a step whose documents are listed below: choose it with the mouse, or from the list."
-    data = {"loss": rows} | ({"loss-marks": marks} if marks else {}) | ({"loss-rules": rules} if rules else {})
+    extra = {"loss-run": single, "loss-marks": marks, "loss-rules": rules}
+    data = {"loss": rows} | {name: some for name, some in extra.items() if some}
     return make_plot("loss", "Training loss", caption, _switched(alt.layer(*layers)), data)
 
 
@@ -142,8 +151,14 @@ def _marks(report: Report) -> Iterator[Row]:
                 }
 
 
+def _run_rows(report: Report) -> Iterator[Row]:
+    for number, run in enumerate(report.runs):
+        for row in curve_rows(run.curves.get("loss"), run.label, report):
+            yield {name: row[name] for name in (*AXES, "share", "mean")} | {"run": number}
+
+
 def _rules(report: Report) -> Iterator[Row]:
-    for run in report.runs:
+    for number, run in enumerate(report.runs):
         curve = run.curves.get("loss", Curve())
         for event in run.events:
             if event.kind in BETWEEN:
@@ -152,7 +167,7 @@ def _rules(report: Report) -> Iterator[Row]:
                     "step": event.step,
                     "share": share,
                     "words": event.words,
-                    "label": run.label,
+                    "run": number,
                 }
 
 
@@ -165,7 +180,7 @@ def _place(curve: Curve, step: int) -> Row:
 
 
 def _x(title: str = AXES["step"]) -> alt.X:
-    return alt.X("x:Q", title=title, scale=alt.Scale(nice=False, zero=False), axis=alt.Axis(format="~s", grid=False))
+    return alt.X("x:Q", title=title, scale=alt.Scale(nice=False, zero=False), axis=LARGE)
 
 
 def _lines(
@@ -196,7 +211,7 @@ def _mark_layer() -> alt.Chart:
     kinds = list(MARKS.values())
     return (
         named("loss-marks")
-        .transform_filter("datum.share >= from_share")
+        .transform_filter(SHOWN)
         .transform_calculate(x="datum[x_axis]")
         .mark_point(filled=True, cursor="pointer", fill="var(--mark)", stroke="var(--paper)", opacity=1)
         .encode(
@@ -216,10 +231,16 @@ def _mark_layer() -> alt.Chart:
     )
 
 
+def _run_layer() -> alt.Chart:
+    """The run that is shown, thin over the mean of its group."""
+    line = named("loss-run").transform_filter(SHOWN).transform_calculate(x="datum[x_axis]")
+    return line.mark_line(strokeWidth=1, stroke="var(--text)", opacity=0.7, aria=False).encode(x=_x(), y="mean:Q")
+
+
 def _rule_layer() -> alt.Chart:
     return (
         named("loss-rules")
-        .transform_filter("datum.share >= from_share")
+        .transform_filter(SHOWN)
         .transform_calculate(x="datum[x_axis]")
         .mark_rule(strokeDash=[2, 3], stroke="var(--muted)")
         .encode(x=_x(), tooltip=[alt.Tooltip("step:Q", format=",d"), alt.Tooltip("words:N", title="what")])
@@ -228,7 +249,7 @@ def _rule_layer() -> alt.Chart:
 
 def _switched(chart: alt.LayerChart) -> alt.LayerChart:
     """With the parameters that the page's switches set."""
-    return _plain(chart).add_params(alt.param(name="selected", value=""))
+    return _plain(chart).add_params(alt.param(name="selected", value=""), alt.param(name="run", value=0))
 
 
 def _plain(chart: alt.LayerChart) -> alt.LayerChart:

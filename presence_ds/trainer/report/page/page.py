@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from presence_ds.trainer.report.figures import Report
 from presence_ds.trainer.report.page import samples, text
 from presence_ds.trainer.report.page.curves import figure_plot, loss_plot, source_validation_plot, validation_plot
+from presence_ds.trainer.report.page.plane import norm_plot, plane_plots
 from presence_ds.trainer.report.page.plot import Plot
 from presence_ds.trainer.report.sample_figures import SourceFigures
 
@@ -25,7 +26,7 @@ OVER_TIME = {  # by section: figure, title, axis, caption
             "batch size",
             "Above 1 the weights do as well as a larger batch.",
         ),
-        ("noise_scale", "Noise scale", "samples", "A batch far above this many samples is wasted on noise."),
+        ("noise_scale", "Noise scale", "samples", "A batch far above this many samples stops paying."),
     ],
     "stability": [
         ("gradient_norm", "Norm of the gradient", "norm", "It should settle; a jump is what a spike begins with."),
@@ -55,7 +56,8 @@ def render(report: Report, version: str | None = None) -> str:
             plots.add(section, figure_plot(report, figure, title, axis, caption))
     for number, run in enumerate(report.runs):
         plots.add(f"distributions-{number}", *_distributions(run.self_influence, run.weight, number))
-        plots.add(f"plane-{number}", *samples.plane_plots(run.plane, number))
+        plots.add(f"plane-{number}", *plane_plots(run.plane, number))
+        plots.add(f"norm-{number}", norm_plot(run.plane, number))
         plots.add(f"sources-{number}", samples.sources_plot(run, number))
         plots.add(f"worth-{number}", samples.worth_plot(run, number))
         plots.add(f"validation-{number}", source_validation_plot(run, number, report))
@@ -139,6 +141,8 @@ def _environment() -> Environment:
         "compact": text.compact,
         "shown": text.shown,
         "flag": _flag,
+        "fixed": text.fixed,
+        "signed": text.signed,
     }
     environment.globals |= {"LEVELS": LEVELS, "VERDICTS": VERDICTS, "FLAG": samples.FLAG}
     return environment

@@ -24,6 +24,7 @@ class Plot:
         caption: what it shows and how to read it.
         spec: of Vega-Lite, without data.
         data: of the spec by name, in columns of one length.
+        key: colours of the plot and what they stand for, where that is no legend of Vega's.
     """
 
     name: str
@@ -31,14 +32,22 @@ class Plot:
     caption: str
     spec: dict[str, Any]
     data: dict[str, dict[str, list[Any]]]
+    key: tuple[tuple[str, str], ...] = ()
 
 
-def make_plot(name: str, title: str, caption: str, chart: alt.TopLevelMixin, data: Mapping[str, Rows]) -> Plot:
+def make_plot(
+    name: str,
+    title: str,
+    caption: str,
+    chart: alt.TopLevelMixin,
+    data: Mapping[str, Rows],
+    key: Iterable[tuple[str, str]] = (),
+) -> Plot:
     """A plot of ``chart``, whose data are named as in ``data``."""
     spec = chart.to_dict()
     spec.pop("config", None)  # which is the page's
     spec["description"] = f"{title}. {caption}"
-    return Plot(name, title, caption, spec, {name: columns(rows) for name, rows in data.items()})
+    return Plot(name, title, caption, spec, {name: columns(rows) for name, rows in data.items()}, tuple(key))
 
 
 def named(name: str) -> alt.Chart:
@@ -66,7 +75,7 @@ def series(names: Iterable[str], *, legend: bool | None = None) -> dict[str, Any
     """
     known = list(dict.fromkeys(names))
     shown = len(known) > 1 if legend is None else legend
-    key = alt.Legend(title=None) if shown else None
+    key = alt.Legend(title=None, symbolType="stroke", symbolOpacity=1, symbolSize=500) if shown else None
     scales = {
         "color": alt.Scale(domain=known, range=[COLOURS[place % len(COLOURS)] for place in range(len(known))]),
         "strokeDash": alt.Scale(domain=known, range=[DASHES[place % len(DASHES)] for place in range(len(known))]),

@@ -57,7 +57,17 @@ def number(value: float | None, digits: int = 4) -> str:
 
 def percent(value: float | None, digits: int = 1) -> str:
     """A share as a percentage."""
-    return NONE if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f} %"
+    return NONE if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f} %".replace("-", "−")
+
+
+def fixed(value: float | None, digits: int = 2) -> str:
+    """A number with so many digits after the point."""
+    return NONE if value is None or not math.isfinite(value) else f"{value:,.{digits}f}".replace("-", "−")
+
+
+def signed(value: float) -> str:
+    """A difference of losses."""
+    return f"{value:+.4f}".replace("-", "−")
 
 
 def compact(value: float | None) -> str:

@@ -4,7 +4,7 @@
   const page = JSON.parse(document.getElementById("data").textContent);
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
   const AXES = { step: "Step", tokens: "Tokens", hours: "Hours of training" };
-  const state = { x_axis: "step", from_share: 0, selected: "" };
+  const state = { x_axis: "step", from_share: 0, selected: "", run: 0 };
   const views = new Map(); // figure → its Vega view
 
   // What is chosen survives a page that loads itself anew.
@@ -23,17 +23,17 @@
     const axis = {
       labelColor: "var(--muted)", titleColor: "var(--muted)", domainColor: "var(--rule)", tickColor: "var(--rule)",
       gridColor: "var(--rule)", labelFontSize: 12, titleFontSize: 12, titleFontWeight: 500, titlePadding: 8, tickCount: narrow ? 4 : 6,
-      labelFlush: true, labelLimit: narrow ? 110 : 190,
+      labelLimit: narrow ? 120 : 240,
     };
     return {
       font, background: null, view: { stroke: null }, axis,
+      axisX: { labelFlush: true },
       axisY: { domain: false, ticks: false, titleAnchor: "end" },
       legend: {
         orient: "top", columns: narrow ? 1 : 4, labelColor: "var(--text)", titleColor: "var(--muted)", labelFontSize: 12,
         titleFontSize: 12, titleFontWeight: 500, labelLimit: narrow ? 240 : 300, symbolStrokeWidth: 2, rowPadding: 4, columnPadding: 16,
-        symbolSize: 90, clipHeight: 18, offset: 8, symbolFillColor: "var(--muted)", symbolStrokeColor: "var(--muted)",
+        symbolSize: 90, clipHeight: 18, offset: 8,
       },
-      legendBottom: {},
     };
   }
 
@@ -85,6 +85,7 @@
     if (chooser) chooser.value = number;
     const pressed = document.querySelector(`.of-run[data-run="${number}"] [data-step][aria-pressed="true"]`);
     state.selected = pressed?.dataset.step ?? "";
+    state.run = Number(number);
     remember("run", number);
     tellAll();
     return drawMissing();
