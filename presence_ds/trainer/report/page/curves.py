@@ -28,7 +28,7 @@ def loss_plot(report: Report) -> Plot | None:
     seeds = any(len(group.runs) > 1 for group in report.groups)
     single = list(_run_rows(report)) if seeds else []
     layers: list[alt.Chart | alt.LayerChart] = [_rule_layer()] if rules else []
-    layers.append(_lines("loss", "Training loss (nats)", _names(report), height=300))
+    layers.append(_lines("loss", rows, "Training loss (nats)", _names(report), height=300))
     if single:
         layers.append(_run_layer())
     if marks:
@@ -55,7 +55,7 @@ def validation_plot(report: Report) -> Plot | None:
     ]
     if not rows:
         return None
-    chart = _switched(_lines("validation", "Validation loss (nats)", _names(report), height=260, points=True))
+    chart = _switched(_lines("validation", rows, "Validation loss (nats)", _names(report), height=260, points=True))
     caption = (
         f"Loss on text that is not trained on, at every evaluation; {_band_words(report)} This is the curve to "
         "judge by: training loss also depends on which samples a run counts for more."
@@ -70,7 +70,7 @@ def source_validation_plot(run: RunFigures, number: int, report: Report) -> Plot
     if not rows:
         return None
     data = f"validation-{number}"
-    chart = _plain(_lines(data, "Validation loss (nats)", list(curves), height=240, points=True, legend=True))
+    chart = _plain(_lines(data, rows, "Validation loss (nats)", list(curves), height=240, points=True))
     caption = (
         "Loss on the validation text of every source. A source that falls behind while the others improve is one that "
         "the weights, or the mixture, neglect."
@@ -84,7 +84,7 @@ def figure_plot(report: Report, figure: str, title: str, axis: str, caption: str
     if not rows:
         return None
     name = "figure-" + "".join(letter if letter.isalnum() else "-" for letter in figure)
-    chart = _plain(_lines(name, axis, _names(report), height=180))
+    chart = _plain(_lines(name, rows, axis, _names(report), height=180))
     return make_plot(name, title, caption, chart, {name: rows})
 
 
@@ -184,10 +184,10 @@ def _x(title: str = AXES["step"]) -> alt.X:
 
 
 def _lines(
-    data: str, title: str, names: list[str], *, height: int, points: bool = False, legend: bool | None = None
+    data: str, rows: list[Row], title: str, names: list[str], *, height: int, points: bool = False
 ) -> alt.LayerChart:
     """A line and a band for every value of ``series``."""
-    encodings = series(names, legend=legend)
+    encodings = series(names, (row["series"] for row in rows))
     y = alt.Y("mean:Q", title=title, scale=alt.Scale(zero=False))
     tooltip = [
         alt.Tooltip("series:N", title="run"),

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -13,7 +13,7 @@ from presence_ds.trainer.report.page import samples, text
 from presence_ds.trainer.report.page.curves import figure_plot, loss_plot, source_validation_plot, validation_plot
 from presence_ds.trainer.report.page.plane import norm_plot, plane_plots
 from presence_ds.trainer.report.page.plot import Plot
-from presence_ds.trainer.report.sample_figures import SourceFigures
+from presence_ds.trainer.report.sample_figures import MovedStep, Quantiles, SourceFigures
 
 HERE = Path(__file__).parent
 LEVELS = {"told": ("·", ""), "good": ("✓", "good"), "look": ("▲", "to look at"), "bad": ("✕", "bad")}
@@ -109,7 +109,7 @@ class _Plots:
         return {"plots": {plot.name: {"spec": plot.spec, "data": list(plot.data)} for plot in every}, "tables": tables}
 
 
-def _distributions(influence: object, weight: object, number: int) -> Iterable[Plot | None]:
+def _distributions(influence: Quantiles | None, weight: Quantiles | None, number: int) -> Iterable[Plot | None]:
     words = "The line is the median sample, the dark band the middle half, the light one nine tenths."
     yield samples.distribution_plot(
         influence,
@@ -143,6 +143,8 @@ def _environment() -> Environment:
         "flag": _flag,
         "fixed": text.fixed,
         "signed": text.signed,
+        "sentence": text.sentence,
+        "first_shown": _first_shown,
     }
     environment.globals |= {"LEVELS": LEVELS, "VERDICTS": VERDICTS, "FLAG": samples.FLAG}
     return environment
@@ -153,6 +155,11 @@ def _flag(source: SourceFigures) -> float | None:
     if source.share_of_update is None or not source.share_of_samples:
         return None
     return source.share_of_update / source.share_of_samples
+
+
+def _first_shown(steps: Sequence[MovedStep]) -> MovedStep:
+    """The step whose samples are shown before any is chosen: the first spike, or what is nearest to one."""
+    return min(steps, key=lambda step: ("spike", "high loss", "spread").index(step.why))
 
 
 def _asset(name: str) -> str:

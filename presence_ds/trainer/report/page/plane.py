@@ -1,7 +1,7 @@
 """The plane of squared norm and alignment: where samples lie, what would be the best weight, and the one in use."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import altair as alt
@@ -30,7 +30,7 @@ def plane_plots(plane: Plane | None, number: int) -> list[Plot]:
             "Where the samples are",
             "The stronger the colour, the more samples. Right: large gradients. Above the line a step along the sample "
             "helps the others, below it hurts them.",
-            _cell_layer(data, "samples", [bound - 0.5 for bound in bounds], shades),
+            _cell_layer(plane, data, "samples", [bound - 0.5 for bound in bounds], shades),
             rows,
             zip(shades, _counted([1, *bounds]), strict=True),
         ),
@@ -39,14 +39,14 @@ def plane_plots(plane: Plane | None, number: int) -> list[Plot]:
             "The weight that would be best",
             "What such samples would weigh if alignments were known beforehand; 1 is uniform. Below the line it is "
             "negative: left out would be better.",
-            _cell_layer(data, "best", WEIGHTS, weights),
+            _cell_layer(plane, data, "best", WEIGHTS, weights),
             rows,
             weight_key,
         ),
     ]
     if any(weight is not None for line in plane.weight for weight in line):
         caption = "The mean weight that such samples had. The closer to the picture before, the better the weights."
-        used = _cell_layer(data, "weight", WEIGHTS, weights)
+        used = _cell_layer(plane, data, "weight", WEIGHTS, weights)
         plots.append(make_plot(f"{data}-used", "The weight in use", caption, used, rows, weight_key))
     return plots
 
@@ -84,17 +84,19 @@ def _cells(plane: Plane) -> Iterator[dict[str, Any]]:
                 }
 
 
-def _cell_layer(data: str, figure: str, bounds: list[float], colours: list[str]) -> alt.LayerChart:
+def _cell_layer(plane: Plane, data: str, figure: str, bounds: Sequence[float], colours: list[str]) -> alt.LayerChart:
     bare = alt.Axis(grid=False)
-    whole = alt.Scale(nice=False, zero=False)
+    across, up = (
+        alt.Scale(nice=False, domain=[edges[0], edges[-1]]) for edges in (plane.norm_edges, plane.alignment_edges)
+    )
     cells = (
         named(data)
         .transform_filter(f"isValid(datum.{figure})")
         .mark_rect(aria=False, stroke=None)
         .encode(
-            x=alt.X("x:Q", title=NORM_AXIS, scale=whole, axis=bare),
+            x=alt.X("x:Q", title=NORM_AXIS, scale=across, axis=bare),
             x2="x2:Q",
-            y=alt.Y("y:Q", title="alignment a / √(n · mean n)", scale=whole, axis=bare),
+            y=alt.Y("y:Q", title="alignment a / √(n · mean n)", scale=up, axis=bare),
             y2="y2:Q",
             color=alt.Color(
                 f"{figure}:Q", scale=alt.Scale(type="threshold", domain=bounds, range=colours), legend=None

@@ -67,22 +67,23 @@ def _short(value: Any) -> Any:
     return value
 
 
-def series(names: Iterable[str], *, legend: bool | None = None) -> dict[str, Any]:
-    """Encodings by colour and dash of the field ``series``, which takes these values.
+def series(names: Sequence[str], used: Iterable[str] | None = None) -> dict[str, Any]:
+    """Encodings by colour and dash of the field ``series``, with a legend if there are several.
 
     Args:
-        legend: None for one if there are several.
+        names: that it may have; each has one colour in all plots that are given the same.
+        used: those that it has in this plot; None for all.
     """
-    known = list(dict.fromkeys(names))
-    shown = len(known) > 1 if legend is None else legend
+    kept = set(names if used is None else used)
+    places = {name: place for place, name in enumerate(names) if name in kept}
+    shown = len(names) > 1
     key = alt.Legend(title=None, symbolType="stroke", symbolOpacity=1, symbolSize=500) if shown else None
-    scales = {
-        "color": alt.Scale(domain=known, range=[COLOURS[place % len(COLOURS)] for place in range(len(known))]),
-        "strokeDash": alt.Scale(domain=known, range=[DASHES[place % len(DASHES)] for place in range(len(known))]),
-    }
+    colours = [COLOURS[place % len(COLOURS)] for place in places.values()]
+    dashes = [DASHES[place % len(DASHES)] for place in places.values()]
+    domain = list(places)
     return {
-        "color": alt.Color("series:N", scale=scales["color"], legend=key),
-        "strokeDash": alt.StrokeDash("series:N", scale=scales["strokeDash"], legend=key),
+        "color": alt.Color("series:N", scale=alt.Scale(domain=domain, range=colours), legend=key),
+        "strokeDash": alt.StrokeDash("series:N", scale=alt.Scale(domain=domain, range=dashes), legend=key),
     }
 
 

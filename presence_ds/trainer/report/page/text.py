@@ -52,7 +52,7 @@ def number(value: float | None, digits: int = 4) -> str:
         return f"{value:,.0f}"
     if not 1e-4 <= abs(value) < 1e15:
         return f"{value:.{digits - 1}e}"
-    return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
+    return f"{value:,.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -78,6 +78,11 @@ def compact(value: float | None) -> str:
         if abs(value) >= 10 * size or (abs(value) >= size and size > 1e3):
             return f"{value / size:.3g} {letter}"
     return number(value, 3)
+
+
+def sentence(words: str) -> str:
+    """Words as a sentence of their own."""
+    return f"{words[:1].upper()}{words[1:].rstrip('.')}." if words else ""
 
 
 def shown(value: Any) -> str:

@@ -17,8 +17,11 @@
     return Array.from({ length }, (_, row) => Object.fromEntries(columns.map(([key, values]) => [key, values[row]])));
   }
 
-  function config() {
-    const narrow = window.innerWidth < 640;
+  // Legends in as many columns as there is room for.
+  const columnsOf = (figure) => Math.max(1, Math.floor(figure.clientWidth / 190));
+
+  function config(figure) {
+    const narrow = figure.clientWidth < 480;
     const font = getComputedStyle(document.body).fontFamily;
     const axis = {
       labelColor: "var(--muted)", titleColor: "var(--muted)", domainColor: "var(--rule)", tickColor: "var(--rule)",
@@ -30,8 +33,8 @@
       axisX: { labelFlush: true },
       axisY: { domain: false, ticks: false, titleAnchor: "end" },
       legend: {
-        orient: "top", columns: narrow ? 1 : 4, labelColor: "var(--text)", titleColor: "var(--muted)", labelFontSize: 12,
-        titleFontSize: 12, titleFontWeight: 500, labelLimit: narrow ? 240 : 300, symbolStrokeWidth: 2, rowPadding: 4, columnPadding: 16,
+        orient: "top", columns: columnsOf(figure), labelColor: "var(--text)", titleColor: "var(--muted)", labelFontSize: 12,
+        titleFontSize: 12, titleFontWeight: 500, labelLimit: Math.min(figure.clientWidth - 90, 400), symbolStrokeWidth: 2, rowPadding: 4, columnPadding: 16,
         symbolSize: 90, clipHeight: 18, offset: 8,
       },
     };
@@ -53,10 +56,11 @@
     const spec = structuredClone(plot.spec);
     spec.autosize = { type: "fit-x", contains: "padding" };
     spec.datasets = Object.fromEntries(plot.data.map((name) => [name, rows(name)]));
-    const options = { actions: false, renderer: "svg", ast: true, config: config(), patch: nameAxes };
+    const options = { actions: false, renderer: "svg", ast: true, config: config(figure), patch: nameAxes };
     views.get(figure)?.finalize();
     const { view } = await vegaEmbed(figure.querySelector(".plot"), spec, options);
     views.set(figure, view);
+    figure.dataset.columns = columnsOf(figure);
     if (figure.dataset.plot === "loss") {
       view.addEventListener("click", (_, item) => {
         if (item?.datum?.key) choose(item.datum.key, true);
@@ -141,11 +145,8 @@
   });
   document.getElementById("run")?.addEventListener("change", (event) => showRun(event.target.value));
 
-  let narrow = window.innerWidth < 640;
-  window.addEventListener("resize", () => { // legends stand otherwise where it is narrow
-    if (narrow === window.innerWidth < 640) return;
-    narrow = !narrow;
-    all("figure[data-plot]").filter(shown).forEach(draw);
+  window.addEventListener("resize", () => {
+    all("figure[data-columns]").filter((one) => shown(one) && Number(one.dataset.columns) !== columnsOf(one)).forEach(draw);
   });
 
   // A page that is made again and again asks for the number of the newest one.
