@@ -8,7 +8,7 @@ import time
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from presence_ds.commands import estimate, export, filter, gain, new, prepare, probe, score, slurm, status, train
+from presence_ds.commands import estimate, export, filter, gain, new, prepare, probe, report, score, slurm, status, train
 from presence_ds.commands.command import Command
 from presence_ds.errors import ConfigError, PresenceError
 from presence_ds.launch.environment import environment_rank, set_environment_defaults
@@ -21,6 +21,7 @@ COMMANDS: dict[str, Command] = {
     "prepare": prepare,
     "estimate": estimate,
     "status": status,
+    "report": report,
     "gain": gain,
     "score": score,
     "filter": filter,

@@ -43,7 +43,7 @@ def loss_plot(report: Report) -> Plot | None:
         caption += " A mark is a step whose documents are listed below: choose it with the mouse, or from the list."
     extra = {"loss-run": single, "loss-marks": marks, "loss-rules": rules}
     data = {"loss": rows} | {name: some for name, some in extra.items() if some}
-    return make_plot("loss", "Training loss", caption, _switched(alt.layer(*layers)), data)
+    return make_plot("loss", "Training loss", caption, _switched(alt.LayerChart(layer=layers)), data)
 
 
 def validation_plot(report: Report) -> Plot | None:

@@ -13,6 +13,7 @@ from presence_ds.trainer.report.page import samples, text
 from presence_ds.trainer.report.page.curves import figure_plot, loss_plot, source_validation_plot, validation_plot
 from presence_ds.trainer.report.page.plane import norm_plot, plane_plots
 from presence_ds.trainer.report.page.plot import Plot
+from presence_ds.trainer.report.page.size import MOST_BYTES, smaller
 from presence_ds.trainer.report.sample_figures import MovedStep, Quantiles, SourceFigures
 
 HERE = Path(__file__).parent
@@ -40,14 +41,22 @@ OVER_TIME = {  # by section: figure, title, axis, caption
 }
 
 
-def render(report: Report, version: str | None = None) -> str:
-    """The page, in ASCII and UTF-8 alike whatever the report holds.
+def render(report: Report, version: str | None = None, most_bytes: int = MOST_BYTES) -> str:
+    """The page, of at most ``most_bytes`` as far as leaving out text and figures of samples can do it.
 
     Args:
         version: of a page that is made again and again: served by `serve.Server`, it loads itself anew when there is
             another one.
     """
-    report = text.made_visible(report)
+    page = ""
+    for made in smaller(text.made_visible(report)):
+        page = _rendered(made, version)
+        if len(page.encode()) <= most_bytes:
+            break
+    return page
+
+
+def _rendered(report: Report, version: str | None) -> str:
     plots = _Plots()
     plots.add("loss", loss_plot(report))
     plots.add("validation", validation_plot(report))
@@ -170,7 +179,8 @@ def _bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script."""
     import vl_convert
 
-    return str(vl_convert.javascript_bundle()).replace("</script", "<\\/script")
+    bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg] # its stub has no defaults
+    return str(bundle).replace("</script", "<\\/script")
 
 
 def _hash(script: str) -> str:

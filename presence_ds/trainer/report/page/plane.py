@@ -118,10 +118,10 @@ def norm_plot(plane: Plane | None, number: int) -> Plot | None:
     """The best weight that depends on the norm alone, and the one in use."""
     if plane is None:
         return None
-    rows = []
+    rows: list[dict[str, Any]] = []
     for bin, count in enumerate(plane.norm_counts):
         best, error = plane.norm_optimal[bin], plane.norm_error[bin]
-        place = {"x": (plane.norm_edges[bin] + plane.norm_edges[bin + 1]) / 2, "samples": count}
+        place: dict[str, Any] = {"x": (plane.norm_edges[bin] + plane.norm_edges[bin + 1]) / 2, "samples": count}
         if count and best is not None:
             ends = {} if error is None else {"low": best - 2 * error, "high": best + 2 * error}
             rows.append(place | {"series": "best weight", "mean": best} | ends)

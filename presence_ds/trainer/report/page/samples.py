@@ -1,6 +1,7 @@
 """Plots of one run: distributions over samples, sources, what weights are worth."""
 
 from textwrap import wrap
+from typing import Any
 
 import altair as alt
 
@@ -73,7 +74,7 @@ def sources_plot(run: RunFigures, number: int) -> Plot | None:
 
 def worth_plot(run: RunFigures, number: int) -> Plot | None:
     """What weights would have been worth, with intervals."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for weights in run.worth.weights if run.worth else []:
         if weights.gain is not None:
             error = weights.error or 0.0
