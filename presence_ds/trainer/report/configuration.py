@@ -88,17 +88,27 @@ def group_names(configurations: Sequence[Configuration]) -> list[str]:
     for place, configuration in enumerate(configurations):
         parts = [f"{one.field.rsplit('.', 1)[-1]} {_said(one.values[place])}" for one in others]
         names.append(", ".join([weights_in_words(configuration), *parts]))
-    for one in apart:  # which are still of one name
-        if len(set(names)) < len(names) and one not in others:
-            same = [names.count(name) > 1 for name in names]
-            told = [f"{one.field.removeprefix('presence.')} {_said(value)}" for value in one.values]
-            names = [f"{name}, {tell}" if more else name for name, tell, more in zip(names, told, same, strict=True)]
+    for one in apart:
+        names = names if one in others else _told_apart(names, one)
     return [name if names.count(name) == 1 else f"{name} ({place + 1})" for place, name in enumerate(names)]
+
+
+def _told_apart(names: Sequence[str], field: Difference) -> list[str]:
+    """Names with the value of a field, where those of one name have several."""
+    values: dict[str, set[str]] = {}
+    for name, value in zip(names, field.values, strict=True):
+        values.setdefault(name, set()).add(_said(value))
+    what = field.field.rsplit(".", 1)[-1]
+    return [
+        f"{name}, {what} {_said(value)}" if len(values[name]) > 1 else name
+        for name, value in zip(names, field.values, strict=True)
+    ]
 
 
 def _said(value: Any) -> str:
     text = "not stated" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 40 else text[:39] + "…"
+    text = text.strip("[]").replace('"', "")  # of a list
+    return text if len(text) <= 60 else text[:59] + "…"
 
 
 def is_uniform(configuration: Configuration) -> bool:

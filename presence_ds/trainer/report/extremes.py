@@ -29,7 +29,7 @@ def add_tops(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def extremes_of(connection: duckdb.DuckDBPyConnection, recorded: Recorded) -> list[Extreme]:
-    """Those of ``tops`` that are there as often as in all records, at least twice; the highest norms first."""
+    """Those of ``tops`` that are there as often as in all records, at least twice; the most often seen first."""
     rows = connection.execute(
         f"""
         with candidates as (
@@ -45,7 +45,7 @@ def extremes_of(connection: duckdb.DuckDBPyConnection, recorded: Recorded) -> li
         )
         select source, document_id, "offset", times, norm, least, weight, loss, steps
         from candidates join seen using (source, document_id, "offset") where times = all_times
-        order by least desc, source, document_id, "offset" limit {MOST}
+        order by times desc, least desc, source, document_id, "offset" limit {MOST}
         """
     ).fetchall()
     return [

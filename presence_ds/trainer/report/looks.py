@@ -74,7 +74,8 @@ def _looks(run: RunFigures) -> Iterator[Look]:
     if run.extremes:
         yield Look(
             "documents that are among the top percent of self-influences in every epoch",
-            f"{len(run.extremes)}, such as {run.extremes[0].document_id} of {run.extremes[0].source}",
+            f"{len(run.extremes)} are shown, such as {run.extremes[0].document_id} of {run.extremes[0].source}, "
+            f"seen {run.extremes[0].times} times",
             "look",
             "extremes",
         )

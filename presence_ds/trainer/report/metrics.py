@@ -21,6 +21,7 @@ from presence_ds.trainer.status.metrics_lines import last_line, spread_lines
 if TYPE_CHECKING:
     import duckdb
 
+LONGEST = 1 << 22  # line, in bytes; some of them are in memory
 LINES = 1000  # that are looked at for their keys
 MOST_SOURCES = 32  # that have curves of their own
 CURVES = (
@@ -110,7 +111,7 @@ def _load(connection: duckdb.DuckDBPyConnection, path: Path, names: list[str]) -
         columns=columns,
         format="newline_delimited",
         ignore_errors=True,
-        maximum_object_size=1 << 26,
+        maximum_object_size=LONGEST,
     )
     connection.register("read", read)
     finite = ", ".join(f"if(isfinite({quoted(name)}), {quoted(name)}, NULL) as {quoted(name)}" for name in names)
