@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import duckdb
 
+LEAST = 1e-6  # deviation, by the loss
 SPIKES, HIGH, SPREAD = 20, 15, 25  # at most of each
 SPIKE_DEVIATIONS, HIGH_DEVIATIONS = 6.0, 2.0  # robust ones, at least
-AROUND = 25  # steps before, and after, that a loss is compared with
+NEAR, AROUND = 8, 25  # steps before, and after: that a loss is compared with, and that tell what is usual
 
 
 class Chosen(NamedTuple):
@@ -24,26 +25,27 @@ def choose(connection: duckdb.DuckDBPyConnection, losses: str) -> list[Chosen]:
     """By step, at most 60 of those that the query ``losses`` (step, loss) has.
 
     A loss is compared with the median of those before it, or of those after it if that is higher, so that one that
-    falls quickly is not high everywhere. What is usual is the median distance of losses from the median around them.
+    falls quickly is not high everywhere. What is usual is the median change from one step to the next.
     """
     rows = connection.execute(
         f"""
         with losses as ({losses}),
         medians as (
             select step, loss, row_number() over (order by step) as place, count(*) over () as number,
-                median(loss) over (order by step rows between {AROUND} preceding and 1 preceding) as before,
-                median(loss) over (order by step rows between 1 following and {AROUND} following) as after,
-                abs(loss - median(loss) over near) as distance
-            from losses window near as (order by step rows between {AROUND} preceding and {AROUND} following)
+                median(loss) over (order by step rows between {NEAR} preceding and 1 preceding) as before,
+                median(loss) over (order by step rows between 1 following and {NEAR} following) as after,
+                abs(loss - lag(loss) over (order by step)) as change
+            from losses
         ),
         compared as (
             select step, loss, place, number, if(before is null, NULL, greatest(before, after)) as usual,
-                1.4826 * median(distance) over (order by step rows between {AROUND} preceding and {AROUND} following)
+                1.4826 / sqrt(2)
+                    * median(change) over (order by step rows between {AROUND} preceding and {AROUND} following)
                     as deviation
             from medians
         ),
         ranked as (
-            select *, (loss - usual) / nullif(deviation, 0) as z,
+            select *, (loss - usual) / greatest(deviation, {LEAST} * abs(usual)) as z,
                 place * {SPREAD} // number <> (place - 1) * {SPREAD} // number as is_spread
             from compared
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from statistics import median
 from typing import NamedTuple
 
 from presence_ds.trainer.report.figures import Level, RunFigures, Sentence
@@ -12,7 +14,7 @@ TIMES_SHARE = 2.0  # share of the update, by share of the samples
 LEAST_SHARE = 0.001  # of the samples, of a source that is worth a word
 LOW_EFFECTIVE_SHARE = 0.3
 WAITING, OUTSIDE, SCORING = 0.1, 0.25, 0.5  # shares of the time, above which they are worth a word
-RISE = 0.02  # nats of validation loss above its least
+RISE, ROUGHNESS = 0.02, 3.0  # of validation loss above its least: nats, and usual changes between evaluations
 WRONG = {  # counts: what they are, how bad it is
     "nonfinite_steps": ("steps with samples that were not finite and were left out", "bad"),
     "skipped_steps": ("skipped steps", "bad"),
@@ -56,7 +58,7 @@ def looks_at(runs: Sequence[RunFigures]) -> list[Sentence]:
 
 def _looks(run: RunFigures) -> Iterator[Look]:
     if run.state == "dead":
-        yield Look("a run has ended without a word", run.told or "see its logs", "bad", "stability")
+        yield Look("a run neither lives nor has finished", run.told, "bad", "stability")
     for name, (what, level) in WRONG.items():
         if run.counts.get(name):
             first = next((event.step for event in run.events if event.kind == name), None)
@@ -89,7 +91,8 @@ def _of_loss(run: RunFigures) -> Iterator[Look]:
         yield Look("steps whose loss is far above that of the steps around", named, "look", "moved")
     validation = run.validation.get("")
     values = [] if validation is None else [value for value in validation.mean if value is not None]
-    if values and values[-1] > min(values) + RISE:
+    changes = [abs(after - before) for before, after in pairwise(values)]
+    if changes and values[-1] > min(values) + max(RISE, ROUGHNESS * median(changes)):
         assert validation is not None
         step = validation.step[validation.mean.index(min(values))]
         yield Look(

@@ -6,6 +6,7 @@ last the newest one counts. Only columns of numbers that a report shows are read
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +74,8 @@ def read_metrics(path: Path, total_steps: int | None = None) -> MetricsFigures:
 
     if not path.is_file():
         return MetricsFigures(missing=[f"There are no curves: the run has no {path.name} (yet)."])
+    if not os.access(path, os.R_OK):
+        return MetricsFigures(missing=[f"There are no curves: {path.name} may not be read."])
     last = last_line(path)
     if last is None:
         why = "is empty" if path.stat().st_size == 0 else "has no whole line with a step"
@@ -82,6 +85,8 @@ def read_metrics(path: Path, total_steps: int | None = None) -> MetricsFigures:
     try:
         with database() as connection:
             _load(connection, path, names)
+            if connection.execute("select count(*) from lines").fetchone() == (0,):
+                return MetricsFigures(missing=[f"There are no curves: no step in {path.name} is a number of steps."])
             return _figures(connection, names, last, validation, total_steps)
     except duckdb.Error as error:
         why = " ".join(str(error).split())[:300]

@@ -119,7 +119,7 @@ def _state(directory: RunDirectory) -> tuple[str, str, int | None]:
     """State, what more there is to say of it, and planned steps; of a directory without a run nothing."""
     try:
         (status,) = read_status([directory.path])
-    except ConfigError:
+    except (ConfigError, OSError):  # also of files that go while they are looked at
         return "unknown", f"it has no {directory.recipe.name}", None
     return status.state, status.told, status.total_steps
 

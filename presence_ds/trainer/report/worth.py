@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -49,12 +50,7 @@ def worth_of(
     if gains:
         gains[UNIFORM] = {"gain": 1.0, "error": 0.0, "speedup": 1.0}
     worth = _worth(gains, max(1, last.get("step", 1) - 199), last.get("step", 0), "metrics", last.get("noise_scale"))
-    known = [
-        replace(source, worth=plain(ratio), error=plain(last.get(f"source/{source.name}/worth_error")))
-        if (ratio := last.get(f"source/{source.name}/worth")) is not None
-        else source
-        for source in sources
-    ]
+    known = [replace(source, **_logged_verdict(last, source.name)) for source in sources]
     return worth, known, [] if worth else [f"What weights are worth is not known: {reason}."]
 
 
@@ -95,3 +91,16 @@ def _verdict(told: dict[str, Any] | None) -> dict[str, Any]:
     if told is None:
         return {}
     return {"worth": plain(told["ratio"]), "error": plain(told["error"]), "verdict": told["verdict"]}
+
+
+def _logged_verdict(last: dict[str, Any], name: str) -> dict[str, Any]:
+    from presence_ds.reweighting.value.sources import verdict
+
+    ratio, error = last.get(f"source/{name}/worth"), last.get(f"source/{name}/worth_error")
+    if ratio is None:
+        return {}
+    return {
+        "worth": plain(ratio),
+        "error": plain(error),
+        "verdict": verdict(ratio, math.nan if error is None else error),
+    }
