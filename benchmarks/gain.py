@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from jsonargparse import auto_cli
 
 from benchmarks.document import table, write_section
-from presence_ds.trainer.callbacks.score_records import ROWS_KEPT, SCHEMA
+from presence_ds.trainer.callbacks.score_records import ROWS_KEPT
+from presence_ds.trainer.callbacks.score_schema import SCHEMA
 from presence_ds.trainer.run_directory.layout import score_file_name
 
 PER_RANK = 16  # samples of a rank in a step

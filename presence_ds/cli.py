@@ -8,7 +8,21 @@ import time
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from presence_ds.commands import estimate, export, filter, gain, new, prepare, probe, report, score, slurm, status, train
+from presence_ds.commands import (
+    estimate,
+    export,
+    filter,
+    gain,
+    new,
+    prepare,
+    probe,
+    report,
+    samples,
+    score,
+    slurm,
+    status,
+    train,
+)
 from presence_ds.commands.command import Command
 from presence_ds.errors import ConfigError, PresenceError
 from presence_ds.launch.environment import environment_rank, set_environment_defaults
@@ -23,6 +37,7 @@ COMMANDS: dict[str, Command] = {
     "status": status,
     "report": report,
     "gain": gain,
+    "samples": samples,
     "score": score,
     "filter": filter,
     "probe": probe,

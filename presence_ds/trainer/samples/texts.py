@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from presence_ds.data.corpus.manifest import check_corpus
+from presence_ds.data.corpus.manifest import MANIFEST, check_corpus
 from presence_ds.data.corpus.opening import load_corpus_tokenizer
 from presence_ds.data.corpus.rows import StoredRows
 from presence_ds.data.corpus.texts import decode
@@ -153,7 +153,8 @@ def _corpus_folder(directory: RunDirectory) -> Path:
             raise DataError(f"{directory.path} has no {directory.corpus.name}/: copy it there to see text")
         return directory.corpus
     path = Path(prepared).expanduser()
-    found = [folder / path for folder in (Path(), *directory.path.parents) if (folder / path).is_dir()]
+    folders = [folder / path for folder in (Path(), *directory.path.parents)]
+    found = [folder for folder in folders if (folder / MANIFEST).is_file()]
     if not found:
         raise DataError(
             f"{path}, data.prepared of the run in {directory.path}, is not there: bring it back to see text"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from presence_ds.reweighting.samples import Samples
-from presence_ds.trainer.callbacks.score_records import SCHEMA
+from presence_ds.trainer.callbacks.score_schema import SCHEMA
 from presence_ds.trainer.gain.records import FEATURES
 from presence_ds.trainer.run_directory.layout import score_file_name
 

@@ -6,7 +6,7 @@ import pytest
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.run_directory.layout import RunDirectory, score_file_name, score_file_steps
 
-OPEN = score_file_name((0, 7), 41) + ".open"
+OPEN = f"_{score_file_name((0, 7), 41)}.open"
 
 
 def unfinished_run(path: Path) -> RunDirectory:

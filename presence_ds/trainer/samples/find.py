@@ -1,0 +1,223 @@
+"""Score records by DuckDB: each sample's share of the update, and the samples that stand out.
+
+DuckDB streams the files, so that memory does not grow with the number of records, but by a row for each step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from presence_ds.errors import ConfigError
+from presence_ds.trainer.callbacks.score_schema import SCHEMA
+from presence_ds.trainer.gain.records import check_columns, find_row_groups
+from presence_ds.trainer.run_directory.layout import RunDirectory
+from presence_ds.trainer.samples.texts import Sample
+
+KEYS = {"weight": "relative_weight", "si": "self_influence", "share": "share", "alignment": "alignment"}
+REQUIRED = ("step", "source", "loss", "weight", "has_targets")
+SQL_TYPES = {"int64": "BIGINT", "int32": "INTEGER", "int16": "SMALLINT", "float": "REAL", "bool": "BOOLEAN"}
+
+# As `presence_ds.trainer.gain.records` has it; what is not recorded rules nothing out.
+COUNTS = " AND ".join(
+    [
+        "has_targets",
+        *(f"coalesce(isfinite({field.name}), true)" for field in SCHEMA if str(field.type) == "float"),
+        "NOT coalesce(weight = 0 AND alignment = 0 AND self_influence > 0, false)",
+    ]
+)
+
+# The part of a sample in the squared norm of the weighted gradient Σ_j w_j g_j is its inner product with that,
+# w_i g_i · Σ_j w_j g_j: w_i² n_i, and w_i times the weighted others, of which the alignment knows the mean. Exact for
+# uniform weights, and below 0 for a sample that pulls back. Where there is no alignment, the length of w_i g_i. Estimates of n_i may be below
+# 0, of which DuckDB takes no root.
+MOVED = "weight::DOUBLE * (weight * self_influence::DOUBLE + (1 - weight) * alignment)"
+LENGTH = "weight::DOUBLE * sqrt(greatest(self_influence::DOUBLE, 0))"
+
+STEPS = f"""
+CREATE TEMP TABLE steps AS
+SELECT step, records, samples, aligned,
+       CASE WHEN scored < samples THEN NULL WHEN aligned THEN moved ELSE length END AS total
+FROM (
+    SELECT step, count(*) AS records, count_if(counts) AS samples,
+           count(self_influence) FILTER (counts) AS scored, count(alignment) FILTER (counts) = samples AS aligned,
+           sum({MOVED}) FILTER (counts) AS moved, sum({LENGTH}) FILTER (counts) AS length
+    FROM records GROUP BY step
+)
+"""
+SHARES = f"""
+CREATE TEMP VIEW shares AS
+SELECT *, samples * weight::DOUBLE AS relative_weight,
+       CASE WHEN total > 0 THEN CASE WHEN aligned THEN {MOVED} ELSE {LENGTH} END / total END AS share
+FROM records JOIN steps USING (step) WHERE counts
+"""
+
+
+@dataclass(frozen=True)
+class Records:
+    """Records of some steps, as views of DuckDB.
+
+    - ``records``: all of them, with the columns of `SCHEMA`, null where a file lacks one, and ``counts``: whether the
+      sample counted in training.
+    - ``steps``: of each ``step`` the number of its ``records``, and of those that count, ``samples``.
+    - ``shares``: those that count, with ``relative_weight``, their weight times ``samples``, so that the mean is 1, and
+      ``share``, their share of the update: w (w n + (1 - w) a) divided by its sum over the step, or w √n where a step
+      has no alignments; null where the sum is not above 0, or there is no self-influence. The same as in torch:
+      `presence_ds.trainer.trackers`.
+
+    Attributes:
+        first: step that there are records of, of those asked for.
+        last: likewise.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+    folder: Path
+    first: int
+    last: int
+
+    def fetch(self, query: str, values: list[Any] | None = None) -> list[tuple[Any, ...]]:
+        """The rows of a query.
+
+        Raises:
+            ConfigError: a file cannot be read.
+        """
+        try:
+            return self.connection.execute(query, values or []).fetchall()
+        except (duckdb.Error, UnicodeError) as error:  # the latter of names that are not UTF-8
+            raise ConfigError(f"{self.folder} cannot be read ({' '.join(str(error).split())})") from None
+
+
+@contextmanager
+def open_records(run_dir: Path, first: int | None = None, last: int | None = None) -> Iterator[Records]:
+    """The records of steps ``first`` to ``last`` of a run, which may be in progress; of all without these.
+
+    Raises:
+        ConfigError: there is no run, or it has no records of these steps, or a file is none of score records.
+    """
+    directory = RunDirectory(run_dir)
+    if not directory.path.is_dir():
+        raise ConfigError(f"run_dir is {run_dir}: there is no such directory")
+    groups = find_row_groups(directory.scores)
+    if not groups:
+        raise ConfigError(
+            f"run_dir is {run_dir}: it has no score records; they come with a checkpoint, where logging.score_records "
+            f"is true"
+        )
+    recorded = min(group.first for group in groups), max(group.last for group in groups)
+    low, high = max(first or recorded[0], recorded[0]), min(last or recorded[1], recorded[1])
+    groups = [group for group in groups if group.first <= high and group.last >= low]
+    if low > high or not groups:
+        raise ConfigError(f"steps is {first or ''}:{last or ''}: records are of steps {recorded[0]} to {recorded[1]}")
+    check_columns(groups, REQUIRED)
+    files = ", ".join(_literal(file) for file in dict.fromkeys(group.file for group in groups))
+    names = {name for group in groups for name in group.metadata.schema.names}
+    columns = ", ".join(_column(field, known=field.name in names) for field in SCHEMA)
+    with duckdb.connect() as connection:
+        records = Records(connection, directory.scores, low, high)
+        records.fetch("SET preserve_insertion_order = false")  # which costs memory
+        records.fetch(
+            f"CREATE TEMP VIEW records AS SELECT *, {COUNTS} AS counts FROM (SELECT {columns} "
+            f"FROM read_parquet([{files}], union_by_name = true)) WHERE step BETWEEN {low} AND {high}"
+        )
+        records.fetch(STEPS)
+        records.fetch(SHARES)
+        yield records
+
+
+def _literal(file: Path) -> str:
+    """A path in SQL, none of whose characters stands for others."""
+    name = "".join(f"[{one}]" if one in "*?[" else one for one in str(file))
+    return "'" + name.replace("'", "''") + "'"
+
+
+def _column(field: Any, *, known: bool) -> str:
+    kind, name = SQL_TYPES.get(str(field.type), "VARCHAR"), f'"{field.name}"'
+    return f"CAST({name if known else 'NULL'} AS {kind}) AS {name}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A sample in a step.
+
+    Attributes:
+        rank: which had it, in its ``micro_step``, at ``position`` of the micro-batch.
+        weight: in units of the step's mean.
+        share: of the update, as in `Records`.
+    """
+
+    sample: Sample
+    step: int
+    micro_step: int
+    rank: int
+    position: int
+    loss: float
+    self_influence: float | None
+    alignment: float | None
+    weight: float
+    share: float | None
+
+
+@dataclass(frozen=True)
+class StandingOut:
+    """Samples that stand out among those of steps ``first`` to ``last``.
+
+    Attributes:
+        records: number of the source, or of all.
+        counted: of these, in training.
+        found: from the one that stands out the most.
+    """
+
+    first: int
+    last: int
+    records: int
+    counted: int
+    found: list[Found]
+
+
+def find_samples(
+    run_dir: Path,
+    number: int,
+    by: str,
+    *,
+    lowest: bool = False,
+    source: str | None = None,
+    first: int | None = None,
+    last: int | None = None,
+) -> StandingOut:
+    """The ``number`` samples with the highest, or lowest, of what ``by`` (`KEYS`) says; of like ones the first.
+
+    Raises:
+        ConfigError: as `open_records`, or no sample has what ``by`` says, or there is no such source.
+    """
+    key, order = KEYS[by], "ASC" if lowest else "DESC"
+    columns = 'source, document_id, "offset", step, micro_step, rank, position, loss, self_influence, alignment'
+    with open_records(run_dir, first, last) as records:
+        steps = f"steps {records.first} to {records.last}"
+        where, values = ("true", []) if source is None else ("source = ?", [source])
+        numbers = (
+            "sum(records), sum(samples) FROM steps" if source is None else "count(*), count_if(counts) FROM records"
+        )
+        ((total, counted),) = records.fetch(f"SELECT {numbers} WHERE {where}", values)
+        if not total:
+            names = ", ".join(name for (name,) in records.fetch("SELECT DISTINCT source FROM records ORDER BY 1"))
+            raise ConfigError(f"source is {source}: {steps} have no sample of it; they have {names}")
+        rows = records.fetch(
+            f"SELECT {columns}, relative_weight, share FROM shares WHERE {where} AND {key} IS NOT NULL "
+            f"ORDER BY {key} {order}, step, rank, micro_step, position LIMIT {number}",
+            values,
+        )
+        if not rows:
+            raise ConfigError(f"by is {by}: no sample of {steps} that counts has one; {_remedy(by)}")
+        found = [Found(Sample(*row[:3]), *row[3:]) for row in rows]
+        return StandingOut(records.first, records.last, total, counted, found)
+
+
+def _remedy(by: str) -> str:
+    if by == "alignment":
+        return "train with presence.alignment true, or choose weight"
+    return "choose weight, or another signal of presence than loss" if by != "weight" else "choose other steps"
