@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from presence_ds.trainer.callbacks.score_records import SCHEMA
+from presence_ds.trainer.callbacks.score_schema import SCHEMA
 from presence_ds.trainer.run_directory.layout import score_file_name
 
 SOURCES = [f"source{number}" for number in range(8)]

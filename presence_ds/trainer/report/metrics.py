@@ -88,7 +88,7 @@ def read_metrics(path: Path, total_steps: int | None = None) -> MetricsFigures:
             if connection.execute("select count(*) from lines").fetchone() == (0,):
                 return MetricsFigures(missing=[f"There are no curves: no step in {path.name} is a number of steps."])
             return _figures(connection, names, last, validation, total_steps)
-    except duckdb.Error as error:
+    except (duckdb.Error, UnicodeError) as error:  # the latter of names that are not UTF-8
         why = " ".join(str(error).split())[:300]
         return MetricsFigures(last=last, missing=[f"There are no curves: {path.name} cannot be read ({why})."])
 

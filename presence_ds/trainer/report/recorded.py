@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from presence_ds.errors import ConfigError
+from presence_ds.trainer.callbacks.score_schema import SCHEMA
 from presence_ds.trainer.gain.records import RowGroup, row_groups
 from presence_ds.trainer.report.database import files_of, quoted
+from presence_ds.trainer.samples.find import COUNTS, LENGTH, MOVED
 
 ALWAYS = ("step", "source", "document_id", "offset", "loss", "weight", "has_targets")
-MAYBE = ("self_influence", "alignment")  # not of every version, or setting
 
 
 @dataclass(frozen=True)
@@ -68,48 +68,40 @@ def find_recorded(folder: Path) -> Recorded:
 
 
 def records_sql(recorded: Recorded, groups: Iterable[RowGroup], condition: str) -> str:
-    """A query for records in ``groups`` that count and meet ``condition`` on their columns.
+    """A query for records in ``groups`` that count and meet ``condition`` on their columns, as a sample's are.
 
-    Its columns: step, source, document_id, "offset", loss, n, a (NULL where they are not recorded), w.
+    Its columns are step, source, document_id, "offset" and all that are floats, NULL where they are not recorded.
     """
-    files = files_of(dict.fromkeys(group.file for group in groups))
-    names = ", ".join("'" + name.replace("'", "''") + "'" for name in files)
-    columns: dict[str, Any] = {name: quoted(name) if name in recorded.columns else "NULL" for name in MAYBE}
-    n, a = columns["self_influence"], columns["alignment"]
+    names = ", ".join("'" + name.replace("'", "''") + "'" for name in files_of(dict.fromkeys(g.file for g in groups)))
+    floats = [field.name for field in SCHEMA if str(field.type) == "float"]
+    columns = [f"{quoted(name) if name in recorded.columns else 'NULL'}::real as {name}" for name in floats]
     return f"""
-        select step, source::varchar as source, document_id, "offset", loss::double as loss, n, a, w from (
-            select *, {n}::double as n, {a}::double as a, weight::double as w
+        select * exclude (has_targets) from (
+            select step, source::varchar as source, document_id, "offset", has_targets, {", ".join(columns)}
             from read_parquet([{names}], union_by_name = true) where {condition}
-        )
-        where has_targets and isfinite(loss) and isfinite(w) and coalesce(isfinite(n), true)
-            and coalesce(isfinite(a), true) and not coalesce(w = 0 and a = 0 and n > 0, false)
+        ) where {COUNTS}
     """
 
 
 def samples_sql(records: str) -> str:
     """A query for samples of whole steps, from `records_sql`, with figures of their step.
 
-    Further columns: v (w by its sum over the step), weight (v·N), number (N), unit (mean n), step_loss, step_share
-    (effective sample size by N), aligned (whether all of the step have an alignment), and share, of the update:
-    v (v n + (1 − v) a) by its sum over the step, which is the part of ‖Σ v g‖² that is ⟨v g, Σ v g⟩; v √n by its sum
-    where alignments are not recorded; NULL where nothing is.
+    Its columns: step, source, document_id, "offset", loss, n, a, weight (w·N), number (N), unit (mean n), step_loss,
+    step_share (effective sample size by N), aligned (whether all of the step have an alignment), and share: of the
+    update, as of `presence_ds.trainer.samples.find`.
     """
     return f"""
         with records as materialized ({records}),
         steps as (
-            select step, count(*) as number, nullif(sum(w), 0) as total, avg(n) as unit, avg(loss) as step_loss,
-                bool_and(a is not null) as aligned
+            select step, count(*) as number, avg(self_influence::double) as unit, avg(loss::double) as step_loss,
+                count(alignment) = count(*) as aligned, count(self_influence) = count(*) as scored,
+                sum({MOVED}) as moved, sum({LENGTH}) as length,
+                sum(weight::double) ** 2 / sum(weight::double ** 2) / count(*) as step_share
             from records group by step
-        ),
-        weighed as (
-            select *, w / total as v from records join steps using (step)
-        ),
-        moving as (
-            select *, if(aligned, v * (v * n + (1 - v) * a), v * sqrt(n)) as part from weighed
-        ),
-        sums as (
-            select step, sum(part) as moved, 1 / sum(v * v) / any_value(number) as step_share from moving group by step
         )
-        select moving.* exclude (part), v * number as weight, step_share, if(moved > 0, part / moved, NULL) as share
-        from moving join sums using (step)
+        select step, source, document_id, "offset", loss::double as loss, self_influence::double as n,
+            alignment::double as a, number * weight::double as weight, number, unit, step_loss, step_share, aligned,
+            case when not scored then NULL when aligned and moved > 0 then {MOVED} / moved
+                when not aligned and length > 0 then {LENGTH} / length end as share
+        from records join steps using (step)
     """

@@ -66,7 +66,7 @@ def read_records(folder: Path, chosen: Sequence[Chosen] = (), *, most: int = MOS
     try:
         with database() as connection:
             return _figures(connection, recorded, chosen, most)
-    except duckdb.Error as error:
+    except (duckdb.Error, UnicodeError) as error:  # the latter of names that are not UTF-8
         why = " ".join(str(error).split())[:300]
         return RecordFigures(missing=[*recorded.missing, f"Score records cannot be read ({why})."])
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from presence_ds.trainer.callbacks.score_records import SCHEMA
+from presence_ds.trainer.callbacks.score_schema import SCHEMA
 from presence_ds.trainer.run_directory.layout import score_file_name
 
 RECIPE = {
