@@ -10,7 +10,7 @@ from presence_ds.trainer.report.figures import Curve, Group, Report, RunFigures
 from presence_ds.trainer.report.page.plot import Plot, fill, make_plot, named, series
 
 AXES = {"step": "Step", "tokens": "Tokens", "hours": "Hours of training"}
-MARKS = {"spike": "spike", "high loss": "high loss", "spread": "other step with documents"}
+MARKS = {"spike": "spike", "high loss": "high loss", "spread": "in between"}
 SHAPES = ["triangle-up", "diamond", "circle"]
 BETWEEN = ("stage", "switch", "resume")  # events that part the run
 LARGE = alt.Axis(grid=False, labelExpr="format(datum.value, abs(datum.value) < 1e4 ? ',~r' : '.3~s')")
@@ -32,11 +32,10 @@ def loss_plot(report: Report) -> Plot | None:
     if single:
         layers.append(_run_layer())
     if marks:
-        layers.append(_mark_layer())
-    caption = (
-        f"Mean loss of the samples of a step; {_band_words(report)} A line that goes on falling is still learning; "
-        "two lines compare at one place of the axis that you choose above."
-    )
+        layers.append(_mark_layer({mark["kind"] for mark in marks}))
+    caption = f"Mean loss of the samples of a step{_band_words(report, rows)}. A line that falls is still learning."
+    if len(report.groups) > 1:
+        caption += " Lines compare at one place of the axis that you choose above."
     if single:
         caption += " The thin line is the run whose details are shown."
     if marks:
@@ -57,7 +56,7 @@ def validation_plot(report: Report) -> Plot | None:
         return None
     chart = _switched(_lines("validation", rows, "Validation loss (nats)", _names(report), height=260, points=True))
     caption = (
-        f"Loss on text that is not trained on, at every evaluation; {_band_words(report)} This is the curve to "
+        f"Loss on text that is not trained on, at every evaluation{_band_words(report, rows)}. This is the curve to "
         "judge by: training loss also depends on which samples a run counts for more."
     )
     return make_plot("validation", "Validation loss", caption, chart, {"validation": rows})
@@ -125,11 +124,12 @@ def _curve_of(report: Report, group: Group, figure: str, *, validation: bool = F
     return curves.get(figure)
 
 
-def _band_words(report: Report) -> str:
-    several = any(len(group.runs) > 1 for group in report.groups)
-    if several:
-        return "the line is the mean over seeds, the band reaches from the lowest to the highest."
-    return "the band reaches from the lowest to the highest of the steps that a point stands for."
+def _band_words(report: Report, rows: list[Row]) -> str:
+    if any(len(group.runs) > 1 for group in report.groups):
+        return ": the line is the mean over seeds, the band reaches from the lowest to the highest"
+    if any(row["low"] != row["high"] for row in rows):
+        return ": the band reaches from the lowest to the highest of the steps that a point stands for"
+    return ""
 
 
 def _marks(report: Report) -> Iterator[Row]:
@@ -180,7 +180,7 @@ def _place(curve: Curve, step: int) -> Row:
 
 
 def _x(title: str = AXES["step"]) -> alt.X:
-    return alt.X("x:Q", title=title, scale=alt.Scale(nice=False, zero=False), axis=LARGE)
+    return alt.X("x:Q", title=title, scale=alt.Scale(nice=False, zero=False, padding=8), axis=LARGE)
 
 
 def _lines(
@@ -205,20 +205,23 @@ def _lines(
     )
 
 
-def _mark_layer() -> alt.Chart:
-    """The steps that can be chosen: spikes by their shape, the chosen one by its size and outline."""
+def _mark_layer(used: set[str]) -> alt.Chart:
+    """The steps that can be chosen: spikes by their shape, the chosen one by size, outline and colour."""
     chosen = "datum.key === selected"
-    kinds = list(MARKS.values())
+    shapes = {kind: shape for kind, shape in zip(MARKS.values(), SHAPES, strict=True) if kind in used}
+    kinds = alt.Scale(domain=list(shapes), range=list(shapes.values()))
+    key = alt.Legend(title=None, orient="bottom", columns=3, symbolFillColor="var(--text)", symbolStrokeWidth=0)
     return (
         named("loss-marks")
         .transform_filter(SHOWN)
         .transform_calculate(x="datum[x_axis]")
-        .mark_point(filled=True, cursor="pointer", fill="var(--mark)", stroke="var(--paper)", opacity=1)
+        .mark_point(filled=True, cursor="pointer", opacity=1)
         .encode(
             x=_x(),
             y="loss:Q",
-            shape=alt.Shape("kind:N", scale=alt.Scale(domain=kinds, range=SHAPES), legend=alt.Legend(title=None)),
+            shape=alt.Shape("kind:N", scale=kinds, legend=key),
             size=alt.condition(chosen, alt.value(260), alt.value(90)),
+            fill=alt.condition(chosen, alt.value("var(--mark)"), alt.value("var(--text)")),
             stroke=alt.condition(chosen, alt.value("var(--text)"), alt.value("var(--paper)")),
             strokeWidth=alt.condition(chosen, alt.value(2.5), alt.value(1)),
             tooltip=[

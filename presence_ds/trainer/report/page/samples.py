@@ -111,4 +111,4 @@ def worth_plot(run: RunFigures, number: int) -> Plot | None:
         "How many times as large a batch uniform weights would need to do as well; the bar is the 95 % interval. Right "
         "of the line of 1 weights help, and where the bar crosses it nothing can be told."
     )
-    return make_plot(data, "What weights are worth", caption, chart, {data: rows})
+    return make_plot(data, "Worth in batch size", caption, chart, {data: rows})
