@@ -37,7 +37,7 @@ class Curve:
     Attributes:
         step: last step of every bin, ascending.
         tokens: at that step.
-        hours: of training until then, without evaluation and checkpoints.
+        hours: until then, over all starts of the run; of runs of older versions the time of steps alone.
         mean: of the bin's lines; of validation figures the last one.
         low, high: the least and most of the bin's lines; of a group's curve, of its runs' means.
     """
@@ -108,7 +108,7 @@ class Cost:
         scoring_share: of a step's time that scoring takes; None where the run does not tell.
         outside_share: of the time that lies outside of steps: evaluation, checkpoints, logging.
         peak_memory_gib: the most of rank 0.
-        hours: of training, without what lies outside.
+        hours: as of `Curve`.
     """
 
     tokens_per_second: Number = None

@@ -33,7 +33,7 @@ CURVES = (
 )
 COUNTS = ("skipped_steps", "nonfinite_steps", "loss_spikes", "gradient_spikes")
 SUMS = ("nonfinite_samples", "samples_without_targets")
-READ = {*CURVES, *COUNTS, *SUMS, "tokens", "samples", "eta(s)"}
+READ = {*CURVES, *COUNTS, *SUMS, "tokens", "samples", "eta(s)", "hours"}
 OF_SOURCE = re.compile(r"source/(.+)/(mean_weight|loss|samples|si_mean)")
 OF_VALIDATION = re.compile(r"validation/(?:(.+)/)?loss")
 
@@ -130,8 +130,9 @@ def _load(connection: duckdb.DuckDBPyConnection, path: Path, names: list[str]) -
         clocked as (
             select *, step - coalesce(lag(step) over (order by step), 0) as steps, {clock} as seconds from once
         )
-        select *, {share} as effective_share,
-            sum(steps * coalesce(seconds, (select avg(seconds) from clocked))) over (order by step) / 3600 as hours
+        select * {"exclude (hours)" if "hours" in names else ""}, {share} as effective_share,
+            coalesce({_column("hours", names)}, sum(steps * coalesce(seconds, (select avg(seconds) from clocked)))
+                over (order by step) / 3600) as hours
         from clocked order by step
         """
     )
@@ -201,17 +202,24 @@ def _cost(connection: duckdb.DuckDBPyConnection, names: list[str], total_steps: 
 
 
 def _outside(connection: duckdb.DuckDBPyConnection, names: list[str], total_steps: int | None) -> float | None:
-    """Share of the time outside of steps: ``eta(s)`` is at the pace of the process until then, all included."""
-    if total_steps is None or not {"eta(s)", "step_time(s)"} <= set(names):
+    """Share of the time outside of steps: of the hours so far, or of what ``eta(s)`` says in runs of older versions."""
+    if "step_time(s)" not in names:
         return None
-    row = connection.execute(
-        f"""
+    if "hours" in names:
+        query = """
+        select 3600 * max(hours) / nullif(max(step), 0), sum("step_time(s)" * steps) / sum(steps)
+        from lines where "step_time(s)" is not null
+        """
+    elif total_steps is not None and "eta(s)" in names:  # which is at the pace of the process until then
+        query = f"""
         with told as (select * from lines where step < {total_steps} and "eta(s)" > 0 order by step desc limit 1)
         select any_value(told."eta(s)" / ({total_steps} - told.step)),
             sum(lines."step_time(s)" * lines.steps) / sum(lines.steps)
         from lines, told where lines."step_time(s)" is not null and lines.step <= told.step
         """
-    ).fetchone()
+    else:
+        return None
+    row = connection.execute(query).fetchone()
     if row is None or not row[0] or row[1] is None:
         return None
     return plain(min(max(1 - row[1] / row[0], 0.0), 1.0))

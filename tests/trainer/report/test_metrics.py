@@ -97,6 +97,14 @@ def test_events_and_cost(tmp_path: Path) -> None:
     assert figures.samples_per_step == 8
 
 
+def test_hours_as_they_are_logged(tmp_path: Path) -> None:
+    lines = [{"step": step, "loss": 1.0, "step_time(s)": 2.7, "hours": step / 1200} for step in range(10, 101, 10)]
+    figures = read_metrics(write_metrics(tmp_path, lines))
+    assert figures.hours == pytest.approx(100 / 1200, rel=1e-4)
+    assert figures.cost.outside_share == pytest.approx(0.1)  # 3 seconds a step, of which 2.7 inside
+    assert figures.curves["loss"].hours[0] == pytest.approx(10 / 1200, rel=1e-4)
+
+
 def test_keys_that_differ_in_case_alone(tmp_path: Path) -> None:
     lines = [{"step": 1, "loss": 1.0, "source/Web/loss": 2.0, "source/web/loss": 3.0}]
     curves = read_metrics(write_metrics(tmp_path, lines)).curves
