@@ -11,48 +11,50 @@ from presence_ds.trainer.report.figures import Curve, Number
 if TYPE_CHECKING:
     import duckdb
 
-CURVE_BINS = 400
-AT_ONCE = 64  # columns in one query
+CURVE_BINS = 400  # at most
+AT_ONCE = 32  # columns in one query
 
 
 def curves_of(connection: duckdb.DuckDBPyConnection, names: Sequence[str], tokens: str) -> dict[str, Curve]:
     """A curve of every column ``names`` of the table ``lines``; bins in which it has no figure are left out.
 
-    Of the validation split a bin has the last figure in the place of the mean.
+    Of the validation split a bin has the last figure in the place of the mean. Bins are powers of two wide, so that
+    those of a run are among those of a longer one, which its mean is taken with.
 
     Args:
         tokens: in SQL, those at a step.
     """
-    span = connection.execute("select min(step), max(step) + 1 - min(step) from lines").fetchone()
+    span = connection.execute("select min(step), max(step) from lines").fetchone()
     assert span is not None
-    place = f"(step - {span[0]}) * {CURVE_BINS} // {span[1]}" if span[1] > CURVE_BINS else "step"
-    common = f"select max(step), arg_max({tokens}, step), max(hours)"
+    width = 1
+    while (span[1] - 1) // width - (span[0] - 1) // width >= CURVE_BINS:
+        width *= 2
     found = {}
     for start in range(0, len(names), AT_ONCE):
         part = names[start : start + AT_ONCE]
-        figures = [f"{_middle(name)}, min({quoted(name)}), max({quoted(name)})" for name in part]
+        figures = [", ".join(_figures(name, tokens)) for name in part]
         rows = connection.execute(
-            f"{common}, {', '.join(figures)} from lines group by {place} order by max(step)"
+            f"select {', '.join(figures)} from lines group by (step - 1) // {width} order by max(step)"
         ).fetchall()
         for number, name in enumerate(part):
-            first = 3 + 3 * number
-            kept = [row for row in rows if row[first] is not None]
-            steps, all_tokens, hours, mean, low, high = (
-                [row[place] for row in kept] for place in (0, 1, 2, first, first + 1, first + 2)
-            )
+            kept = [own for row in rows if (own := row[6 * number : 6 * number + 6])[0] is not None]
             found[name] = Curve(
-                step=steps,
-                tokens=[None if value is None else int(value) for value in all_tokens],
-                hours=plain_list(hours),
-                mean=plain_list(mean),
-                low=plain_list(low),
-                high=plain_list(high),
+                step=[row[0] for row in kept],
+                tokens=[None if row[1] is None else int(row[1]) for row in kept],
+                hours=plain_list([row[2] for row in kept]),
+                mean=plain_list([row[3] for row in kept]),
+                low=plain_list([row[4] for row in kept]),
+                high=plain_list([row[5] for row in kept]),
             )
     return found
 
 
-def _middle(name: str) -> str:
-    return f"arg_max({quoted(name)}, step)" if name.startswith("validation/") else f"avg({quoted(name)})"
+def _figures(name: str, tokens: str) -> list[str]:
+    """Of a bin, where it has the figure: step, tokens and hours of the last one, mean (or the last), least, most."""
+    known, column = f"filter ({quoted(name)} is not null)", quoted(name)
+    middle = f"arg_max({column}, step)" if name.startswith("validation/") else f"avg({column})"
+    last = [f"max(step) {known}", f"arg_max({tokens}, step) {known}", f"arg_max(hours, step) {known}"]
+    return [*last, middle, f"min({column})", f"max({column})"]
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:

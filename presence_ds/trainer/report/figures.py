@@ -35,7 +35,7 @@ class Curve:
     """A figure over the run in at most some 400 bins of steps, those without it left out; lists of one length.
 
     Attributes:
-        step: last step of every bin, ascending.
+        step: last step of every bin that has the figure, ascending.
         tokens: at that step.
         hours: until then, over all starts of the run; of runs of older versions the time of steps alone.
         mean: of the bin's lines; of validation figures the last one.

@@ -21,7 +21,7 @@ from presence_ds.trainer.report.text import with_texts
 from presence_ds.trainer.report.words import summary_of
 from presence_ds.trainer.report.worth import worth_of
 from presence_ds.trainer.run_directory.layout import RunDirectory
-from presence_ds.trainer.status.status import read_status
+from presence_ds.trainer.status.status import Status, read_status
 
 
 def make_report(paths: Sequence[Path], *, tolerance: float = TOLERANCE, texts: bool = True) -> Report:
@@ -40,7 +40,8 @@ def make_report(paths: Sequence[Path], *, tolerance: float = TOLERANCE, texts: b
             raise ConfigError(f"run_dir is {path}: there is no such directory")
         if not os.access(path, os.R_OK | os.X_OK):
             raise ConfigError(f"run_dir is {path}: it may not be read")
-    runs = [_run(path, label, texts=texts) for path, label in zip(paths, _labels(paths), strict=True)]
+    states = _states(paths)
+    runs = [_run(path, label, states.get(path), texts=texts) for path, label in zip(paths, _labels(paths), strict=True)]
     groups = groups_of(runs)
     for number, group in enumerate(groups):
         for place in group.runs:
@@ -64,10 +65,10 @@ def _labels(paths: Sequence[Path]) -> list[str]:
     return [str(path.relative_to(common)) if path != Path(common) else path.name or str(path) for path in paths]
 
 
-def _run(path: Path, label: str, *, texts: bool) -> RunFigures:
+def _run(path: Path, label: str, status: Status | None, *, texts: bool) -> RunFigures:
     directory = RunDirectory(path)
     configuration = read_configuration(directory.recipe)
-    state, told, total_steps = _state(directory)
+    total_steps = status.total_steps if status else None
     metrics = read_metrics(directory.metrics, total_steps)
     records = read_records(directory.scores, metrics.chosen)
     worth, sources, unknown = worth_of(path, metrics.last, records.sources or _logged_sources(metrics))
@@ -81,8 +82,8 @@ def _run(path: Path, label: str, *, texts: bool) -> RunFigures:
         label=label,
         seed=seed if isinstance(seed, int) else None,
         weights=weights_in_words(configuration),
-        state=state,
-        told=told,
+        state=status.state if status else "unknown",
+        told=status.told if status else f"it has no {directory.recipe.name}",
         step=metrics.step,
         total_steps=total_steps,
         tokens=metrics.tokens,
@@ -115,13 +116,13 @@ def _found(records: RecordFigures) -> tuple[list[MovedStep], list[Extreme]]:
     return records.moved, records.extremes
 
 
-def _state(directory: RunDirectory) -> tuple[str, str, int | None]:
-    """State, what more there is to say of it, and planned steps; of a directory without a run nothing."""
+def _states(paths: Sequence[Path]) -> dict[Path, Status]:
+    """Of those that hold a run; all at once, as to see the heart of one on another machine beat takes seconds."""
+    known = [path for path in paths if RunDirectory(path).recipe.is_file()]
     try:
-        (status,) = read_status([directory.path])
-    except (ConfigError, OSError):  # also of files that go while they are looked at
-        return "unknown", f"it has no {directory.recipe.name}", None
-    return status.state, status.told, status.total_steps
+        return dict(zip(known, read_status(known), strict=True))
+    except (ConfigError, OSError):  # of files that go while they are looked at
+        return {}
 
 
 def _logged_sources(metrics: MetricsFigures) -> list[SourceFigures]:

@@ -31,7 +31,7 @@ def _what_ran(runs: Sequence[RunFigures], groups: Sequence[Group]) -> list[Sente
     for group in groups:
         members = [runs[place] for place in group.runs]
         if len(members) == 1:
-            found.append(Sentence(f"{group.name}: {_ran(members[0])}", run=group.runs[0]))
+            found.append(Sentence(_ran(members[0]), run=group.runs[0]))
             continue
         steps = sorted({run.step for run in members})
         done = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
@@ -111,7 +111,12 @@ def _expected(run: RunFigures, place: int, name: str) -> Sentence:
     prefix = f"{name}: " if name else ""
     level = "told"
     if used is None or used.gain is None or run.weights.startswith("uniform"):
-        text = f"{prefix}uniform weights were in use {over}"
+        if best is None:
+            text = f"{prefix}uniform weights were in use {over}, and what others are worth is not known"
+        else:
+            text = f"{prefix}{best.words} would have been worth × {_gain(best)} in batch size {over}, the most of those"
+            text += " that were compared"
+        best = None
     else:
         low, high = _ends(used)
         level = "told" if low is None or high is None else "good" if low > 1 else "bad" if high < 1 else "told"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from presence_ds.trainer.report.curves import CURVE_BINS
+from presence_ds.trainer.report.curves import CURVE_BINS, mean_curve
 from presence_ds.trainer.report.metrics import read_metrics
 from tests.trainer.report.runs import write_metrics
 
@@ -57,13 +57,32 @@ def test_bins(tmp_path: Path) -> None:
     """A long run in a few hundred bins, with the range of each."""
     path = write_metrics(tmp_path, ({"step": step, "tokens": step, "loss": step % 10} for step in range(1, 4001)))
     curve = read_metrics(path).curves["loss"]
-    assert len(curve.step) == CURVE_BINS
-    assert curve.step[0] == 10
-    assert curve.step[-1] == 4000
-    assert set(curve.mean) == {4.5}
+    assert CURVE_BINS / 2 <= len(curve.step) <= CURVE_BINS
+    assert curve.step == [*range(16, 4000, 16), 4000] == curve.tokens
+    assert curve.mean[0] == pytest.approx(sum(step % 10 for step in range(1, 17)) / 16)
     assert set(curve.low) == {0.0}
     assert set(curve.high) == {9.0}
-    assert curve.step == curve.tokens
+
+
+def test_a_run_in_progress_has_bins_of_the_finished_one(tmp_path: Path) -> None:
+    """So that there is a mean over both, until the step that the slower one has come to."""
+    curves = []
+    for steps in (4000, 2500):
+        lines = ({"step": step, "loss": float(steps)} for step in range(10, steps + 1, 10))
+        curves.append(read_metrics(write_metrics(tmp_path / str(steps), lines)).curves["loss"])
+    mean = mean_curve(curves)
+    assert len(mean.step) > 100
+    assert mean.step[-1] > 2400
+    assert set(mean.mean) == {3250.0}
+    assert (mean.low[0], mean.high[0]) == (2500.0, 4000.0)
+
+
+def test_a_figure_that_is_rare_has_its_own_step(tmp_path: Path) -> None:
+    lines = (
+        {"step": step, "loss": 1.0, **({"validation/loss": 2.0} if step % 1000 == 0 else {})} for step in range(1, 5001)
+    )
+    figures = read_metrics(write_metrics(tmp_path, lines))
+    assert figures.validation[""].step == [1000, 2000, 3000, 4000, 5000]
 
 
 def test_a_bin_of_validation_has_its_last(tmp_path: Path) -> None:
