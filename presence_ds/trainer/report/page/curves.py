@@ -6,14 +6,16 @@ from typing import Any
 
 import altair as alt
 
+from presence_ds.trainer.report.curves import mean_curve
 from presence_ds.trainer.report.figures import Curve, Group, Report, RunFigures
-from presence_ds.trainer.report.page.plot import Plot, fill, make_plot, named, series
+from presence_ds.trainer.report.page.plot import Plot, make_plot, named, series
 
 AXES = {"step": "Step", "tokens": "Tokens", "hours": "Hours of training"}
 MARKS = {"spike": "spike", "high loss": "high loss", "spread": "in between"}
 SHAPES = ["triangle-up", "diamond", "circle"]
 BETWEEN = ("stage", "switch", "resume")  # events that part the run
 LARGE = alt.Axis(grid=False, labelExpr="format(datum.value, abs(datum.value) < 1e4 ? ',~r' : '.3~s')")
+FEW = 20  # points of a line, that are seen as such
 SHOWN = "datum.share >= from_share && datum.run === run"
 Row = dict[str, Any]
 
@@ -47,11 +49,7 @@ def loss_plot(report: Report) -> Plot | None:
 
 def validation_plot(report: Report) -> Plot | None:
     """Validation loss of all groups."""
-    rows = [
-        row
-        for place, group in enumerate(report.groups)
-        for row in curve_rows(_curve_of(report, group, "", validation=True), _names(report)[place], report)
-    ]
+    rows = list(group_rows(report, "", validation=True))
     if not rows:
         return None
     chart = _switched(_lines("validation", rows, "Validation loss (nats)", _names(report), height=260, points=True))
@@ -87,10 +85,12 @@ def figure_plot(report: Report, figure: str, title: str, axis: str, caption: str
     return make_plot(name, title, caption, chart, {name: rows})
 
 
-def group_rows(report: Report, figure: str) -> Iterator[Row]:
-    """Of a figure, a row for every bin of every group that has it."""
-    for place, group in enumerate(report.groups):
-        yield from curve_rows(_curve_of(report, group, figure), _names(report)[place], report)
+def group_rows(report: Report, figure: str, *, validation: bool = False) -> Iterator[Row]:
+    """Of a figure, a row for every bin of every group that has it; ``line`` sets lines of one group apart."""
+    for name, group in zip(_names(report), report.groups, strict=True):
+        for line, curve in enumerate(_curves_of(report, group, figure, validation=validation)):
+            for row in curve_rows(curve, name, report):
+                yield row | {"line": line}
 
 
 def curve_rows(curve: Curve | None, name: str, report: Report) -> Iterator[Row]:
@@ -116,12 +116,16 @@ def _names(report: Report) -> list[str]:
     return [name if names.count(name) == 1 else f"{name} ({place + 1})" for place, name in enumerate(names)]
 
 
-def _curve_of(report: Report, group: Group, figure: str, *, validation: bool = False) -> Curve | None:
-    curves = group.validation if validation else group.curves
-    if figure not in curves and len(group.runs) == 1:
-        run = report.runs[group.runs[0]]
-        curves = run.validation if validation else run.curves
-    return curves.get(figure)
+def _curves_of(report: Report, group: Group, figure: str, *, validation: bool = False) -> list[Curve]:
+    """A group's curve; where its runs have no steps in common, or some lack the figure, that of those that do."""
+    found = (group.validation if validation else group.curves).get(figure)
+    if found is not None and found.step:
+        return [found]
+    runs = [report.runs[place] for place in group.runs]
+    own = [(run.validation if validation else run.curves).get(figure) for run in runs]
+    known = [curve for curve in own if curve is not None and curve.step]
+    mean = mean_curve(known) if known else Curve()
+    return [mean] if mean.step else known
 
 
 def _band_words(report: Report, rows: list[Row]) -> str:
@@ -187,7 +191,7 @@ def _lines(
     data: str, rows: list[Row], title: str, names: list[str], *, height: int, points: bool = False
 ) -> alt.LayerChart:
     """A line and a band for every value of ``series``."""
-    encodings = series(names, (row["series"] for row in rows))
+    encodings = series(names, (row["series"] for row in rows)) | {"detail": "line:N"}
     y = alt.Y("mean:Q", title=title, scale=alt.Scale(zero=False))
     tooltip = [
         alt.Tooltip("series:N", title="run"),
@@ -196,11 +200,13 @@ def _lines(
         alt.Tooltip("low:Q", format=".5~g"),
         alt.Tooltip("high:Q", format=".5~g"),
     ]
+    points = points or len(rows) <= FEW * len(names)
     base = named(data).transform_filter("datum.share >= from_share").transform_calculate(x="datum[x_axis]")
-    band = base.mark_area(opacity=0.18, aria=False).encode(x=_x(), y=alt.Y("low:Q"), y2="high:Q", **fill(encodings))
+    fill = {name: encodings[name] for name in ("color", "detail")}
+    band = base.mark_area(opacity=0.18, aria=False).encode(x=_x(), y=alt.Y("low:Q"), y2="high:Q", **fill)
     line = base.mark_line(strokeWidth=2).encode(x=_x(), y=y, **encodings)
     dots = base.mark_point(size=36 if points else 60, filled=True, opacity=1 if points else 0, aria=False)
-    return alt.layer(band, line, dots.encode(x=_x(), y=y, tooltip=tooltip, **fill(encodings))).properties(
+    return alt.layer(band, line, dots.encode(x=_x(), y=y, tooltip=tooltip, **fill)).properties(
         height=height, width="container"
     )
 

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from presence_ds.trainer.report.figures import Report
 from presence_ds.trainer.report.page import samples, text
-from presence_ds.trainer.report.page.curves import figure_plot, loss_plot, source_validation_plot, validation_plot
+from presence_ds.trainer.report.page.curves import AXES, figure_plot, loss_plot, source_validation_plot, validation_plot
 from presence_ds.trainer.report.page.plane import norm_plot, plane_plots
 from presence_ds.trainer.report.page.plot import Plot
 from presence_ds.trainer.report.page.size import MOST_BYTES, smaller
@@ -78,6 +78,7 @@ def _rendered(report: Report, version: str | None) -> str:
         .render(
             report=report,
             plots=plots.by_section,
+            axes=plots.axes(),
             data=text.script_json(plots.data()),
             style=_asset("report.css"),
             script=script,
@@ -110,6 +111,11 @@ class _Plots:
 
     def add(self, section: str, *plots: Plot | None) -> None:
         self.by_section.setdefault(section, []).extend(plot for plot in plots if plot is not None)
+
+    def axes(self) -> list[str]:
+        """Those that all curves of losses can be seen over."""
+        tables = [plot.data[name] for name in ("loss", "validation") for plot in self.by_section[name]]
+        return [axis for axis in AXES if all(any(value is not None for value in table[axis]) for table in tables)]
 
     def data(self) -> dict[str, object]:
         """What the page's script reads: specs of plots, and tables, each of them once."""

@@ -24,30 +24,38 @@ def plane_plots(plane: Plane | None, number: int) -> list[Plot]:
     shades = [f"var(--shade-{1 + round(place * (SHADES - 1) / len(bounds))})" for place in range(len(bounds) + 1)]
     weights = [f"var(--weight-{place})" for place in range(len(WEIGHTS) + 1)]
     weight_key = list(zip(weights, _ranges(WEIGHTS), strict=True))
-    plots = [
-        make_plot(
-            f"{data}-density",
+    pictures = [
+        (
+            "density",
+            "samples",
             "Where the samples are",
             "The stronger the colour, the more samples. Right: large gradients. Above the line a step along the sample "
             "helps the others, below it hurts them.",
-            _cell_layer(plane, data, "samples", [bound - 0.5 for bound in bounds], shades),
-            rows,
-            zip(shades, _counted([1, *bounds]), strict=True),
         ),
-        make_plot(
-            f"{data}-best",
+        (
+            "best",
+            "best",
             "The weight that would be best",
             "What such samples would weigh if alignments were known beforehand; 1 is uniform. Below the line it is "
             "negative: left out would be better.",
-            _cell_layer(plane, data, "best", WEIGHTS, weights),
-            rows,
-            weight_key,
+        ),
+        (
+            "used",
+            "weight",
+            "The weight in use",
+            "The mean weight that such samples had. The closer to the picture before, the better the weights.",
         ),
     ]
-    if any(weight is not None for line in plane.weight for weight in line):
-        caption = "The mean weight that such samples had. The closer to the picture before, the better the weights."
-        used = _cell_layer(plane, data, "weight", WEIGHTS, weights)
-        plots.append(make_plot(f"{data}-used", "The weight in use", caption, used, rows, weight_key))
+    plots = []
+    for name, figure, title, caption in pictures:
+        if all(row[figure] is None for row in rows[data]):
+            continue
+        if figure == "samples":
+            layer = _cell_layer(plane, data, figure, [bound - 0.5 for bound in bounds], shades)
+            key = list(zip(shades, _counted([1, *bounds]), strict=True))
+        else:
+            layer, key = _cell_layer(plane, data, figure, WEIGHTS, weights), weight_key
+        plots.append(make_plot(f"{data}-{name}", title, caption, layer, rows, key))
     return plots
 
 

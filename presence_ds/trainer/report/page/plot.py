@@ -85,8 +85,3 @@ def series(names: Sequence[str], used: Iterable[str] | None = None) -> dict[str,
         "color": alt.Color("series:N", scale=alt.Scale(domain=domain, range=colours), legend=key),
         "strokeDash": alt.StrokeDash("series:N", scale=alt.Scale(domain=domain, range=dashes), legend=key),
     }
-
-
-def fill(encodings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `series` that bands have: colour alone."""
-    return {"color": encodings["color"]}

@@ -27,6 +27,7 @@ def distribution_plot(quantiles: Quantiles | None, name: str, title: str, axis: 
     x = alt.X("step:Q", title="Step", scale=alt.Scale(nice=False, zero=False), axis=LARGE)
     tooltip = [alt.Tooltip("step:Q", format=",d"), *[alt.Tooltip(f"{part}:Q", format=".4~g") for part in parts]]
     base = named(name).encode(x=x)
+    few = len(rows) < 3  # which make no area
     area = {"color": COLOURS[0], "aria": False}
     chart = alt.layer(
         base.mark_area(opacity=0.16, **area).encode(
@@ -34,7 +35,8 @@ def distribution_plot(quantiles: Quantiles | None, name: str, title: str, axis: 
         ),
         base.mark_area(opacity=0.3, **area).encode(y="q25:Q", y2="q75:Q"),
         base.mark_line(color=COLOURS[0], strokeWidth=2).encode(y="q50:Q"),
-        base.mark_rule(opacity=0, strokeWidth=6).encode(y="q05:Q", y2="q95:Q", tooltip=tooltip),
+        base.mark_point(color=COLOURS[0], filled=True, opacity=1 if few else 0, aria=False).encode(y="q50:Q"),
+        base.mark_rule(opacity=0.3 if few else 0, strokeWidth=6).encode(y="q05:Q", y2="q95:Q", tooltip=tooltip),
     ).properties(height=200, width="container")
     return make_plot(name, title, caption, chart, {name: rows})
 

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from presence_ds.trainer.report.page.page import render, write
+from presence_ds.trainer.report.report import make_report
 from tests.trainer.report.page.conftest import Opened
+from tests.trainer.report.runs import write_metrics, write_recipe, write_records
 
 Visit = Callable[..., Opened]
 
@@ -170,3 +173,31 @@ def test_it_is_read_without_seeing_it(made: Path, visit: Visit) -> None:
     assert len({*ours}) == len(ours)
     assert {*targets} <= {*ids}
     assert opened.all("document.documentElement.lang") == "en"
+
+
+def test_runs_of_which_little_is_known(tmp_path: Path, visit: Visit) -> None:
+    """One step, no tokens, figures that are not finite, no alignments, nothing at all: what there is is drawn."""
+    lines = [{"step": step, "loss": 2.0, "tokens": 10 * step, "gradient_norm": 0.0} for step in (1, 2, 3)]
+    rows = [
+        {"step": step, "self_influence": norm, "alignment": 0.1, "weight": 0.5}
+        for step in (1, 2)
+        for norm in (1.0, 2.0)
+    ]
+    runs = [write_recipe(tmp_path / name) for name in ("one", "bare", "nan", "nothing", "same", "plane", "norms")]
+    one, bare, nan, _, same, plane, norms = runs
+    write_metrics(one, lines[:1])
+    write_metrics(bare, [{"step": step, "loss": 3.0 - step} for step in (1, 2)])
+    write_metrics(nan, ['{"step": 1, "loss": NaN}\n', '{"step": 2, "loss": 2.0}\n', '{"step": 3, "lo'])
+    for run in (same, plane, norms):
+        write_metrics(run, lines)
+    write_records(plane, rows[:1])
+    write_records(norms, [{**row, "alignment": None} for row in rows])
+    write(render(make_report(runs)), tmp_path / "report.html")
+    opened = visit(tmp_path / "report.html")
+    for number in range(len(runs)):
+        opened.page.select_option("#run", str(number))
+        figures = f"[...document.querySelectorAll('.of-run[data-run=\"{number}\"] figure')]"
+        opened.page.wait_for_function(f"{figures}.every((one) => one.querySelector('svg'))")
+        opened.check()
+    assert opened.page.locator("[data-axis]").all_text_contents() == ["Steps", "Tokens"]
+    assert opened.page.locator('figure[data-plot="loss"]').count() == 1

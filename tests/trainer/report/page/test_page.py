@@ -51,6 +51,16 @@ def test_it_is_one_file() -> None:
     assert not re.search(r"<link[^>]+href=\"(?!data:)|<script[^>]+src=|@import|url\((?!#)", page.split("<script")[0])
 
 
+def test_losses_are_of_groups_and_of_the_run_that_is_shown() -> None:
+    tables = data_of(render(make_report()))["tables"]
+    assert set(tables["loss"]["series"]) == {"calibrated", "uniform"}
+    bounds = (tables["loss"][name] for name in ("low", "mean", "high"))
+    assert all(low < mean < high for low, mean, high in zip(*bounds, strict=True))
+    assert set(tables["loss-run"]["run"]) == {0, 1, 2, 3}
+    assert tables["loss-marks"]["key"][:3] == ["0-400", "0-700", "0-1000"]
+    assert tables["loss-marks"]["tokens"][:2] == [400 * 4096, 700 * 4096]
+
+
 def test_what_is_missing_is_said() -> None:
     page = render(make_report())
     assert "No learning rate is logged." in page

@@ -3,9 +3,10 @@
   const root = document.documentElement;
   const page = JSON.parse(document.getElementById("data").textContent);
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+  const ERRORS = 1; // of Vega's levels: it would warn of layers that are empty, such as the marks of a run without any
   const AXES = { step: "Step", tokens: "Tokens", hours: "Hours of training" };
   const state = { x_axis: "step", from_share: 0, selected: "", run: 0 };
-  const views = new Map(); // figure → its Vega view
+  const views = new Map(); // figure → promise of its Vega view
 
   // What is chosen survives a page that loads itself anew.
   const remember = (name, value) => { try { sessionStorage.setItem(`presence-${name}`, value); } catch { /* no storage */ } };
@@ -51,32 +52,43 @@
   }
   const chosenAxis = (vega) => (vega.signals ?? []).some((signal) => signal.name === "x_axis");
 
-  async function draw(figure) {
+  async function embed(figure, before) {
     const plot = page.plots[figure.dataset.plot];
     const spec = structuredClone(plot.spec);
     spec.autosize = { type: "fit-x", contains: "padding" };
     spec.datasets = Object.fromEntries(plot.data.map((name) => [name, rows(name)]));
-    const options = { actions: false, renderer: "svg", ast: true, config: config(figure), patch: nameAxes };
-    views.get(figure)?.finalize();
+    const options = { actions: false, renderer: "svg", ast: true, logLevel: ERRORS, config: config(figure), patch: nameAxes };
+    (await before)?.finalize();
     const { view } = await vegaEmbed(figure.querySelector(".plot"), spec, options);
-    views.set(figure, view);
-    figure.dataset.columns = columnsOf(figure);
     if (figure.dataset.plot === "loss") {
       view.addEventListener("click", (_, item) => {
         if (item?.datum?.key) choose(item.datum.key, true);
       });
     }
-    if (figure.dataset.plot === "loss" || figure.dataset.plot === "validation") tell(view);
+    if (isSwitched(figure)) await tell(view);
+    return view;
   }
+
+  function draw(figure) {
+    figure.dataset.columns = columnsOf(figure);
+    const view = embed(figure, views.get(figure)).catch((error) => {
+      figure.querySelector(".plot").textContent = "This plot could not be drawn.";
+      console.error(error);
+    });
+    views.set(figure, view);
+    return view;
+  }
+
+  const isSwitched = (figure) => ["loss", "validation"].includes(figure.dataset.plot);
 
   function tell(view) {
     for (const [name, value] of Object.entries(state)) view.signal(name, value);
     return view.runAsync();
   }
-  const tellAll = () => all('figure[data-plot="loss"], figure[data-plot="validation"]').forEach((one) => views.has(one) && tell(views.get(one)));
+  const tellAll = () => views.forEach((view, figure) => isSwitched(figure) && view.then((one) => one && tell(one)));
 
   const shown = (figure) => figure.offsetParent !== null;
-  const drawMissing = () => Promise.all(all("figure[data-plot]").filter((one) => shown(one) && !views.has(one)).map(draw));
+  const drawShown = () => Promise.all(all("figure[data-plot]").filter(shown).map((one) => views.get(one) ?? draw(one)));
 
   function press(buttons, pressed) {
     buttons.forEach((one) => one.setAttribute("aria-pressed", String(one === pressed)));
@@ -92,7 +104,7 @@
     state.run = Number(number);
     remember("run", number);
     tellAll();
-    return drawMissing();
+    drawShown();
   }
 
   // Show the documents of a step: `key` is RUN-STEP.
@@ -167,7 +179,7 @@
     }
     showRun(remembered("run") ?? "0");
     choose(remembered("step") ?? "", false);
-    await drawMissing();
+    await drawShown();
     tellAll();
     root.dataset.drawn = "true";
     watch();
