@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.callbacks.score_schema import SCHEMA
@@ -12,7 +13,12 @@ from presence_ds.trainer.gain.records import RowGroup, row_groups
 from presence_ds.trainer.report.database import files_of, quoted
 from presence_ds.trainer.samples.find import COUNTS, LENGTH, MOVED
 
+if TYPE_CHECKING:
+    import duckdb
+
 ALWAYS = ("step", "source", "document_id", "offset", "loss", "weight", "has_targets")
+FLOATS = tuple(field.name for field in SCHEMA if str(field.type) == "float")
+READ = {*ALWAYS, *FLOATS}
 
 
 @dataclass(frozen=True)
@@ -67,14 +73,37 @@ def find_recorded(folder: Path) -> Recorded:
     return Recorded(groups, frozenset(columns), missing)
 
 
+def without_damage(connection: duckdb.DuckDBPyConnection, recorded: Recorded) -> Recorded:
+    """``recorded`` without the steps of files that cannot be read to their end, each of which is read here."""
+    import duckdb
+
+    missing, spoiled = list(recorded.missing), []
+    for file in dict.fromkeys(group.file for group in recorded.groups):
+        own = [group for group in recorded.groups if group.file == file]
+        first, last = min(group.first for group in own), max(group.last for group in own)
+        names = [name for name in own[0].metadata.schema.to_arrow_schema().names if name in READ]
+        query = f"select {', '.join(f'max(hash({quoted(name)}))' for name in names)} from read_parquet(?)"
+        try:
+            connection.execute(query, files_of([file])).fetchall()
+        except duckdb.Error as error:
+            spoiled.append((first, last))
+            why = " ".join(str(error).split())[:200]
+            missing.append(f"{file} cannot be read ({why}): there is nothing on steps {first:,} to {last:,}.")
+    kept = [
+        group
+        for group in recorded.groups
+        if not any(group.first <= last and group.last >= first for first, last in spoiled)
+    ]
+    return Recorded(kept, recorded.columns, missing)
+
+
 def records_sql(recorded: Recorded, groups: Iterable[RowGroup], condition: str) -> str:
     """A query for records in ``groups`` that count and meet ``condition`` on their columns, as a sample's are.
 
     Its columns are step, source, document_id, "offset" and all that are floats, NULL where they are not recorded.
     """
     names = ", ".join("'" + name.replace("'", "''") + "'" for name in files_of(dict.fromkeys(g.file for g in groups)))
-    floats = [field.name for field in SCHEMA if str(field.type) == "float"]
-    columns = [f"{quoted(name) if name in recorded.columns else 'NULL'}::real as {name}" for name in floats]
+    columns = [f"{quoted(name) if name in recorded.columns else 'NULL'}::real as {name}" for name in FLOATS]
     return f"""
         select * exclude (has_targets) from (
             select step, source::varchar as source, document_id, "offset", has_targets, {", ".join(columns)}

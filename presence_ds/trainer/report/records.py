@@ -16,7 +16,7 @@ from presence_ds.trainer.report.extremes import add_tops, extremes_of
 from presence_ds.trainer.report.moved import moved_steps
 from presence_ds.trainer.report.plane import PlaneSums
 from presence_ds.trainer.report.ranges import MOST_RECORDS, ranges_of
-from presence_ds.trainer.report.recorded import Recorded, find_recorded, records_sql, samples_sql
+from presence_ds.trainer.report.recorded import Recorded, find_recorded, records_sql, samples_sql, without_damage
 from presence_ds.trainer.report.sample_figures import Extreme, MovedStep, Plane, Quantiles, SourceFigures
 
 if TYPE_CHECKING:
@@ -66,7 +66,15 @@ def read_records(folder: Path, chosen: Sequence[Chosen] = (), *, most: int = MOS
     try:
         with database() as connection:
             return _figures(connection, recorded, chosen, most)
-    except (duckdb.Error, UnicodeError) as error:  # the latter of names that are not UTF-8
+    except (duckdb.Error, UnicodeError):  # the latter of names that are not UTF-8
+        pass
+    try:
+        with database() as connection:
+            whole = without_damage(connection, recorded)
+            if whole.groups:
+                return _figures(connection, whole, chosen, most)
+            return RecordFigures(missing=whole.missing)
+    except (duckdb.Error, UnicodeError) as error:
         why = " ".join(str(error).split())[:300]
         return RecordFigures(missing=[*recorded.missing, f"Score records cannot be read ({why})."])
 

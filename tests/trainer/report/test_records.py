@@ -211,10 +211,17 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_damaged(tmp_path: Path) -> None:
-    """Its metadata are whole, and its pages are not."""
-    folder = write_records(tmp_path, [row for step in range(1, 200) for row in rows_of(step, np.full(6, 1 / 6))])
-    (file,) = folder.iterdir()
+    """Its metadata are whole, and its pages are not; other files are read."""
+    for first in (1, 101):
+        steps = range(first, first + 100)
+        folder = write_records(tmp_path, [row for step in steps for row in rows_of(step, np.full(6, 1 / 6))])
+    file = sorted(folder.iterdir())[0]
     content = bytearray(file.read_bytes())
     content[4 : len(content) // 2] = bytes(len(content) // 2 - 4)
     file.write_bytes(content)
-    assert "Score records cannot be read" in read_records(folder).missing[-1]
+    figures = read_records(folder)
+    (sentence,) = figures.missing
+    assert f"{file} cannot be read" in sentence
+    assert "nothing on steps 1 to 100" in sentence
+    assert sum(source.samples for source in figures.sources) == 600
+    assert min(step.step for step in figures.moved) > 100
