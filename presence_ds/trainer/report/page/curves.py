@@ -15,7 +15,7 @@ MARKS = {"spike": "spike", "high loss": "high loss", "spread": "in between"}
 SHAPES = ["triangle-up", "diamond", "circle"]
 BETWEEN = ("stage", "switch", "resume")  # events that part the run
 LARGE = alt.Axis(grid=False, labelExpr="format(datum.value, abs(datum.value) < 1e4 ? ',~r' : '.3~s')")
-FEW = 20  # points of a line, that are seen as such
+FEW = 3  # points of a line, that are seen as such
 SHOWN = "datum.share >= from_share && datum.run === run"
 Row = dict[str, Any]
 
