@@ -34,8 +34,8 @@ COUNTS = " AND ".join(
 
 # The part of a sample in the squared norm of the weighted gradient Σ_j w_j g_j is its inner product with that,
 # w_i g_i · Σ_j w_j g_j: w_i² n_i, and w_i times the weighted others, of which the alignment knows the mean. Exact for
-# uniform weights, and below 0 for a sample that pulls back. Where there is no alignment, the length of w_i g_i. Estimates of n_i may be below
-# 0, of which DuckDB takes no root.
+# uniform weights, and below 0 for a sample that pulls back. Where there is no alignment, the length of w_i g_i;
+# estimates of n_i may be below 0, of which DuckDB takes no root.
 MOVED = "weight::DOUBLE * (weight * self_influence::DOUBLE + (1 - weight) * alignment)"
 LENGTH = "weight::DOUBLE * sqrt(greatest(self_influence::DOUBLE, 0))"
 

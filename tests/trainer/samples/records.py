@@ -45,10 +45,12 @@ def table_of(columns: dict[str, Any]) -> pa.Table:
     return pa.table(arrays, schema=SCHEMA)
 
 
-def write_records(run_dir: Path, columns: dict[str, Any], without: tuple[str, ...] = ()) -> Path:
-    """A file of records in row groups of three steps; of an older version, which knew no columns ``without``."""
+def write_records(
+    run_dir: Path, columns: dict[str, Any], without: tuple[str, ...] = (), row_group_steps: int = 3
+) -> Path:
+    """A file of records; of an older version, which knew no columns ``without``."""
     folder = run_dir / "scores"
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / score_file_name((0, 1), int(min(columns["step"])), int(max(columns["step"])))
-    pq.write_table(table_of(columns).drop_columns(list(without)), file, row_group_size=3 * PER_STEP)
+    pq.write_table(table_of(columns).drop_columns(list(without)), file, row_group_size=row_group_steps * PER_STEP)
     return run_dir

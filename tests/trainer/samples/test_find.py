@@ -161,3 +161,18 @@ def test_files_that_are_still_written_are_passed_over(tmp_path: Path) -> None:
     run_dir = write_records(tmp_path, columns_of(STEPS))
     (run_dir / "scores" / "_ranks_00000-00001-steps_00000009.parquet.open").write_bytes(b"PAR1")
     assert find_samples(run_dir, 1, "weight").last == 8
+
+
+def test_memory_does_not_grow_with_the_number_of_records(tmp_path: Path) -> None:
+    """Half a million, of which DuckDB may hold no more than a part, and put nothing off to the disk."""
+    columns = columns_of(list(range(1, 2001)))
+    columns["document_id"] = [f"a rather long name of a document, number {number}" for number in range(48_000)]
+    for part in range(10):
+        write_records(tmp_path, columns | {"step": columns["step"] + 2000 * part}, row_group_steps=200)
+    with open_records(tmp_path) as records:
+        records.fetch("SET memory_limit = '24MB'")
+        records.fetch("SET max_temp_directory_size = '0KB'")
+        ranked = "SELECT document_id FROM shares ORDER BY share DESC, step, rank, micro_step, position"
+        assert len(records.fetch(f"{ranked} LIMIT 10")) == 10
+        with pytest.raises(ConfigError, match="Out of Memory"):
+            records.fetch(f"SELECT count(*) FROM ({ranked} LIMIT 400000)")
