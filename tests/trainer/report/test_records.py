@@ -117,6 +117,24 @@ def test_the_plane_says_what_norms_ask_for(tmp_path: Path) -> None:
         assert (errors < 0.1 * best).all()
 
 
+def test_samples_that_pull_back_should_have_less_than_nothing(tmp_path: Path) -> None:
+    """Of one norm; seven in ten have an alignment of 0.2, the others of −0.1: 0.11 on average."""
+    rows = [
+        {"step": step, "weight": 0.1, "self_influence": 1.0, "alignment": 0.2 if place < 7 else -0.1}
+        for step in range(1, 101)
+        for place in range(10)
+    ]
+    plane = read_records(write_records(tmp_path, rows)).plane
+    assert plane is not None
+    found = {
+        round(best, 3): sum(row)
+        for row, optimal in zip(plane.counts, plane.optimal, strict=True)
+        for best in optimal
+        if best
+    }
+    assert found == {round(0.2 / 0.11, 3): 700, round(-0.1 / 0.11, 3): 300}
+
+
 def test_without_alignments_the_length_counts(tmp_path: Path) -> None:
     """As an older version recorded, without the column; and with weights that are not alike."""
     weights = np.array([0.1, 0.2, 0.3, 0.4])
@@ -197,6 +215,10 @@ def test_ranges(tmp_path: Path) -> None:
     assert steps == sorted(set(steps))
     assert some.share == len(steps) / 200
     assert steps[-1] > 150
+    assert len(some.stretches) > 5  # row groups are small
+    rows = [{"step": step, "weight": 1.0} for step in range(1, 2001)]
+    large = find_recorded(write_records(tmp_path / "large", rows))
+    assert len(ranges_of(large, 500).stretches) == 5  # all of them are in one
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
