@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from presence_ds.trainer.report.figures import Comparison, Group, RunFigures, Sentence, WeightsWorth
 from presence_ds.trainer.report.looks import looks_at
 
-MOST_LABELS = 3
-
 
 def summary_of(
     runs: Sequence[RunFigures], groups: Sequence[Group], comparisons: Sequence[Comparison]
@@ -25,9 +23,8 @@ def summary_of(
 def _what_ran(runs: Sequence[RunFigures], groups: Sequence[Group]) -> list[Sentence]:
     if len(runs) == 1:
         return [Sentence(_ran(runs[0]), run=0)]
-    found = [
-        Sentence(f"{len(runs)} runs in {len(groups)} group{'s' * (len(groups) != 1)} that differ in more than seeds.")
-    ]
+    alike = "that differ in nothing but seeds" if len(groups) == 1 else f"in {len(groups)} groups"
+    found = [Sentence(f"{len(runs)} runs {alike}.")]
     for group in groups:
         members = [runs[place] for place in group.runs]
         if len(members) == 1:
@@ -38,8 +35,13 @@ def _what_ran(runs: Sequence[RunFigures], groups: Sequence[Group]) -> list[Sente
         states = [
             f"{sum(run.state == state for run in members)} {state}" for state in dict.fromkeys(r.state for r in members)
         ]
-        found.append(Sentence(f"{group.name}: {len(members)} runs, {', '.join(states)}, of {done} steps."))
+        found.append(_sentence(f"{group.name}: {len(members)} runs, {', '.join(states)}, of {done} steps."))
     return found
+
+
+def _sentence(text: str, level: str = "told", about: str = "", run: int | None = None) -> Sentence:
+    """One that begins with a word, and not with a name."""
+    return Sentence(text[:1].upper() + text[1:], level, about, run)  # type: ignore[arg-type]
 
 
 def _ran(run: RunFigures) -> str:
@@ -81,7 +83,7 @@ def _how_it_went(runs: Sequence[RunFigures], groups: Sequence[Group]) -> list[Se
             parts.append(f"the validation loss at step {validation.step[-1]:,} is {mean:.4f}{among}")
         if parts:
             text = " and ".join(parts)
-            found.append(Sentence(f"{name}{text[:1].upper() if not name else text[:1]}{text[1:]}.", about="loss"))
+            found.append(_sentence(f"{name}{text}.", about="loss"))
     return found
 
 
@@ -89,7 +91,7 @@ def _whether(runs: Sequence[RunFigures], groups: Sequence[Group], comparisons: S
     """Whether the weights helped, as far as runs are compared; and what they are expected to be worth."""
     levels = {"better": "good", "worse": "bad"}
     found = [
-        Sentence(one.words, levels.get(one.verdict, "told"), "validation")  # type: ignore[arg-type]
+        _sentence(one.words, levels.get(one.verdict, "told"), "validation")
         for one in comparisons
         if one.figure == "validation/loss"
     ]
@@ -127,7 +129,7 @@ def _expected(run: RunFigures, place: int, name: str) -> Sentence:
         text += f"; the best of those compared, {best.words}, × {_gain(best)}"
     if worth.noise_scale is not None and run.samples_per_step:
         text += f" (noise scale {worth.noise_scale:,.0f} samples, {run.samples_per_step:,.0f} in a step)"
-    return Sentence(text[:1].upper() + text[1:] + ".", level, "worth", place)  # type: ignore[arg-type]
+    return _sentence(f"{text}.", level, "worth", place)
 
 
 def _ends(one: WeightsWorth) -> tuple[float | None, float | None]:
