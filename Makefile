@@ -10,7 +10,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 PYTEST := $(BIN)/python -m pytest
 WORKERS := --numprocesses 2 --dist loadfile
 
-.PHONY: quickstart sequential test test-all test-pythons test-slurm slurm-packages lint format install install-dev clean
+.PHONY: quickstart sequential test test-all test-pythons test-slurm slurm-packages chromium-packages lint format install install-dev clean
 
 quickstart: install
 	$(BIN)/presence train recipes/quickstart.yaml $(ARGS)
@@ -37,6 +37,11 @@ test-slurm: install-dev slurm-packages
 slurm-packages:
 	PATH="$$PATH:/usr/sbin" which slurmctld slurmd munged shellcheck || (apt-get update -q && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends slurm-wlm munge shellcheck)
+
+# The browser that tests open reports in; without it they are skipped.
+chromium-packages:
+	which chromium || (apt-get update -q && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium)
 
 # A site to search, which needs no network: open site/index.html.
 .PHONY: docs # beside its target: docs is a folder, too

@@ -80,6 +80,9 @@ def test_what_is_in_it(installed: Installed) -> None:
         assert _below(resources / folder) == expected
         assert not (resources / folder).is_symlink()
     assert (installed.packages / "presence_ds" / "py.typed").is_file()
+    page = Path("presence_ds", "trainer", "report", "page")
+    for folder in ("assets", "templates"):
+        assert _below(installed.packages / page / folder) == _below(ROOT / page / folder)
 
 
 def _below(folder: Path) -> set[str]:

@@ -75,10 +75,10 @@ def find_row_groups(folder: Path) -> list[RowGroup]:
     Raises:
         ConfigError: a file is none of score records, or cannot be read.
     """
-    return [group for file in sorted(folder.glob("*.parquet")) for group in _row_groups(file)]
+    return [group for file in sorted(folder.glob("*.parquet")) for group in row_groups(file)]
 
 
-def _row_groups(file: Path) -> list[RowGroup]:
+def row_groups(file: Path) -> list[RowGroup]:
     found = []
     try:
         metadata = pq.read_metadata(file)

@@ -1,0 +1,1 @@
+"""What a run, or several, did: figures from run directories, and a page of them."""

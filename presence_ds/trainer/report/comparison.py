@@ -1,0 +1,154 @@
+"""Groups of runs over seeds: mean curves, and paired differences of their validation losses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+from presence_ds.trainer.report.configuration import Configuration, group_names, grouped, is_uniform, seeds_of
+from presence_ds.trainer.report.curves import mean_curve
+from presence_ds.trainer.report.database import plain
+from presence_ds.trainer.report.figures import Comparison, Curve, Group, RunFigures
+from presence_ds.trainer.report.student import critical
+
+TOLERANCE = 0.01  # nats
+MOST_SOURCES = 16  # whose validation losses are compared
+
+
+def groups_of(runs: Sequence[RunFigures]) -> list[Group]:
+    """Groups, those with uniform weights first, otherwise in the order of their first runs."""
+    places = grouped([run.configuration for run in runs])
+    places.sort(key=lambda members: not is_uniform(runs[members[0]].configuration))
+    names = group_names([runs[members[0]].configuration for members in places])
+    return [
+        Group(
+            name=name,
+            runs=members,
+            weights=runs[members[0]].weights,
+            curves=_mean_curves([runs[place].curves for place in members]),
+            validation=_mean_curves([runs[place].validation for place in members]),
+        )
+        for name, members in zip(names, places, strict=True)
+    ]
+
+
+def _mean_curves(curves: Sequence[dict[str, Curve]]) -> dict[str, Curve]:
+    """Of the figures that all runs have."""
+    common = [name for name in curves[0] if all(name in one for one in curves)]
+    found = {name: mean_curve([one[name] for one in curves]) for name in common}
+    return {name: curve for name, curve in found.items() if curve.step}
+
+
+def comparisons_of(
+    runs: Sequence[RunFigures], groups: Sequence[Group], tolerance: float = TOLERANCE
+) -> list[Comparison]:
+    """Every group against the one with uniform weights that is most like it; without such a one, against the first.
+
+    Of the whole validation split, and of its sources where there are several; nothing where no seed is in both.
+    """
+    found: list[Comparison] = []
+    configurations = [runs[group.runs[0]].configuration for group in groups]
+    for place in range(len(groups)):
+        baseline = _baseline(place, configurations)
+        if baseline is None:
+            continue
+        sources = sorted(set(groups[place].validation) & set(groups[baseline].validation))
+        if len(sources) == 2:  # all of it, and the one source that it is made of
+            sources = sources[:1]
+        for source in sources[: MOST_SOURCES + 1]:
+            compared = _compared(runs, groups, place, baseline, source, tolerance)
+            if compared is not None:
+                found.append(compared)
+    return found
+
+
+def _baseline(place: int, configurations: Sequence[Configuration]) -> int | None:
+    """What the group ``place`` is compared with."""
+    uniform = [other for other, one in enumerate(configurations) if one and is_uniform(one)]
+    if place in uniform:
+        return uniform[0] if place != uniform[0] else None
+    if not uniform:
+        return 0 if place else None
+    return min(uniform, key=lambda other: _distance(configurations[place], configurations[other]))
+
+
+def _distance(one: Configuration, other: Configuration) -> int:
+    """Number of fields in which they differ, but for those of the weights."""
+    names = {name for name in {*one, *other} if not name.startswith("presence.")}
+    return sum(one.get(name) != other.get(name) for name in names)
+
+
+def _compared(
+    runs: Sequence[RunFigures],
+    groups: Sequence[Group],
+    place: int,
+    baseline: int,
+    source: str,
+    tolerance: float,
+) -> Comparison | None:
+    """At the last step at which all of the paired runs were evaluated."""
+    ours, theirs = (
+        {seeds_of(runs[number].configuration): runs[number] for number in groups[one].runs} for one in (place, baseline)
+    )
+    pairs = [(ours[seeds], theirs[seeds]) for seeds in sorted(set(ours) & set(theirs), key=str)]
+    pairs = [pair for pair in pairs if all(source in run.validation for run in pair)]
+    if not pairs:
+        return None
+    steps = set.intersection(*(set(run.validation[source].step) for pair in pairs for run in pair))
+    if not steps:
+        return None
+    step = max(steps)
+    differences = [_at(one, source, step) - _at(other, source, step) for one, other in pairs]
+    difference, low, high, verdict = judged(differences, tolerance)
+    figure = f"validation/{source}/loss" if source else "validation/loss"
+    ended = all(run.validation[source].step[-1] == step for pair in pairs for run in pair)
+    return Comparison(
+        group=place,
+        baseline=baseline,
+        figure=figure,
+        seeds=[ours_run.seed for ours_run, _ in pairs if ours_run.seed is not None],
+        differences=[round(one, 6) for one in differences],
+        difference=round(difference, 6),
+        low=plain(low),
+        high=plain(high),
+        tolerance=tolerance,
+        verdict=verdict,
+        words=_words(groups[place].name, groups[baseline].name, source, step, ended, differences, tolerance),
+    )
+
+
+def _at(run: RunFigures, source: str, step: int) -> float:
+    curve = run.validation[source]
+    return float(curve.mean[curve.step.index(step)] or 0.0)
+
+
+def judged(differences: Sequence[float], tolerance: float) -> tuple[float, float | None, float | None, str]:
+    """Mean, ends of the 95 % interval and verdict, as of `Comparison`."""
+    mean = fmean(differences)
+    if len(differences) == 1:
+        return mean, None, None, "one seed"
+    half = critical(len(differences) - 1) * stdev(differences) / math.sqrt(len(differences))
+    low, high = mean - half, mean + half
+    if -tolerance <= low and high <= tolerance:
+        return mean, low, high, "equivalent"
+    return mean, low, high, "better" if high < 0 else "worse" if low > 0 else "open"
+
+
+def _words(
+    name: str, other: str, source: str, step: int, ended: bool, differences: Sequence[float], tolerance: float
+) -> str:
+    mean, low, high, verdict = judged(differences, tolerance)
+    of = f" of {source}" if source else ""
+    at = "" if ended else f" at step {step:,}, the last at which all were evaluated"
+    text = f"{name} against {other}: validation loss{of} {mean:+.4f} nats{at}"
+    if low is None or high is None:
+        return f"{text}, with one pair of runs of the same seed, which allows no verdict: train with more seeds."
+    told: dict[str, Any] = {
+        "better": "better",
+        "worse": "worse",
+        "equivalent": f"equivalent, within ± {tolerance:g} nats",
+        "open": f"open, neither a difference nor equivalence within ± {tolerance:g} nats is shown",
+    }
+    return f"{text} (95 % interval {low:+.4f} to {high:+.4f}, {len(differences)} paired seeds): {told[verdict]}."

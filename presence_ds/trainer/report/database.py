@@ -1,0 +1,56 @@
+"""DuckDB as reports use it: little memory, no network, nothing read but what it is given."""
+
+from __future__ import annotations
+
+import glob
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import duckdb
+
+MEMORY = "300MB"  # what is more goes to the disk
+THREADS = 2
+
+
+@contextmanager
+def database() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database of its own, which is gone afterwards."""
+    import duckdb
+
+    with tempfile.TemporaryDirectory(prefix="presence_report_") as folder:
+        settings: dict[str, Any] = {
+            "memory_limit": MEMORY,
+            "threads": THREADS,
+            "temp_directory": folder,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+        with duckdb.connect(config=settings) as connection:
+            connection.execute("set enable_progress_bar = false")
+            yield connection
+
+
+def quoted(name: str) -> str:
+    """The name of a column, in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def files_of(paths: Iterable[Path]) -> list[str]:
+    """Names of files as DuckDB takes them, which would look for patterns in them."""
+    return [glob.escape(str(path)) for path in paths]
+
+
+def plain(value: Any) -> float | None:
+    """A number of six digits, as JSON holds it; None for what is none, or not finite."""
+    if value is None or value != value or value in (float("inf"), float("-inf")):
+        return None
+    return float(f"{value:.6g}")
+
+
+def plain_list(values: Sequence[Any]) -> list[float | int | None]:
+    """As `plain`, of each."""
+    return [plain(value) for value in values]
