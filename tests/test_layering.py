@@ -34,6 +34,7 @@ FLOORS = (
     "batches",
     "checkpoint",
     "callbacks",
+    "trackers",
     "gain",
     "scores",
     "scoring",

@@ -18,10 +18,10 @@ from presence_ds.trainer.building.optimizer_config import OptimizerConfig
 from presence_ds.trainer.callbacks.anomalies_config import AnomaliesConfig
 from presence_ds.trainer.callbacks.evaluation_config import EvaluationConfig
 from presence_ds.trainer.callbacks.reference_config import ReferenceConfig
-from presence_ds.trainer.callbacks.wandb_config import WandbConfig
 from presence_ds.trainer.checkpoint.config import CheckpointConfig
 from presence_ds.trainer.ranks.health_config import HealthConfig
 from presence_ds.trainer.ranks.stop_config import StopConfig
+from presence_ds.trainer.trackers.wandb_config import WandbConfig
 
 
 @dataclass

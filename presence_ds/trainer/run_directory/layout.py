@@ -11,7 +11,7 @@ RUN_DIR/
   logs/             what ranks other than 0 print, and tracebacks (`presence_ds.trainer.ranks.rank_log`)
   slurm/            what its jobs know of each other (`slurm/` of the repository)
   lock              held by the run in progress (`lock`)
-  wandb_run_id      with wandb enabled; and wandb/ (`presence_ds.trainer.callbacks.wandb_run`)
+  wandb_run_id      with wandb enabled; and wandb/ (`presence_ds.trainer.trackers.wandb_run`)
   stopped.json      written when it has ended early: why, and after which step
   stacks/           of all ranks of a run in which nothing moved any more (`hang_watch`)
   summary.json      written when the run has finished

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from presence_ds.trainer.callbacks.wandb_file import records
+from presence_ds.trainer.trackers.wandb_file import records
 from tests.trainer.checkpoint.conftest import Train, interrupted
 from tests.trainer.conftest import read_metrics
 

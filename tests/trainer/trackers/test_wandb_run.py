@@ -16,13 +16,13 @@ from typing import Any
 import psutil
 import pytest
 
-from presence_ds.trainer.callbacks import wandb_run
 from presence_ds.trainer.callbacks.metrics_file import MetricsFile
-from presence_ds.trainer.callbacks.wandb_config import WandbConfig
-from presence_ds.trainer.callbacks.wandb_file import records, steps_in
-from presence_ds.trainer.callbacks.wandb_run import WandbRun
 from presence_ds.trainer.run_directory.layout import RunDirectory
-from tests.trainer.callbacks.wandb_server import Server
+from presence_ds.trainer.trackers import wandb_run
+from presence_ds.trainer.trackers.wandb_config import WandbConfig
+from presence_ds.trainer.trackers.wandb_file import records, steps_in
+from presence_ds.trainer.trackers.wandb_run import WandbRun
+from tests.trainer.trackers.wandb_server import Server
 
 PATIENCE = 60  # seconds
 OFFLINE = WandbConfig(enabled=True, mode="offline")

@@ -27,9 +27,9 @@ import psutil
 
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.metrics_file import json_value
-from presence_ds.trainer.callbacks.wandb_config import WandbConfig
-from presence_ds.trainer.callbacks.wandb_file import steps_in
 from presence_ds.trainer.run_directory.layout import RunDirectory, write_atomically
+from presence_ds.trainer.trackers.wandb_config import WandbConfig
+from presence_ds.trainer.trackers.wandb_file import steps_in
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Metrics, Trainer
