@@ -8,7 +8,20 @@ import time
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from presence_ds.commands import estimate, export, filter, gain, new, prepare, probe, score, slurm, status, train
+from presence_ds.commands import (
+    dashboard,
+    estimate,
+    export,
+    filter,
+    gain,
+    new,
+    prepare,
+    probe,
+    score,
+    slurm,
+    status,
+    train,
+)
 from presence_ds.commands.command import Command
 from presence_ds.errors import ConfigError, PresenceError
 from presence_ds.launch.environment import environment_rank, set_environment_defaults
@@ -22,6 +35,7 @@ COMMANDS: dict[str, Command] = {
     "estimate": estimate,
     "status": status,
     "gain": gain,
+    "dashboard": dashboard,
     "score": score,
     "filter": filter,
     "probe": probe,

@@ -50,7 +50,7 @@ from presence_ds.trainer.run_directory.hang_watch import HangWatch, collective_t
 from presence_ds.trainer.run_directory.hub_commits import pin_commits
 from presence_ds.trainer.run_directory.layout import RunDirectory, run_directory_path, write_json, write_stopped
 from presence_ds.trainer.run_directory.lock import RunLock
-from presence_ds.trainer.trackers.wandb_run import WandbRun
+from presence_ds.trainer.trackers.tracking import make_tracking
 from presence_ds.trainer.trainer import Trainer
 
 
@@ -221,8 +221,9 @@ def make_callbacks(
     if ranks.is_main:
         callbacks["metrics_file"] = MetricsFile(directory.metrics)
         callbacks["console"] = Console(console)
-        if recipe.wandb.enabled:
-            callbacks["wandb"] = WandbRun(recipe.wandb, directory, resolved, console.print, recipe.stop.signal_numbers)
+    tracking = make_tracking(recipe, resolved, corpus, directory, is_main=ranks.is_main, warn=console.print)
+    if tracking is not None:
+        callbacks["trackers"] = tracking
     if recipe.reference.sources:
         callbacks["reference"] = make_reference(recipe, corpus, ranks)
     callbacks["stage_summary"] = StageSummary(directory.summary, evaluation, throughput, anomalies, console)

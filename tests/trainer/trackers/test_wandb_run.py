@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -18,10 +17,13 @@ import pytest
 
 from presence_ds.trainer.callbacks.metrics_file import MetricsFile
 from presence_ds.trainer.run_directory.layout import RunDirectory
-from presence_ds.trainer.trackers import wandb_run
+from presence_ds.trainer.trackers import worker
+from presence_ds.trainer.trackers.history import make_line
+from presence_ds.trainer.trackers.sections import sectioned
 from presence_ds.trainer.trackers.wandb_config import WandbConfig
 from presence_ds.trainer.trackers.wandb_file import records, steps_in
 from presence_ds.trainer.trackers.wandb_run import WandbRun
+from presence_ds.trainer.trackers.worker import Worker
 from tests.trainer.trackers.wandb_server import Server
 
 PATIENCE = 60  # seconds
@@ -54,26 +56,27 @@ class Starts:
         self.directory = RunDirectory(path)
         self.lines: list[str] = []
 
-    def begin(self, after: int, config: WandbConfig, signals: Sequence[int] = ()) -> WandbRun:
+    def begin(self, after: int, config: WandbConfig, signals: Sequence[int] = ()) -> None:
         """Go on after a checkpoint of step ``after``."""
         self.directory.discard_after(after)
         self.metrics = MetricsFile(self.directory.metrics)
-        self.run = WandbRun(config, self.directory, {"training": {"steps": 3}}, self.lines.append, signals)
-        self.run.on_train_start(SimpleNamespace(step=after))  # type: ignore[arg-type]
-        return self.run
+        tracker = WandbRun(config, self.directory, self.lines.append)
+        minutes = config.stall_minutes if config.alerts else None
+        self.run = Worker(tracker, self.directory, {"training": {"steps": 3}}, self.lines.append, signals, minutes)
+        self.run.begin(after + 1)
 
     def log(self, *steps: int) -> None:
         for step in steps:
             value = {"step": step, "loss": 1.25 / step, "norm": float("nan"), "stage": "direct", "start": id(self.run)}
             self.metrics.on_log(None, value)  # type: ignore[arg-type]
-            self.run.on_log(None, value)  # type: ignore[arg-type]
+            self.run.put(make_line(value, {}))
 
     def end(self) -> None:
         self.metrics.close()
         self.run.close()
 
     def expected(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.directory.metrics.read_text().splitlines()]
+        return [sectioned(json.loads(line)) for line in self.directory.metrics.read_text().splitlines()]
 
     def files(self) -> list[Path]:
         """What `wandb sync RUN_DIR/wandb/offline-run-*` sends."""
@@ -212,9 +215,9 @@ def test_training_does_not_wait_for_what_hangs(
     starts: Starts, server: Server, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """The start and the lines cost no time, and the end only so much."""
-    monkeypatch.setattr(wandb_run, "CLOSE_TIMEOUT", 1.0)
+    monkeypatch.setattr(worker, "CLOSE_TIMEOUT", 1.0)
     if what == "many lines":
-        monkeypatch.setattr(wandb_run, "MOST_WAITING", 10)
+        monkeypatch.setattr(worker, "MOST_WAITING", 10)
     if what == "server":
         server.hangs.set()
     began = time.monotonic()
