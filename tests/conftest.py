@@ -1,5 +1,6 @@
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import settings
 from tests.ranks import Ranks
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRACKIO_DIR", os.path.join(tempfile.gettempdir(), f"trackio-{os.getuid()}"))  # no one's own
 settings.register_profile("few", deadline=None, max_examples=20)  # a busy machine is not a failure
 settings.register_profile("many", deadline=None, max_examples=100, derandomize=False)  # others in every run
 settings.load_profile("many" if os.environ.get("CI") else "few")

@@ -42,25 +42,29 @@ def build_workspace(entity: str, project: str) -> Workspace:
     return workspace
 
 
-def build_report(entity: str, project: str) -> Report:
-    """What the workspace shows, with words; runs with weights and without side by side in the first plots."""
+def build_report(entity: str, project: str, *, offline: bool = False) -> Report:
+    """What the workspace shows, with words; runs with weights and without side by side in the first plots.
+
+    ``offline``: its sets of runs name no project, whose number wandb-workspaces would ask the server for.
+    """
     import wandb_workspaces.reports.v2 as wr
 
+    where = {} if offline else {"entity": entity, "project": project}
     blocks: list[Any] = [
         wr.P("Made by presence dashboard, which writes it anew in its place: what is edited here is lost."),
         wr.TableOfContents(),
         wr.H1("With PRESENCE and without"),
         wr.P("Runs with the same weights are a group: the line is the mean over its seeds, the band a deviation."),
-        _side_by_side(entity, project),
+        _side_by_side(where),
     ]
     for section in PANELS:
-        blocks += [wr.H1(section.name), wr.P(section.text), _grid(entity, project, section)]
+        blocks += [wr.H1(section.name), wr.P(section.text), _grid(where, section)]
     table = wr.WeavePanelSummaryTable(table_name=SAMPLES)
     table.layout = wr.Layout(w=24, h=16)
     blocks += [
         wr.H1("Samples"),
         wr.P("The samples with the highest and the lowest weights of a step (wandb.table_every)."),
-        wr.PanelGrid(runsets=[wr.Runset(entity=entity, project=project)], panels=[table]),
+        wr.PanelGrid(runsets=[wr.Runset(**where)], panels=[table]),
     ]
     return wr.Report(entity=entity, project=project, title=TITLE, blocks=blocks, width="fluid")
 
@@ -77,16 +81,16 @@ def line_plot(plot: Plot) -> LinePlot:
     )
 
 
-def _side_by_side(entity: str, project: str) -> PanelGrid:
+def _side_by_side(where: dict[str, str]) -> PanelGrid:
     """Two sets of runs in the same plots."""
     import wandb_workspaces.reports.v2 as wr
     from wandb_workspaces import expr
 
     key = expr.Config(GROUP)
-    where = {"entity": entity, "project": project, "groupby": [f"config.{GROUP}"]}
+    groups = [f"config.{GROUP}"]
     runsets = [
-        wr.Runset(name="with PRESENCE", filters=[key != UNIFORM], **where),
-        wr.Runset(name="without", filters=[key == UNIFORM], **where),
+        wr.Runset(name="with PRESENCE", filters=[key != UNIFORM], groupby=groups, **where),
+        wr.Runset(name="without", filters=[key == UNIFORM], groupby=groups, **where),
     ]
     best = wr.BarPlot(
         title="lowest validation loss",
@@ -99,10 +103,10 @@ def _side_by_side(entity: str, project: str) -> PanelGrid:
     return wr.PanelGrid(runsets=runsets, panels=_placed([*plots, best, wr.RunComparer(diff_only="split")]))
 
 
-def _grid(entity: str, project: str, section: PanelSection) -> PanelGrid:
+def _grid(where: dict[str, str], section: PanelSection) -> PanelGrid:
     import wandb_workspaces.reports.v2 as wr
 
-    runset = wr.Runset(entity=entity, project=project, groupby=[f"config.{GROUP}"])
+    runset = wr.Runset(groupby=[f"config.{GROUP}"], **where)
     return wr.PanelGrid(runsets=[runset], panels=_placed([line_plot(plot) for plot in section.plots]))
 
 
@@ -118,10 +122,6 @@ def _placed(panels: list[Any]) -> list[Any]:
 
 def specifications(entity: str, project: str) -> dict[str, Any]:
     """What the server would be given: ``workspace`` and ``report``, as JSON holds them."""
-    made: dict[str, Workspace | Report] = {
-        "workspace": build_workspace(entity, project),
-        "report": build_report(entity, project),
-    }
-    return {
-        name: one._to_model().model_dump(mode="json", by_alias=True, exclude_none=True) for name, one in made.items()
-    }
+    made: list[Workspace | Report] = [build_workspace(entity, project), build_report(entity, project, offline=True)]
+    workspace, report = (one._to_model().model_dump(mode="json", by_alias=True, exclude_none=True) for one in made)
+    return {"workspace": workspace, "report": report}

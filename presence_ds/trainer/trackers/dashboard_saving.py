@@ -36,7 +36,7 @@ def save(entity: str | None, project: str) -> dict[str, str]:
         owner = entity or str(api.default_entity)
         report, workspace = build_report(owner, project), build_workspace(owner, project)
         report.id = _known_report(api, owner, project)
-        report.save()  # which makes the project where there is none
+        report.save()
         workspace._internal_id = _known_workspace(owner, project)
         workspace.save()
         return {"workspace": workspace.url, "report": report.url}
@@ -45,9 +45,7 @@ def save(entity: str | None, project: str) -> dict[str, str]:
 
 
 def _known_report(api: Any, owner: str, project: str) -> str:
-    """The id of the report; empty if there is none, or no such project."""
-    if all(known.name != project for known in api.projects(owner)):
-        return ""
+    """The id of the report; empty if there is none."""
     found = (known.id for known in api.reports(f"{owner}/{project}") if known.display_name == TITLE)
     return next(found, "")
 

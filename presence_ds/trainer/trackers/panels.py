@@ -92,9 +92,7 @@ PANELS = (
         (
             Plot("gradient norm", ("train/gradient_norm",), log_y=True),
             Plot("spikes", ("train/loss_spikes", "train/gradient_spikes")),
-            Plot(
-                "steps skipped, samples not finite", ("train/skipped_steps", "train/nonfinite_steps")
-            ),
+            Plot("steps skipped, samples not finite", ("train/skipped_steps", "train/nonfinite_steps")),
             Plot("samples left out", ("train/nonfinite_samples", "train/samples_without_targets")),
             Plot("learning rate", ("train/learning_rate",)),
         ),

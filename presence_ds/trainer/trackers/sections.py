@@ -54,5 +54,9 @@ def shown_name(name: str) -> str | None:
 
 
 def sectioned(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of metrics.jsonl by shown names; a figure of another version that no section has is among ``system/``."""
-    return {shown_name(name) or f"system/{name}": json_value(value) for name, value in metrics.items()}
+    """A line of metrics.jsonl by shown names; a figure of another version that no section has is among ``system/``.
+
+    Bytes of a source's name that are not UTF-8 stand as ``\\udce9``: not every tracker takes them.
+    """
+    shown = ((shown_name(name) or f"system/{name}", value) for name, value in metrics.items())
+    return {name.encode("utf-8", "backslashreplace").decode(): json_value(value) for name, value in shown}

@@ -14,7 +14,11 @@ from presence_ds.trainer.trackers.tracker import Line, Tracker, as_code
 
 
 class TensorBoard(Tracker):
-    """Another file at every start, before which TensorBoard forgets the steps that are trained again."""
+    """One file with every step, written anew at every start.
+
+    That TensorBoard is to forget the steps that are trained again can be said in a file that goes on, but of tables it
+    does not.
+    """
 
     name = "tensorboard"
 
@@ -26,11 +30,12 @@ class TensorBoard(Tracker):
     def start(self, resolved: dict[str, Any], first_step: int) -> int | None:
         from torch.utils.tensorboard import SummaryWriter
 
-        begun = any(self._folder.glob("events.out.tfevents.*"))
-        self._writer = SummaryWriter(str(self._folder), purge_step=first_step)
+        for file in self._folder.glob("events.out.tfevents.*"):
+            file.unlink()
+        self._writer = SummaryWriter(str(self._folder))
         lines = yaml.safe_dump(resolved, sort_keys=False).splitlines()
-        self._writer.add_text("recipe", "\n".join(f"    {line}" for line in lines), first_step - 1)
-        return first_step - 1 if begun else 0
+        self._writer.add_text("recipe", "\n".join(f"    {line}" for line in lines))
+        return 0
 
     def log(self, line: Line) -> None:
         for name, value in line.figures.items():

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,11 @@ class Starts:
     def log(self, *steps: int) -> None:
         for step in steps:
             value = {"step": step, "loss": 1.25 / step, "norm": float("nan"), "stage": "direct", "start": id(self.run)}
-            self.metrics.on_log(None, value)  # type: ignore[arg-type]
-            self.run.put(make_line(value, {}))
+            self.put(value)
+
+    def put(self, value: dict[str, Any]) -> None:
+        self.metrics.on_log(None, value)  # type: ignore[arg-type]
+        self.run.put(make_line(value, {}))
 
     def end(self) -> None:
         self.metrics.close()
@@ -210,8 +214,8 @@ def test_failure_while_logging_is_one_line(starts: Starts) -> None:
     assert "\n" not in starts.lines[0]
 
 
-@pytest.mark.parametrize("what", ["server", "process", "many lines"])
-def test_training_does_not_wait_for_what_hangs(
+@pytest.mark.parametrize("what", ["server", "500", "closes", "process", "many lines"])
+def test_training_does_not_wait_for_what_hangs_or_fails(
     starts: Starts, server: Server, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """The start and the lines cost no time, and the end only so much."""
@@ -220,9 +224,11 @@ def test_training_does_not_wait_for_what_hangs(
         monkeypatch.setattr(worker, "MOST_WAITING", 10)
     if what == "server":
         server.hangs.set()
+    elif what in ("500", "closes"):
+        server.trouble = what
     began = time.monotonic()
-    starts.begin(0, ONLINE if what == "server" else OFFLINE)
-    if what != "server":
+    starts.begin(0, OFFLINE if what in ("process", "many lines") else ONLINE)
+    if what in ("process", "many lines"):
         child = core()
         child.suspend()
         began = time.monotonic()
@@ -278,3 +284,61 @@ def test_wandb_mode_decides_where_the_recipe_leaves_it_open(
     starts.end()
     assert len(starts.files()) == files
     assert ["WANDB_MODE is disabled" in line for line in starts.lines] == ([True] if stated == "disabled" else [])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("trouble", ["500", "closes"])
+def test_a_server_that_fails_in_the_middle(
+    starts: Starts, server: Server, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """Nothing waits for it, and the next start sends what it has not taken."""
+    monkeypatch.setattr(worker, "CLOSE_TIMEOUT", 2.0)
+    starts.begin(0, ONLINE)
+    starts.log(1, 2)
+    run_id = wait(lambda: starts.directory.wandb_run_id.is_file()) and starts.directory.wandb_run_id.read_text().strip()
+    wait(lambda: len(server.lines(run_id)) == 2)
+    server.trouble = trouble
+    began = time.monotonic()
+    starts.log(*range(3, 50))
+    assert time.monotonic() - began < 2.0
+    starts.end()
+    assert starts.lines == ["wandb is off for the rest of this run: it has not ended within 2 s"]
+    server.trouble = ""
+    starts.begin(49, ONLINE)
+    starts.log(50)
+    monkeypatch.setattr(worker, "CLOSE_TIMEOUT", PATIENCE)
+    starts.end()
+    assert [_logged(line) for line in server.lines(run_id)] == starts.expected()
+
+
+def alerts(starts: Starts) -> list[tuple[str, str]]:
+    (file,) = starts.files()
+    found = [record.alert for record in records(file) if record.HasField("alert")]
+    return [(alert.title, alert.text) for alert in found]
+
+
+def test_alerts_on_spikes_and_samples_that_are_not_finite(starts: Starts) -> None:
+    """Of what is new in this start alone, and off by default."""
+    counts = [{"loss_spikes": 1}, {"loss_spikes": 1}, {"loss_spikes": 3}, {"loss_spikes": 3, "nonfinite_steps": 1}]
+    for config, expected in (
+        (replace(OFFLINE, alerts=True), ["the loss spiked", "samples had no finite loss or self-influence"]),
+        (OFFLINE, []),
+    ):
+        starts.begin(0, config)
+        for step, line in enumerate(counts, 1):
+            starts.put({"step": step, **line})
+        starts.end()
+        assert sorted({title for title, _ in alerts(starts)}) == sorted(expected)
+    starts.begin(4, replace(OFFLINE, alerts=True))
+    starts.put({"step": 5, "loss_spikes": 3, "nonfinite_steps": 1, "skipped_steps": 2})
+    starts.end()
+    assert alerts(starts) == [("steps were skipped", "up to step 5: 2 since the last logged step, 2 in all")]
+
+
+def test_an_alert_on_a_stall(starts: Starts) -> None:
+    starts.begin(0, replace(OFFLINE, alerts=True, stall_minutes=0.02))
+    starts.log(7)
+    time.sleep(4.0)
+    starts.log(8)
+    starts.end()
+    assert ("training stalls", "nothing was logged for 0.02 minutes after step 7") in alerts(starts)

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -14,11 +15,13 @@ class Server:
     Attributes:
         history: of every run by its id, the lines by their offset, a later one in the place of an earlier one.
         hangs: whether it keeps everybody waiting.
+        trouble: instead of an answer: "500", or "closes" for a connection that ends; "" for none.
     """
 
     def __init__(self) -> None:
         self.history: dict[str, dict[int, dict[str, Any]]] = {}
         self.hangs = threading.Event()
+        self.trouble = ""
         keeper = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -34,6 +37,13 @@ class Server:
                     content = gzip.decompress(content)
                 while keeper.hangs.is_set():
                     threading.Event().wait(0.1)
+                if keeper.trouble == "closes":
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    return
+                if keeper.trouble:
+                    self.send_error(int(keeper.trouble))
+                    return
                 if not self.path.endswith(("/graphql", "/file_stream")):  # telemetry
                     self.answer({})
                     return
