@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from typing import Any
 
@@ -24,6 +25,7 @@ def save(entity: str | None, project: str) -> dict[str, str]:
     Raises:
         ConfigError: there is no key, no answer, or one that refuses.
     """
+    os.environ.setdefault("WANDB_SILENT", "true")  # it is said here what there is to say
     if not has_key():
         raise ConfigError("wandb has no key: run `wandb login`, or set WANDB_API_KEY; --file FILE needs none")
     url = server()
