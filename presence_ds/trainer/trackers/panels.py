@@ -5,6 +5,7 @@ from typing import NamedTuple
 from presence_ds.trainer.trackers.sections import RELATIVE_WEIGHT, SAMPLE_LOSS, SELF_INFLUENCE
 
 COLUMNS = 3  # of a section
+WEIGHTINGS = "in_use|paper_direct|paper_inverse|clip|normalized|loss_saturating|calibrated"
 
 
 class Plot(NamedTuple):
@@ -40,7 +41,7 @@ PANELS = (
             Plot("validation loss", ("validation/loss",)),
             Plot("validation loss by tokens", ("validation/loss",), x="tokens"),
             Plot("validation loss by hours", ("validation/loss",), x="hours"),
-            Plot("validation loss of each source", pattern="validation/.+/loss"),
+            Plot("validation loss of each source", pattern="^validation/.+/loss$"),
             Plot("training loss", ("train/loss", "train/weighted_loss")),
             Plot("loss of samples", (SAMPLE_LOSS,), grouped=False),
         ),
@@ -68,8 +69,8 @@ PANELS = (
                 ("presence/effective_sample_size", "gain/noise_scale", "gain/in_use"),
                 log_y=True,
             ),
-            Plot("expected gain of the weights in use", ("gain/in_use", "gain/uniform")),
-            Plot("expected gain of every weighting", pattern="gain/(in_use|paper_.*t|clip|normalized|.*ted|.*ting)"),
+            Plot("expected gain of the weights in use", ("gain/in_use", "gain/in_use_speedup")),
+            Plot("expected gain of every weighting", pattern=f"^gain/({WEIGHTINGS})$"),
             Plot("gradient: signal and noise", ("gain/gradient_sq_norm", "gain/gradient_noise"), log_y=True),
         ),
     ),
@@ -78,12 +79,12 @@ PANELS = (
         "Which data is favoured: each source's share of the update beside its share of the tokens (flagged above twice "
         "that), its mean weight, and what it is worth; below 0.5 training is faster without it.",
         (
-            Plot("share of the update", pattern="sources/.+/update_share"),
-            Plot("share of the tokens", pattern="sources/.+/token_share"),
-            Plot("update more than twice the tokens", pattern="sources/.+/outsized"),
-            Plot("mean weight", pattern="sources/.+/mean_weight"),
-            Plot("worth over noise", pattern="sources/.+/worth"),
-            Plot("loss", pattern="sources/.+/loss"),
+            Plot("share of the update", pattern="^sources/.+/update_share$"),
+            Plot("share of the tokens", pattern="^sources/.+/token_share$"),
+            Plot("update more than twice the tokens", pattern="^sources/.+/outsized$"),
+            Plot("mean weight", pattern="^sources/.+/mean_weight$"),
+            Plot("worth over noise", pattern="^sources/.+/worth$"),
+            Plot("loss", pattern="^sources/.+/loss$"),
         ),
     ),
     PanelSection(

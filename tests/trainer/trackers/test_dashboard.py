@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from presence_ds import cli
+from presence_ds.trainer.callbacks.worth_report import WORDS
 from presence_ds.trainer.trackers.dashboard import specifications
 from presence_ds.trainer.trackers.panels import PANELS
 from presence_ds.trainer.trackers.sections import (
@@ -62,15 +63,19 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_every_plot_shows_what_there_is(tracked: Tracked) -> None:
     """Names are those of figures, patterns find some in a run, and what they find has nothing else in it."""
-    of_run = {name for line in tracked.metrics for name in sectioned(line)}
-    known = set(NAMES.values()) | of_run | {SAMPLE_LOSS, RELATIVE_WEIGHT, SELF_INFLUENCE, "gain/in_use", "gain/uniform"}
+    gains = {f"gain/{name}{end}" for name in WORDS if name != "uniform" for end in ("", "_error", "_speedup")}
+    of_run = gains | {name for line in tracked.metrics for name in sectioned(line)}
+    known = set(NAMES.values()) | of_run | {SAMPLE_LOSS, RELATIVE_WEIGHT, SELF_INFLUENCE}
     for section in PANELS:
         for plot in section.plots:
             assert set(plot.y) <= known, plot.title
             assert plot.y or plot.pattern
             assert plot.x in NAMES.values()
-            if plot.pattern is not None and not plot.pattern.startswith("gain/"):
-                assert any(re.fullmatch(plot.pattern, name) for name in of_run), plot.title
+            if plot.pattern is not None:
+                found = {name for name in of_run if re.search(plot.pattern, name)}
+                assert found, plot.title
+                figures = {name.rsplit("/", 1)[1] for name in found}
+                assert len(figures) == 1 or figures == WORDS.keys() - {"uniform"}, plot.title
 
 
 def test_the_file_is_what_wandb_workspaces_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
