@@ -109,6 +109,8 @@ class SampleTable:
         if parts and kept.scores is not None:
             scores = torch.cat(parts).float().cpu()
             counted &= scores.isfinite()
+            if presence.alignments is not None:  # as `presence_ds.trainer.gain.records` has it, of sketches
+                counted &= ~((local == 0.0) & (presence.alignments == 0.0) & (scores > 0.0))
             total = update_terms(weights, kept.scores, kept.alignment).sum()
             shares = update_terms(local, scores, presence.alignments) / total if total > 0.0 else None
         return {
