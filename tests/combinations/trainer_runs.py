@@ -172,9 +172,12 @@ def check_beside(line: dict[str, Any], figures: dict[str, Any], config: Presence
     counted = figures["samples"] - figures["nonfinite_samples"] - figures["samples_without_targets"]
     assert line["step"] == figures["step"]
     assert {name: sum(counts) for name, (_, _, counts) in line["histograms"].items()} == dict.fromkeys(names, counted)
-    number = min(8, counted)
+    number = min(8, max(1, counted // 2))
     assert [row["which"] for row in line["samples"]].count("highest") == number
     assert [row["which"] for row in line["samples"]].count("lowest") == number
+    assert (
+        counted < 2 or len({(row["source"], row["document"], row["offset"]) for row in line["samples"]}) == 2 * number
+    )
     for row in line["samples"]:
         assert (row["self_influence"] is None) == (not config.computes_gradients)
         assert (row["alignment"] is None) == (not config.aligns)

@@ -60,9 +60,11 @@ class SampleTable:
             return None
         rows = [row for part in parts for row in part]
         found = []
+        samples = trainer.engine.presence.step_samples
+        number = 0 if samples is None else rows_of_an_end(samples)
         for which, sign in (("highest", -1), ("lowest", 1)):
-            of_these = sorted((row for row in rows if row["which"] == which), key=lambda row: sign * row["weight"])
-            found += of_these[:ROWS]
+            of_these = [row for row in rows[::-sign] if row["which"] == which]  # of those alike, others at either end
+            found += sorted(of_these, key=lambda row: sign * row["weight"])[:number]
         return sorted(found, key=lambda row: -row["weight"])
 
     def _own(self, trainer: Trainer) -> list[dict[str, Any]]:
@@ -71,8 +73,7 @@ class SampleTable:
         everyone, weights, local = presence.step_samples, presence.step_weights, presence.weights
         if everyone is None or weights is None or local is None or not everyone.counted.any() or not self._seen:
             return []
-        weights = weights[everyone.counted]
-        number = min(ROWS, len(weights))
+        weights, number = weights[everyone.counted], rows_of_an_end(everyone)
         highest, lowest = (weights.topk(number, largest=which).values[-1].float() for which in (True, False))
         figures = self._figures(presence, everyone.only_counted(), weights)
         counted = figures.pop("counted")
@@ -84,7 +85,8 @@ class SampleTable:
         starts = torch.tensor([0, *(len(origin[0]) for origin in of_batches)]).cumsum(0)
         rows = []
         for which, chosen in places.items():
-            order = local[chosen].argsort(descending=which == "highest", stable=True)[:number]
+            order = local[chosen].argsort(descending=True, stable=True)
+            order = order[:number] if which == "highest" else order[-number:]
             for place in chosen.nonzero().flatten()[order].tolist():
                 at = int(torch.searchsorted(starts, place, right=True)) - 1
                 inner = place - int(starts[at])
@@ -135,6 +137,12 @@ class SampleTable:
             ids = ids[batch["attention_mask"][row].bool()]
         text = self._tokenizer.decode(ids[:CHARACTERS].tolist(), skip_special_tokens=False)
         return shown(text[:CHARACTERS])
+
+
+def rows_of_an_end(samples: Samples) -> int:
+    """How many rows there are of the highest weights, and of the lowest: no sample is among both, but one alone."""
+    counted = int(samples.counted.sum())
+    return min(ROWS, max(1, counted // 2))
 
 
 def shown(text: str) -> str:
