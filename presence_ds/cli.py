@@ -9,6 +9,7 @@ import time
 from jsonargparse import ArgumentError, ArgumentParser
 
 from presence_ds.commands import (
+    dashboard,
     estimate,
     export,
     filter,
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Command] = {
     "report": report,
     "gain": gain,
     "samples": samples,
+    "dashboard": dashboard,
     "score": score,
     "filter": filter,
     "probe": probe,

@@ -1,5 +1,8 @@
+import atexit
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +15,9 @@ from hypothesis import settings
 from tests.ranks import Ranks
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "TRACKIO_DIR" not in os.environ:  # or it would write to that of whoever runs the tests
+    os.environ["TRACKIO_DIR"] = tempfile.mkdtemp(prefix="trackio-")
+    atexit.register(shutil.rmtree, os.environ["TRACKIO_DIR"], ignore_errors=True)
 settings.register_profile("few", deadline=None, max_examples=20)  # a busy machine is not a failure
 settings.register_profile("many", deadline=None, max_examples=100, derandomize=False)  # others in every run
 settings.load_profile("many" if os.environ.get("CI") else "few")

@@ -16,7 +16,7 @@ from presence_ds.engine.resume_rules import PRESENCE, Change, changes, plain_val
 from presence_ds.engine.scorer import Found
 from presence_ds.engine.strategies import MicroStep, build_strategy
 from presence_ds.errors import ConfigError, NonFiniteError
-from presence_ds.reweighting import MicroBatch, Reweighting, StepWeights, Worth, check_comparable
+from presence_ds.reweighting import MicroBatch, Reweighting, Samples, StepWeights, Worth, check_comparable
 
 
 class Presence:
@@ -45,6 +45,9 @@ class Presence:
             (`presence_ds.reweighting.statistics.describe`); empty if fp16 overflowed in every sample, and only counts
             if no sample had targets. A model's own terms are in it as ``auxiliary_loss``, their mean over micro-batches
             and ranks, once the step's backward has run.
+        step_samples: all N samples of that step, of every rank, on the host; None before the first, and if fp16
+            overflowed in every sample.
+        step_weights: [N] float64 on the host, theirs, summing to 1; None likewise.
         final: [G·b] float64 on the host, ``weights`` in units in which they sum to the number of rows over all ranks;
             0 for samples that are not finite or have no targets.
         divisor: what DeepSpeed must divide the gradients by that the step has accumulated.
@@ -76,6 +79,8 @@ class Presence:
         self.alignments: Tensor | None = None
         self.reference_alignments: Tensor | None = None
         self.statistics: dict[str, Any] = {}
+        self.step_samples: Samples | None = None
+        self.step_weights: Tensor | None = None
         self.changes: list[Change] = []
         self.strategy = build_strategy(
             engine.module, config, accumulation_steps=accumulation_steps, group=group, device=device
@@ -214,10 +219,12 @@ class Presence:
             self._overflowed = True
             self.final = torch.zeros(count, dtype=torch.float64)
             self.weights, self.statistics = self.final.float(), {}
+            self.step_samples = self.step_weights = None
             self.alignments = torch.zeros_like(self.weights) if self.config.aligns else None
             self.reference_alignments = torch.zeros_like(self.weights) if self.config.uses_reference else None
             return None
         self.weights, self.statistics = result.local, result.statistics
+        self.step_samples, self.step_weights = result.samples, result.weights
         self.alignments, self.reference_alignments = result.alignment, result.reference_alignment
         if self._momentum is not None:
             assert result.total_sketch is not None

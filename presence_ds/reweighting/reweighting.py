@@ -1,6 +1,5 @@
 """From the scores of an optimizer step to one set of weights for all its samples, on every rank and micro-step."""
 
-from dataclasses import dataclass
 from typing import Any, overload
 
 import torch
@@ -19,43 +18,11 @@ from presence_ds.reweighting.schedule import TemperatureSchedule
 from presence_ds.reweighting.signals import signal_values
 from presence_ds.reweighting.sizes import Sizes
 from presence_ds.reweighting.statistics import count, describe
+from presence_ds.reweighting.step_weights import StepWeights
 from presence_ds.reweighting.value.worth import Worth
 from presence_ds.reweighting.weight_functions import tau_with_floor
 
 LARGEST_TERM = 256.0  # of u in fp16: at most 8 halvings of the loss scale
-
-
-@dataclass(frozen=True)
-class StepWeights:
-    """Result of a finished optimizer step.
-
-    Attributes:
-        local: [G·b] float32 on the host, final weights of this rank's samples in the order they were seen; over all
-            ranks they sum to 1.
-        terms: [G·b] float64 on the host, the unnormalised weights u they come from; 0 for samples that are not finite
-            or have no targets.
-        alignment: [G·b] float32 on the host, of this rank's samples with the rest of the step
-            (`presence_ds.reweighting.alignment`); None where it is not computed.
-        reference_alignment: the same with the reference gradient.
-        total_sketch: [m] float32 on the device, the sum of the sketches of all samples that count; None as well.
-        mean_term: Z/N, mean of u over all N samples of the step, on every rank; 0 if no sample has targets.
-        statistics: what `describe` gives, and ``step``; ``tau`` (as used; 0 with signal uniform), ``stage``;
-            ``tau_scheduled`` with a floor under the effective sample size; ``switch_step`` once schedule auto has
-            decided; ``normalizer_mean`` and ``normalizer_std`` or ``clip_level``, which samples were weighed by;
-            ``near_duplicate_share``; ``calibration_strength`` (0 to 1, how far calibrated weights were followed); with
-            alignments ``gradient_sq_norm`` and ``gradient_noise`` (‖G‖² and tr Σ of the step, without bias) and
-            ``noise_scale`` (B_noise of late, in samples) with ``noise_scale_tokens``. A figure that does not apply is
-            absent: weighting clip has no ``tau``, normalizer rank no moments, and a step in which no sample has targets
-            nothing but ``step`` and counts.
-    """
-
-    local: Tensor
-    terms: Tensor
-    alignment: Tensor | None
-    reference_alignment: Tensor | None
-    total_sketch: Tensor | None
-    mean_term: float
-    statistics: dict[str, Any]
 
 
 class Reweighting:
@@ -205,7 +172,8 @@ class Reweighting:
         local = self._local(terms)
         alignments = self._local(samples.alignment), self._local(samples.reference_alignment), self._total_sketch
         self.forget_step()
-        return StepWeights((local / total).float(), local, *alignments, (total / len(terms)).item(), statistics)
+        mean, weights = (total / len(terms)).item(), terms / total
+        return StepWeights((local / total).float(), local, *alignments, mean, statistics, samples, weights)
 
     def _observe(self, kept: Samples, values: Tensor, figures: Any, terms: Tensor) -> dict[str, float]:
         """Take in what the samples that count were worth, and describe the gradient that they have in common."""
@@ -236,7 +204,8 @@ class Reweighting:
 
     def _without_samples(self, samples: Samples, step: int) -> StepWeights:
         """What a step is in which no sample counts: nothing is learned from it."""
-        nothing = self._local(torch.zeros(len(samples), dtype=torch.float64))
+        weights = torch.zeros(len(samples), dtype=torch.float64)
+        nothing = self._local(weights)
         alignments = self._local(samples.alignment), self._local(samples.reference_alignment), self._total_sketch
         self.forget_step()
         if samples.nonfinite:
@@ -244,7 +213,8 @@ class Reweighting:
                 f"optimizer step {step}: none of the {samples.nonfinite} samples with targets has a finite loss and "
                 f"self-influence; nothing was updated (look at the data, the learning rate and the precision)"
             )
-        return StepWeights(nothing.float(), nothing, *alignments, 0.0, {"step": step} | count(samples))
+        statistics = {"step": step} | count(samples)
+        return StepWeights(nothing.float(), nothing, *alignments, 0.0, statistics, samples, weights)
 
     @overload
     def _local(self, values: Tensor) -> Tensor: ...

@@ -35,7 +35,6 @@ from presence_ds.trainer.callbacks.setup_facts import setup_facts
 from presence_ds.trainer.callbacks.stage_summary import StageSummary
 from presence_ds.trainer.callbacks.stopping import Stopping
 from presence_ds.trainer.callbacks.throughput import Throughput, make_throughput
-from presence_ds.trainer.callbacks.wandb_run import WandbRun
 from presence_ds.trainer.checkpoint.changed_recipe import agreed_changes, recipe_values
 from presence_ds.trainer.checkpoint.loading import load_settings
 from presence_ds.trainer.checkpoint.resuming import Resume, check_fits, find_resume, restore
@@ -51,6 +50,7 @@ from presence_ds.trainer.run_directory.hang_watch import HangWatch, collective_t
 from presence_ds.trainer.run_directory.hub_commits import pin_commits
 from presence_ds.trainer.run_directory.layout import RunDirectory, run_directory_path, write_json, write_stopped
 from presence_ds.trainer.run_directory.lock import RunLock
+from presence_ds.trainer.trackers.tracking import make_tracking
 from presence_ds.trainer.trainer import Trainer
 
 
@@ -221,8 +221,9 @@ def make_callbacks(
     if ranks.is_main:
         callbacks["metrics_file"] = MetricsFile(directory.metrics)
         callbacks["console"] = Console(console)
-        if recipe.wandb.enabled:
-            callbacks["wandb"] = WandbRun(recipe.wandb, directory, resolved, console.print, recipe.stop.signal_numbers)
+    tracking = make_tracking(recipe, resolved, corpus, directory, is_main=ranks.is_main, warn=console.print)
+    if tracking is not None:
+        callbacks["trackers"] = tracking
     if recipe.reference.sources:
         callbacks["reference"] = make_reference(recipe, corpus, ranks)
     callbacks["stage_summary"] = StageSummary(directory.summary, evaluation, throughput, anomalies, console)

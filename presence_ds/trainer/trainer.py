@@ -8,6 +8,7 @@ from typing import Any
 from presence_ds.data import BatchStream, StreamedBatches
 from presence_ds.engine import PresenceEngine
 from presence_ds.errors import Stopped
+from presence_ds.reweighting.update_share import source_shares
 from presence_ds.trainer.building.document_mask import model_inputs
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.ranks.process_group import Ranks
@@ -149,9 +150,13 @@ class Trainer:
         """What takes a loop over the sources, for the steps that are logged."""
         epochs = self.batches.source_epochs
         metrics: Metrics = {"epoch": int(min(epochs.values()))}
-        for source_id, source in self.engine.presence.statistics.get("sources", {}).items():
+        presence = self.engine.presence
+        for source_id, source in presence.statistics.get("sources", {}).items():
             metrics |= {f"source/{self.source_names[source_id]}/{name}": value for name, value in source.items()}
-        if (worth := self.engine.presence.worth) is not None:
+        if presence.step_samples is not None and presence.step_weights is not None:
+            for source_id, shares in source_shares(presence.step_samples, presence.step_weights).items():
+                metrics |= {f"source/{self.source_names[source_id]}/{name}": value for name, value in shares.items()}
+        if (worth := presence.worth) is not None:
             metrics |= worth.figures()
             for source_id, source in worth.sources.items():
                 name = f"source/{self.source_names[source_id]}"

@@ -44,7 +44,14 @@ PRESENCE: Factors = {
 }
 TRAINING: Factors = {"accumulation": [1, 2], "stage": [2, 0, 1, 3], "precision": ["fp32", "bf16"], "ranks": [1, 2]}
 DATA: Factors = {"document_mask": [False, True]}
-TRAINER = PRESENCE | TRAINING | DATA
+TRACKERS: Factors = {  # wandb takes seconds: one of the runs has it
+    "tracker": [
+        {},
+        {"tensorboard": {"enabled": True, "table_every": 1}},
+        {"trackio": {"enabled": True, "table_every": 1, "sample_text": False}},
+    ]
+}
+TRAINER = PRESENCE | TRAINING | DATA | TRACKERS
 
 # A loop tells nobody how many steps there will be: the switch step is stated first.
 LOOP = {
@@ -113,5 +120,5 @@ def describe(factors: Factors, combination: Combination) -> str:
     """A combination in one line, for whoever reads of a failure."""
     values = {name: factors[name][index] for name, index in combination.items()}
     stated = [str(value) for name, value in values.items() if name in PRESENCE and value]
-    others = (TRAINING | DATA).keys() & values.keys()
+    others = (TRAINING | DATA | TRACKERS).keys() & values.keys()
     return ", ".join([f"{name} {values[name]}" for name in others] + stated)

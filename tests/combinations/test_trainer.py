@@ -31,7 +31,7 @@ def test_what_is_accepted_trains_and_resumes(ranks: int, array: Array, trainer_r
     mine = [combination for combination in array[0] if value(TRAINER, combination, "ranks") == ranks]
     assert mine
     for index, combination in enumerate(mine):
-        more = {"wandb": {"enabled": index == 0, "mode": "offline"}}  # takes seconds
+        more = {"wandb": {"enabled": index == 0, "mode": "offline", "table_every": 1}}  # takes seconds
         try:
             trainer_runs.run(pools.get(ranks), TRAINER, combination, **more)
         except AssertionError as error:

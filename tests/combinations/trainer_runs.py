@@ -14,6 +14,7 @@ from presence_ds import cli
 from presence_ds.data import prepare_corpus
 from presence_ds.engine import PresenceConfig
 from presence_ds.trainer.callbacks.throughput import TIMINGS
+from presence_ds.trainer.trackers.sections import RELATIVE_WEIGHT, SAMPLE_LOSS, SELF_INFLUENCE, shown_name
 from tests.combinations.covering import Combination, Factors
 from tests.combinations.factors import DATA, STEPS, TRAINING, instantiated, section, value
 from tests.combinations.figures import check_line, expected_names, expected_of_source, may_occur, strict_json
@@ -81,7 +82,7 @@ class TrainerRuns:
             "checkpoint": {"every_steps": 1, "keep": None},
             "logging": {"every_steps": 1},
         }
-        path.write_text(yaml.safe_dump(recipe | more))
+        path.write_text(yaml.safe_dump(recipe | value(factors, combination, "tracker") | more))
         return path
 
     def run(self, pool: Ranks, factors: Factors, combination: Combination, **more: Any) -> None:
@@ -137,6 +138,11 @@ def check_left(run_dir: Path, config: PresenceConfig) -> dict[str, Any]:
         assert line.keys() - set(TIMINGS) - of_sources <= every
         assert {f"source/lines/{name}" for name in expected_of_source(config)} <= of_sources
         assert line["validation/loss"] > 0
+        assert [name for name in line if shown_name(name) is None] == []
+    tracked = run_dir / "tracked.jsonl"
+    beside = [strict_json(line) for line in tracked.read_text().splitlines()] if tracked.is_file() else []
+    for line, figures in zip(beside, lines, strict=bool(beside)):
+        check_beside(line, figures, config)
 
     weights: dict[int, float] = defaultdict(float)
     rows = read_scores(run_dir)
@@ -156,7 +162,25 @@ def check_left(run_dir: Path, config: PresenceConfig) -> dict[str, Any]:
     names = sorted(path.name for path in (run_dir / "checkpoints").glob("step_*"))
     assert names == [f"step_{step:08d}" for step in range(1, STEPS + 1)]
     untimed = [{name: value for name, value in line.items() if name not in TIMINGS} for line in lines]
-    return {"metrics": untimed, "scores": rows, "stages": summary["stages"], "validation": summary["validation"]}
+    left = {"metrics": untimed, "scores": rows, "stages": summary["stages"], "validation": summary["validation"]}
+    return left | {"beside": beside}
+
+
+def check_beside(line: dict[str, Any], figures: dict[str, Any], config: PresenceConfig) -> None:
+    """What trackers show of a step beside its metrics: every sample that counts, and both ends of the weights."""
+    names = {SAMPLE_LOSS, RELATIVE_WEIGHT, *([SELF_INFLUENCE] if config.computes_gradients else [])}
+    counted = figures["samples"] - figures["nonfinite_samples"] - figures["samples_without_targets"]
+    assert line["step"] == figures["step"]
+    assert {name: sum(counts) for name, (_, _, counts) in line["histograms"].items()} == dict.fromkeys(names, counted)
+    number = min(8, max(1, counted // 2))
+    assert [row["which"] for row in line["samples"]].count("highest") == number
+    assert [row["which"] for row in line["samples"]].count("lowest") == number
+    assert (
+        counted < 2 or len({(row["source"], row["document"], row["offset"]) for row in line["samples"]}) == 2 * number
+    )
+    for row in line["samples"]:
+        assert (row["self_influence"] is None) == (not config.computes_gradients)
+        assert (row["alignment"] is None) == (not config.aligns)
 
 
 OTHERS = {  # of a line of metrics.jsonl, beside the statistics

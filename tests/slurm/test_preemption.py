@@ -7,7 +7,7 @@ from typing import Any
 import psutil
 import pytest
 
-from presence_ds.trainer.callbacks.wandb_file import steps_in
+from presence_ds.trainer.trackers.wandb_file import steps_in
 from tests.slurm.conftest import Jobs
 from tests.trainer.checkpoint.runs import left_by
 from tests.trainer.conftest import read_metrics

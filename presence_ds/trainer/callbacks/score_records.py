@@ -59,7 +59,7 @@ class ScoreRecords(Callback):
         presence = trainer.engine.presence
         assert presence.losses is not None
         assert presence.has_targets is not None
-        self._seen.append(_origins(batch, presence.by_document))
+        self._seen.append(origins(batch, presence.by_document))
         self._found.append([presence.losses, presence.has_targets, *(getattr(presence, name) for name in OPTIONAL)])
 
     def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
@@ -125,7 +125,7 @@ class ScoreRecords(Callback):
         self._batches, self._everywhere = [], 0
 
 
-def _origins(batch: Batch, by_document: bool) -> tuple[Any, ...]:
+def origins(batch: Batch, by_document: bool) -> tuple[Any, ...]:
     """Position in the micro-batch, source, document and offset of what there is a record of: its samples, or pieces."""
     sources, offsets = batch["source_ids"].cpu().numpy().astype(np.int16), batch["offsets"].cpu().numpy()
     positions = np.arange(len(sources), dtype=np.int32)

@@ -1,4 +1,4 @@
-"""Tokens per second, model FLOPs utilisation, time waited for data, time to the end, and peak memory."""
+"""Tokens per second, FLOPs utilisation, time waited for data, hours so far and to the end, and peak memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deepspeed.accelerator import get_accelerator
 
 from presence_ds.trainer.building.device import device_name, known_peak_tflops
 from presence_ds.trainer.callbacks.callback import Callback
-from presence_ds.trainer.estimate.flops import training_flops
+from presence_ds.trainer.estimate.flops import scoring_flops, training_flops
 
 if TYPE_CHECKING:
     from presence_ds.trainer.recipe.plan import Plan
@@ -25,7 +25,9 @@ TIMINGS = (  # every metric that depends on the time or the machine a step took,
     "step_time(s)",
     "data_wait_share",
     "mfu",
+    "scoring_share",
     "eta(s)",
+    "hours",
     "memory/peak(GiB)",
 )
 
@@ -36,29 +38,49 @@ class Throughput(Callback):
     Adds `TIMINGS` to the logged metrics, as means over the steps since the last ones: ``data_wait_share`` is the share
     of the step in which this rank waited for its next batch, ``mfu`` the model FLOPs utilisation
     (`presence_ds.trainer.estimate.flops`). ``eta(s)`` is what the steps that are left take at the pace of this process
-    so far, evaluation and checkpoints included.
+    so far, evaluation and checkpoints included. ``hours`` is the time spent on the steps so far, these included, over
+    all starts of the run; what was lost with a process after its last checkpoint is no part of it.
+
+    With FLOPs counted, ``scoring_share`` is what part of them is the scoring's, the same in every step.
     """
 
-    def __init__(self, model_flops_per_token: float | None = None, peak_flops: float | None = None) -> None:
+    def __init__(
+        self,
+        model_flops_per_token: float | None = None,
+        peak_flops: float | None = None,
+        scoring_flops_per_token: float | None = None,
+    ) -> None:
         """Without the model's FLOPs or the FLOP/s that all ranks together could do there is no ``mfu``."""
         self.steps = 0  # steps clocked, over all processes of this run
         self.seconds = 0.0
         self.tokens = 0  # of text in these steps
         self._flops = model_flops_per_token
         self._peak = peak_flops
+        self._scoring = scoring_flops_per_token
         self._waited = 0.0
         self._logged = (0, 0.0, 0, 0.0)
         self._started: float | None = None
         self._waited_before = 0.0
         self._first: tuple[int, float] | None = None  # the first step of this process, and when it ended
+        self._began = time.perf_counter()
+        self._before = 0.0  # seconds of earlier processes
 
     def state_dict(self) -> dict[str, Any]:
-        return {"steps": self.steps, "seconds": self.seconds, "tokens": self.tokens}
+        return {"steps": self.steps, "seconds": self.seconds, "tokens": self.tokens, "elapsed": self._elapsed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if "tokens" in state:  # an earlier version's clock counted padding, and starts anew
             self.steps, self.seconds, self.tokens = state["steps"], state["seconds"], state["tokens"]
+            self._before = state.get("elapsed", self.seconds)  # which earlier versions did not note
         self._logged = (self.steps, self.seconds, self.tokens, self._waited)
+
+    @property
+    def _elapsed(self) -> float:
+        """Seconds since the first step of the run began."""
+        return self._before + time.perf_counter() - self._began
+
+    def on_train_start(self, trainer: Trainer) -> None:
+        self._began = time.perf_counter()
 
     def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
         if self._started is not None:
@@ -78,10 +100,13 @@ class Throughput(Callback):
             metrics["data_wait_share"] = waited / seconds
             if self._flops is not None and self._peak is not None:
                 metrics["mfu"] = per_second * self._flops / self._peak
+        if self._flops is not None and self._scoring is not None:
+            metrics["scoring_share"] = self._scoring / (self._flops + self._scoring)
         if self._first is not None:
             step, ended = self._first
             pace = (time.perf_counter() - ended) / (trainer.step - step)
             metrics["eta(s)"] = pace * (trainer.total_steps - trainer.step)
+        metrics["hours"] = self._elapsed / 3600.0
         metrics["memory/peak(GiB)"] = peak_memory_gib()
         self._logged = now
 
@@ -101,7 +126,12 @@ def make_throughput(recipe: Recipe, plan: Plan, ranks: int) -> Throughput:
     tflops = recipe.logging.peak_tflops or known_peak_tflops(device_name(), plan.precision)
     if tflops is None:  # then the model's need not be counted
         return Throughput()
-    return Throughput(training_flops(plan.model_config, recipe.model, plan.lengths), tflops * 1e12 * ranks)
+    flops = training_flops(plan.model_config, recipe.model, plan.lengths)
+    scoring = None
+    if flops is not None and recipe.presence.computes_gradients:
+        samples = recipe.training.micro_batch_size
+        scoring = scoring_flops(plan.model_config, recipe.model, recipe.presence, plan.lengths, samples)
+    return Throughput(flops, tflops * 1e12 * ranks, scoring)
 
 
 def peak_memory_gib() -> float:

@@ -84,5 +84,10 @@ RECIPE: Table = [
         ),
     ),
     *of("logging", ("every_steps score_records peak_tflops", APPLIED)),
-    *of("wandb", ("enabled project entity group name mode", APPLIED)),
+    *of(
+        "wandb",
+        ("enabled project entity group name mode table_every sample_text alerts stall_minutes", APPLIED),
+    ),
+    *of("tensorboard", ("enabled table_every sample_text", APPLIED)),
+    *of("trackio", ("enabled project name table_every sample_text", APPLIED)),
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from presence_ds.trainer.building.construction import build_empty_model
 from presence_ds.trainer.building.device import DTYPES
 from presence_ds.trainer.estimate.activations import micro_step_peak
-from presence_ds.trainer.estimate.flops import empty_batch, step_flops, training_flops
+from presence_ds.trainer.estimate.flops import empty_batch, scoring_flops, training_flops
 from presence_ds.trainer.estimate.states import ModelStates, model_states
 from presence_ds.trainer.recipe.plan import Plan, make_plan
 from presence_ds.trainer.recipe.recipe import Recipe
@@ -63,10 +63,7 @@ def estimate(recipe: Recipe, recipe_file: Path | None, ranks: int) -> Estimate:
     with suppress(RuntimeError):  # of operations that the meta device cannot run
         plain, _ = micro_step_peak(model, None, *batch)
         presence = sum(micro_step_peak(model, recipe.presence, *batch)) - plain
-    model_flops = without = training_flops(plan.model_config, recipe.model, lengths)
-    if recipe.model.activation_checkpointing:
-        without = step_flops(plan.model_config, recipe.model, None, lengths)
-    with_presence = step_flops(plan.model_config, recipe.model, recipe.presence, lengths, training.micro_batch_size)
+    scoring = plan.model_config, recipe.model, recipe.presence, lengths, training.micro_batch_size
     return Estimate(
         plan=plan,
         ranks=ranks,
@@ -86,6 +83,6 @@ def estimate(recipe: Recipe, recipe_file: Path | None, ranks: int) -> Estimate:
         ],
         activations=plain,
         presence=presence,
-        model_flops=model_flops,
-        added_flops=None if with_presence is None or without is None else with_presence - without,
+        model_flops=training_flops(plan.model_config, recipe.model, lengths),
+        added_flops=scoring_flops(*scoring),
     )

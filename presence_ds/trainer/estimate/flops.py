@@ -22,6 +22,15 @@ def training_flops(config: PretrainedConfig, model: ModelConfig, lengths: Length
     return step_flops(config, replace(model, activation_checkpointing=False), None, lengths)
 
 
+def scoring_flops(
+    config: PretrainedConfig, model: ModelConfig, presence: PresenceConfig, lengths: Lengths, samples: int
+) -> float | None:
+    """What PRESENCE adds to the micro-steps of the model as it is trained; as `step_flops`."""
+    without = step_flops(config, model, None, lengths)  # with what activation checkpointing does twice
+    with_it = step_flops(config, model, presence, lengths, samples)
+    return None if with_it is None or without is None else with_it - without
+
+
 def step_flops(
     config: PretrainedConfig,
     model: ModelConfig,

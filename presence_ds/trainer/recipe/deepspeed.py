@@ -43,7 +43,7 @@ def read_deepspeed_json(path: Path) -> dict[str, Any]:
             raise ConfigError(f'{found} has a section "{name}": {instead}')
     for monitor in ("wandb", "tensorboard", "csv_monitor", "comet"):
         if section.get(monitor, {}).get("enabled", False):
-            raise ConfigError(f'{found} enables "{monitor}": metrics are the recipe\'s (logging, wandb)')
+            raise ConfigError(f'{found} enables "{monitor}": metrics are the recipe\'s (wandb, tensorboard, trackio)')
     stage = section["zero_optimization"]["stage"]
     if isinstance(stage, bool) or not isinstance(stage, int) or stage not in range(LARGEST_STAGE + 1):
         raise ConfigError(f"{found} zero_optimization.stage is {json.dumps(stage)}: it must be 0, 1, 2 or 3")

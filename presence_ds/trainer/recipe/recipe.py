@@ -18,10 +18,12 @@ from presence_ds.trainer.building.optimizer_config import OptimizerConfig
 from presence_ds.trainer.callbacks.anomalies_config import AnomaliesConfig
 from presence_ds.trainer.callbacks.evaluation_config import EvaluationConfig
 from presence_ds.trainer.callbacks.reference_config import ReferenceConfig
-from presence_ds.trainer.callbacks.wandb_config import WandbConfig
 from presence_ds.trainer.checkpoint.config import CheckpointConfig
 from presence_ds.trainer.ranks.health_config import HealthConfig
 from presence_ds.trainer.ranks.stop_config import StopConfig
+from presence_ds.trainer.trackers.tensorboard_config import TensorboardConfig
+from presence_ds.trainer.trackers.trackio_config import TrackioConfig
+from presence_ds.trainer.trackers.wandb_config import WandbConfig
 
 
 @dataclass
@@ -78,7 +80,7 @@ class LoggingConfig:
     """What is written down while training.
 
     Args:
-        every_steps: Optimizer steps between two lines of metrics.jsonl, the console and wandb.
+        every_steps: Optimizer steps between two lines of metrics.jsonl, the console and trackers.
         score_records: Write loss, self-influence, alignment and weight of every sample to scores/ (parquet).
         peak_tflops: What one device could compute at best in the run's precision, in 10^12 floating-point operations
             per second; mfu is measured against it. null: known for common devices in bf16 and fp16, and no mfu for
@@ -113,6 +115,8 @@ class Recipe:
         anomalies: Steps that went wrong, and how many of them end the run.
         logging: Metrics and score records.
         wandb: Weights & Biases.
+        tensorboard: TensorBoard.
+        trackio: Trackio.
     """
 
     data: DataConfig
@@ -131,6 +135,8 @@ class Recipe:
     anomalies: AnomaliesConfig = field(default_factory=AnomaliesConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
+    tensorboard: TensorboardConfig = field(default_factory=TensorboardConfig)
+    trackio: TrackioConfig = field(default_factory=TrackioConfig)
 
     def validate(self) -> None:
         """Check every value that can be checked without reading other files or knowing the number of ranks.
@@ -176,6 +182,8 @@ class Recipe:
         self.lr_schedule.validate("lr_schedule", self.training.steps)
         self.stop.validate("stop")
         self.anomalies.validate("anomalies")
+        self.tensorboard.validate("tensorboard")
+        self.trackio.validate("trackio")
 
     def use_tokenizer_of_model(self) -> None:
         """Have pretrained weights train with the tokenizer beside them, unless another is named.

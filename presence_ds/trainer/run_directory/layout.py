@@ -11,7 +11,9 @@ RUN_DIR/
   logs/             what ranks other than 0 print, and tracebacks (`presence_ds.trainer.ranks.rank_log`)
   slurm/            what its jobs know of each other (`slurm/` of the repository)
   lock              held by the run in progress (`lock`)
-  wandb_run_id      with wandb enabled; and wandb/ (`presence_ds.trainer.callbacks.wandb_run`)
+  tracked.jsonl     with a tracker enabled: histograms and tables of samples, a line for each of metrics.jsonl
+  wandb_run_id      with wandb enabled; and wandb/ (`presence_ds.trainer.trackers.wandb_run`)
+  tensorboard/      with tensorboard enabled
   stopped.json      written when it has ended early: why, and after which step
   stacks/           of all ranks of a run in which nothing moved any more (`hang_watch`)
   summary.json      written when the run has finished
@@ -48,7 +50,9 @@ class RunDirectory:
         self.logs = self.path / "logs"
         self.slurm = self.path / "slurm"
         self.lock = self.path / "lock"
+        self.tracked = self.path / "tracked.jsonl"
         self.wandb_run_id = self.path / "wandb_run_id"
+        self.tensorboard = self.path / "tensorboard"
         self.stopped = self.path / "stopped.json"
         self.stacks = self.path / "stacks"
         self.summary = self.path / "summary.json"
@@ -135,8 +139,9 @@ class RunDirectory:
             kept = _unused(checkpoint.with_name(DAMAGED + checkpoint.name))
             os.replace(checkpoint, kept)
             aside = aside or kept
-        if self.metrics.is_file():
-            self._cut_metrics(step, aside)
+        for lines in (self.metrics, self.tracked):
+            if lines.is_file():
+                _cut_lines(lines, step, aside)
         for file in self.scores.glob("*.parquet*"):
             if score_file_steps(file)[0] > step or file.suffix != ".parquet":
                 if aside is None:
@@ -150,19 +155,6 @@ class RunDirectory:
             if int(folder.name.removeprefix("step_")) > step:
                 shutil.rmtree(folder)
         self.summary.unlink(missing_ok=True)
-
-    def _cut_metrics(self, step: int, aside: Path | None) -> None:
-        """Shorten the file in place: a callback may have it open already."""
-        lines = self.metrics.read_bytes().splitlines(keepends=True)
-        kept = b"".join(line for line in lines if line.endswith(b"\n") and _step_of(line) <= step)
-        if aside is not None:
-            (aside / self.metrics.name).write_bytes(
-                b"".join(line for line in lines if step < _step_of(line) < float("inf"))
-            )
-        with open(self.metrics, "r+b") as file:
-            file.write(kept)
-            file.truncate()
-            os.fsync(file.fileno())
 
 
 def run_directory_path(stated: str | None, recipe_file: Path | None) -> Path:
@@ -221,6 +213,18 @@ def write_stopped(directory: RunDirectory, why: str, message: str, status: int, 
 
 def _temporary(path: Path) -> Path:
     return path.with_name(path.name + ".tmp")
+
+
+def _cut_lines(path: Path, step: int, aside: Path | None) -> None:
+    """Drop the lines after ``step``, in place: a callback may have the file open already."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = b"".join(line for line in lines if line.endswith(b"\n") and _step_of(line) <= step)
+    if aside is not None:
+        (aside / path.name).write_bytes(b"".join(line for line in lines if step < _step_of(line) < float("inf")))
+    with open(path, "r+b") as file:
+        file.write(kept)
+        file.truncate()
+        os.fsync(file.fileno())
 
 
 def _step_of(line: bytes) -> float:

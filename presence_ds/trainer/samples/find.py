@@ -68,7 +68,7 @@ class Records:
     - ``shares``: those that count, with ``relative_weight``, their weight times ``samples``, so that the mean is 1, and
       ``share``, their share of the update: w (w n + (1 - w) a) divided by its sum over the step, or w √n where a step
       has no alignments; null where the sum is not above 0, or there is no self-influence. The same as in torch:
-      `presence_ds.trainer.trackers`.
+      `presence_ds.reweighting.update_share`.
 
     Attributes:
         first: step that there are records of, of those asked for.

@@ -32,19 +32,21 @@ def run(throughput: Throughput, steps: int, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_figures_are_means_over_the_steps_since_the_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = run(Throughput(model_flops_per_token=6e9, peak_flops=1e12), 6, monkeypatch)
+    lines = run(Throughput(6e9, peak_flops=1e12, scoring_flops_per_token=2e9), 6, monkeypatch)
     for line, left in zip(lines, (4, 2, 0), strict=True):
         assert set(line) == set(TIMINGS)
         assert line["throughput(tokens/s)"] == 50.0
         assert line["step_time(s)"] == 2.0
         assert line["data_wait_share"] == 0.25
         assert line["mfu"] == pytest.approx(50 * 6e9 / 1e12)
+        assert line["scoring_share"] == 0.25
         assert line["eta(s)"] == 3.0 * left  # evaluation counts: the run takes it too
+        assert line["hours"] == (3.0 * (6 - left)) / 3600.0
 
 
 def test_without_a_known_peak_there_is_no_utilisation(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = run(Throughput(6e9, None), 2, monkeypatch)
-    assert set(lines[0]) == set(TIMINGS) - {"mfu"}
+    assert set(lines[0]) == set(TIMINGS) - {"mfu", "scoring_share"}
 
 
 def test_a_resumed_clock_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,6 +56,7 @@ def test_a_resumed_clock_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert after.tokens_per_second == 50.0
     (line,) = run(after, 2, monkeypatch)
     assert line["throughput(tokens/s)"] == 50.0
+    assert line["hours"] == (12.0 + 6.0) / 3600.0
     assert after.steps == 4  # the first step of each process is left out
 
 

@@ -70,6 +70,10 @@ CASES = {
     "decay of no step": (["--lr_schedule.decay_steps", "0"], "lr_schedule.decay_steps is 0: it must be at least 1"),
     "ratio above 1": (["--lr_schedule.min_ratio", "1.1"], "lr_schedule.min_ratio is 1.1"),
     "peak of 0": (["--logging.peak_tflops", "0"], "logging.peak_tflops is 0"),
+    "tables of no step": (["--wandb.table_every", "0"], "wandb.table_every is 0: it must be at least 1"),
+    "stall of no time": (["--wandb.stall_minutes", "0"], "wandb.stall_minutes is 0"),
+    "no trackio project": (["--trackio.project", ""], "trackio.project is empty"),
+    "no such tracker": (["--comet.enabled", "true"], "comet"),
     "negative seed": (["--training.seed", "-1"], "training.seed is -1: it must be at least 0 and at most 4294967295"),
     "no run directory": (["--run_dir", ""], "run_dir is empty"),
     "no model": (["--model.config", "null"], "model.config and model.path: neither is set"),
@@ -235,6 +239,15 @@ def test_files_without_permission(tiny_recipe: Path, tmp_path: Path, capsys: pyt
     closed.chmod(0)
     assert "closed.json" in fails_with_one_line([str(tiny_recipe), "--deepspeed", str(closed)], capsys)
     assert "closed.json cannot be read as YAML: [Errno 13]" in fails_with_one_line([str(closed)], capsys)
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "trackio"])
+def test_trackers_that_are_not_installed(
+    name: str, tiny_recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    line = fails_with_one_line([str(tiny_recipe), "--num_processes", "2", f"--{name}.enabled", "true"], capsys)
+    assert line.endswith(f"{name}.enabled is true, and {name} is not installed: pip install presence-ds[{name}]\n")
 
 
 def test_missing_recipe(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from presence_ds.errors import ConfigError
+from presence_ds.reweighting.update_share import update_terms
 from presence_ds.trainer.samples.find import KEYS, find_samples, open_records
 from tests.trainer.gain.records import make_step, write_run
 from tests.trainer.samples.records import PER_STEP, columns_of, write_records
@@ -29,6 +30,8 @@ def expected(columns: dict[str, Any], counts: np.ndarray) -> dict[str, float]:
             columns[name][own].astype(np.float32).astype(float) for name in ("weight", "self_influence", "alignment")
         )
         parts = weight * (weight * norm + (1 - weight) * alignment)
+        in_torch = update_terms(*(torch.from_numpy(values) for values in (weight, norm, alignment)))
+        np.testing.assert_allclose(in_torch, parts, rtol=1e-12)
         for index, share in zip(own, parts / parts.sum(), strict=True):
             found[columns["document_id"][index]] = share
     return found

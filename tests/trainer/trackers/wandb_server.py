@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -14,11 +15,18 @@ class Server:
     Attributes:
         history: of every run by its id, the lines by their offset, a later one in the place of an earlier one.
         hangs: whether it keeps everybody waiting.
+        projects: names of those there are.
+        views: workspaces and reports by id, and how often one was saved.
+        trouble: instead of an answer: "500", or "closes" for a connection that ends; "" for none.
     """
 
     def __init__(self) -> None:
         self.history: dict[str, dict[int, dict[str, Any]]] = {}
         self.hangs = threading.Event()
+        self.trouble = ""
+        self.projects = {"p"}
+        self.views: dict[str, dict[str, Any]] = {}
+        self.saved = 0
         keeper = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -34,6 +42,13 @@ class Server:
                     content = gzip.decompress(content)
                 while keeper.hangs.is_set():
                     threading.Event().wait(0.1)
+                if keeper.trouble == "closes":
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    return
+                if keeper.trouble:
+                    self.send_error(int(keeper.trouble))
+                    return
                 if not self.path.endswith(("/graphql", "/file_stream")):  # telemetry
                     self.answer({})
                     return
@@ -103,9 +118,40 @@ class Server:
                     },
                 }
             }
+        if name in ("upsertView", "UpsertView2"):
+            self.saved += 1
+            view_id = values.get("id") or f"VmlldzoA{len(self.views)}"
+            self.views[view_id] = values | {"id": view_id}
+            return {"upsertView": {"view": self.view(view_id), "inserted": True}}
+        if name == "ProjectViews":
+            known = values["project"] in self.projects
+            views = [view for view in self.views.values() if view["type"] == values.get("viewType", "runs")]
+            edges = [{"node": self.view(view["id"]) | {"user": None}, "cursor": view["id"]} for view in views]
+            page = {"endCursor": None, "hasNextPage": False}
+            return {"project": {"allViews": {"edges": edges, "pageInfo": page}} if known else None}
+        if name in ("projectInternalId", "ProjectInternalId"):
+            return {"project": {"internalId": "UHJvamVjdA=="} if values["projectName"] in self.projects else None}
+        if name == "View":
+            found = [self.view(key) for key, view in self.views.items() if view["name"] == values["viewName"]]
+            return {"project": {"allViews": {"edges": [{"node": view} for view in found]}}}
         if name == "CreateRunFiles":
             return {"createRunFiles": {"runID": "1", "uploadHeaders": [], "files": []}}
+        if name == "GetProjects":
+            more = {"entityName": "e", "createdAt": "2026-01-01", "isBenchmark": False, "user": None}
+            nodes = [{"id": project, "name": project} | more for project in self.projects]
+            page = {"endCursor": None, "hasNextPage": False}
+            return {"models": {"edges": [{"node": node, "cursor": ""} for node in nodes], "pageInfo": page}}
         return {"viewer": {"id": "3", "entity": "e", "username": "e", "flags": "{}", "teams": {"edges": []}}}
+
+    def view(self, view_id: str) -> dict[str, Any]:
+        """A workspace or a report, as it is asked for."""
+        view = self.views[view_id]
+        project = {"id": "2", "name": view["projectName"], "entityName": view["entityName"]}
+        return {name: view.get(name) for name in ("id", "name", "displayName", "description", "spec")} | {
+            "project": project,
+            "createdAt": "2026-01-01T00:00:00",
+            "updatedAt": "2026-01-01T00:00:00",
+        }
 
     def close(self) -> None:
         self._server.shutdown()

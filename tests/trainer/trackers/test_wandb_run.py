@@ -9,20 +9,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
-from presence_ds.trainer.callbacks import wandb_run
 from presence_ds.trainer.callbacks.metrics_file import MetricsFile
-from presence_ds.trainer.callbacks.wandb_config import WandbConfig
-from presence_ds.trainer.callbacks.wandb_file import records, steps_in
-from presence_ds.trainer.callbacks.wandb_run import WandbRun
 from presence_ds.trainer.run_directory.layout import RunDirectory
-from tests.trainer.callbacks.wandb_server import Server
+from presence_ds.trainer.trackers import worker
+from presence_ds.trainer.trackers.history import make_line
+from presence_ds.trainer.trackers.sections import sectioned
+from presence_ds.trainer.trackers.wandb_config import WandbConfig
+from presence_ds.trainer.trackers.wandb_file import records, steps_in
+from presence_ds.trainer.trackers.wandb_run import WandbRun
+from presence_ds.trainer.trackers.worker import Worker
+from tests.trainer.trackers.wandb_server import Server
 
 PATIENCE = 60  # seconds
 OFFLINE = WandbConfig(enabled=True, mode="offline")
@@ -54,26 +57,30 @@ class Starts:
         self.directory = RunDirectory(path)
         self.lines: list[str] = []
 
-    def begin(self, after: int, config: WandbConfig, signals: Sequence[int] = ()) -> WandbRun:
+    def begin(self, after: int, config: WandbConfig, signals: Sequence[int] = ()) -> None:
         """Go on after a checkpoint of step ``after``."""
         self.directory.discard_after(after)
         self.metrics = MetricsFile(self.directory.metrics)
-        self.run = WandbRun(config, self.directory, {"training": {"steps": 3}}, self.lines.append, signals)
-        self.run.on_train_start(SimpleNamespace(step=after))  # type: ignore[arg-type]
-        return self.run
+        tracker = WandbRun(config, self.directory, self.lines.append)
+        minutes = config.stall_minutes if config.alerts else None
+        self.run = Worker(tracker, self.directory, {"training": {"steps": 3}}, self.lines.append, signals, minutes)
+        self.run.begin(after + 1)
 
     def log(self, *steps: int) -> None:
         for step in steps:
             value = {"step": step, "loss": 1.25 / step, "norm": float("nan"), "stage": "direct", "start": id(self.run)}
-            self.metrics.on_log(None, value)  # type: ignore[arg-type]
-            self.run.on_log(None, value)  # type: ignore[arg-type]
+            self.put(value)
+
+    def put(self, value: dict[str, Any]) -> None:
+        self.metrics.on_log(None, value)  # type: ignore[arg-type]
+        self.run.put(make_line(value, {}))
 
     def end(self) -> None:
         self.metrics.close()
         self.run.close()
 
     def expected(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.directory.metrics.read_text().splitlines()]
+        return [sectioned(json.loads(line)) for line in self.directory.metrics.read_text().splitlines()]
 
     def files(self) -> list[Path]:
         """What `wandb sync RUN_DIR/wandb/offline-run-*` sends."""
@@ -207,19 +214,21 @@ def test_failure_while_logging_is_one_line(starts: Starts) -> None:
     assert "\n" not in starts.lines[0]
 
 
-@pytest.mark.parametrize("what", ["server", "process", "many lines"])
-def test_training_does_not_wait_for_what_hangs(
+@pytest.mark.parametrize("what", ["server", "500", "closes", "process", "many lines"])
+def test_training_does_not_wait_for_what_hangs_or_fails(
     starts: Starts, server: Server, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """The start and the lines cost no time, and the end only so much."""
-    monkeypatch.setattr(wandb_run, "CLOSE_TIMEOUT", 1.0)
+    monkeypatch.setattr(worker, "CLOSE_TIMEOUT", 1.0)
     if what == "many lines":
-        monkeypatch.setattr(wandb_run, "MOST_WAITING", 10)
+        monkeypatch.setattr(worker, "MOST_WAITING", 10)
     if what == "server":
         server.hangs.set()
+    elif what in ("500", "closes"):
+        server.trouble = what
     began = time.monotonic()
-    starts.begin(0, ONLINE if what == "server" else OFFLINE)
-    if what != "server":
+    starts.begin(0, OFFLINE if what in ("process", "many lines") else ONLINE)
+    if what in ("process", "many lines"):
         child = core()
         child.suspend()
         began = time.monotonic()
@@ -275,3 +284,61 @@ def test_wandb_mode_decides_where_the_recipe_leaves_it_open(
     starts.end()
     assert len(starts.files()) == files
     assert ["WANDB_MODE is disabled" in line for line in starts.lines] == ([True] if stated == "disabled" else [])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("trouble", ["500", "closes"])
+def test_a_server_that_fails_in_the_middle(
+    starts: Starts, server: Server, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """Nothing waits for it, and the next start sends what it has not taken."""
+    monkeypatch.setattr(worker, "CLOSE_TIMEOUT", 2.0)
+    starts.begin(0, ONLINE)
+    starts.log(1, 2)
+    run_id = wait(lambda: starts.directory.wandb_run_id.is_file()) and starts.directory.wandb_run_id.read_text().strip()
+    wait(lambda: len(server.lines(run_id)) == 2)
+    server.trouble = trouble
+    began = time.monotonic()
+    starts.log(*range(3, 50))
+    assert time.monotonic() - began < 2.0
+    starts.end()
+    assert starts.lines == ["wandb is off for the rest of this run: it has not ended within 2 s"]
+    server.trouble = ""
+    starts.begin(49, ONLINE)
+    starts.log(50)
+    monkeypatch.setattr(worker, "CLOSE_TIMEOUT", PATIENCE)
+    starts.end()
+    assert [_logged(line) for line in server.lines(run_id)] == starts.expected()
+
+
+def alerts(starts: Starts) -> list[tuple[str, str]]:
+    (file,) = starts.files()
+    found = [record.alert for record in records(file) if record.HasField("alert")]
+    return [(alert.title, alert.text) for alert in found]
+
+
+def test_alerts_on_spikes_and_samples_that_are_not_finite(starts: Starts) -> None:
+    """Of what is new in this start alone, and off by default."""
+    counts = [{"loss_spikes": 1}, {"loss_spikes": 1}, {"loss_spikes": 3}, {"loss_spikes": 3, "nonfinite_steps": 1}]
+    for config, expected in (
+        (replace(OFFLINE, alerts=True), ["the loss spiked", "samples had no finite loss or self-influence"]),
+        (OFFLINE, []),
+    ):
+        starts.begin(0, config)
+        for step, line in enumerate(counts, 1):
+            starts.put({"step": step, **line})
+        starts.end()
+        assert sorted({title for title, _ in alerts(starts)}) == sorted(expected)
+    starts.begin(4, replace(OFFLINE, alerts=True))
+    starts.put({"step": 5, "loss_spikes": 3, "nonfinite_steps": 1, "skipped_steps": 2})
+    starts.end()
+    assert alerts(starts) == [("steps were skipped", "up to step 5: 2 since the last logged step, 2 in all")]
+
+
+def test_an_alert_on_a_stall(starts: Starts) -> None:
+    starts.begin(0, replace(OFFLINE, alerts=True, stall_minutes=0.02))
+    starts.log(7)
+    time.sleep(4.0)
+    starts.log(8)
+    starts.end()
+    assert ("training stalls", "nothing was logged for 0.02 minutes after step 7") in alerts(starts)

@@ -1,0 +1,45 @@
+"""What an optimizer step's samples were weighed by."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from presence_ds.reweighting.samples import Samples
+
+
+@dataclass(frozen=True)
+class StepWeights:
+    """Result of a finished optimizer step.
+
+    Attributes:
+        local: [G·b] float32 on the host, final weights of this rank's samples in the order they were seen; over all
+            ranks they sum to 1.
+        terms: [G·b] float64 on the host, the unnormalised weights u they come from; 0 for samples that are not finite
+            or have no targets.
+        alignment: [G·b] float32 on the host, of this rank's samples with the rest of the step
+            (`presence_ds.reweighting.alignment`); None where it is not computed.
+        reference_alignment: the same with the reference gradient.
+        total_sketch: [m] float32 on the device, the sum of the sketches of all samples that count; None as well.
+        mean_term: Z/N, mean of u over all N samples of the step, on every rank; 0 if no sample has targets.
+        statistics: what `describe` gives, and ``step``; ``tau`` (as used; 0 with signal uniform), ``stage``;
+            ``tau_scheduled`` with a floor under the effective sample size; ``switch_step`` once schedule auto has
+            decided; ``normalizer_mean`` and ``normalizer_std`` or ``clip_level``, which samples were weighed by;
+            ``near_duplicate_share``; ``calibration_strength`` (0 to 1, how far calibrated weights were followed); with
+            alignments ``gradient_sq_norm`` and ``gradient_noise`` (‖G‖² and tr Σ of the step, without bias) and
+            ``noise_scale`` (B_noise of late, in samples) with ``noise_scale_tokens``. A figure that does not apply is
+            absent: weighting clip has no ``tau``, normalizer rank no moments, and a step in which no sample has targets
+            nothing but ``step`` and counts.
+        samples: all N of the step, of every rank, as on every other rank.
+        weights: [N] float64 on the host, theirs; they sum to 1, or are 0 if no sample has targets.
+    """
+
+    local: Tensor
+    terms: Tensor
+    alignment: Tensor | None
+    reference_alignment: Tensor | None
+    total_sketch: Tensor | None
+    mean_term: float
+    statistics: dict[str, Any]
+    samples: Samples
+    weights: Tensor

@@ -1,0 +1,1 @@
+"""Trackers: where the figures of a run are shown while it trains."""
