@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from playwright.sync_api import Page, sync_playwright
 
-from presence_ds.trainer.report.page.page import render, write
+from presence_ds.trainer.report.page.page import render
 from presence_ds.trainer.report.report import make_report
 
 HERE = Path(__file__).parent
@@ -77,7 +77,7 @@ def main() -> None:
         page = browser.new_context(offline=True).new_page()
         for runs, pictures in (([first], OF_ONE), (others, OF_SEVERAL)):
             path = Path(folder) / f"{len(runs)}.html"
-            write(render(make_report(runs)), path)
+            path.write_text(render(make_report(runs)))
             page.goto(path.as_uri())
             for picture in pictures:
                 take(page, picture)

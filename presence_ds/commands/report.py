@@ -69,30 +69,34 @@ def _check(parsed: Namespace, output: Path) -> None:
 
 def _made(paths: Sequence[Path], output: Path, parsed: Namespace, version: str | None) -> str:
     """The page, written to ``output``."""
-    from presence_ds.trainer.report.page.page import render, write
+    from presence_ds.data.corpus.storage import file_when_complete
+    from presence_ds.trainer.report.page.page import render
     from presence_ds.trainer.report.report import make_report
 
     page = render(make_report(paths, tolerance=parsed.tolerance, texts=parsed.texts), version)
     try:
-        write(page, output)
+        with file_when_complete(output) as file:
+            file.write(page)
     except OSError as error:
         raise ConfigError(f"output is {output}: it cannot be written ({error.strerror})") from None
     return page
 
 
 def _watch(paths: Sequence[Path], output: Path, parsed: Namespace) -> None:
-    """Make the page anew whenever a file of the runs has changed, until the user has enough."""
+    """Make the page anew whenever a file of the runs has changed, or one has died, until the user has enough."""
     from presence_ds.trainer.report.page.serve import Server
+    from presence_ds.trainer.report.report import states_of
 
     try:
         server = Server(parsed.port)
     except OSError as error:
         raise ConfigError(f"port is {parsed.port}: it cannot be used ({error.strerror})") from None
-    seen: list[tuple[str, int, int]] | None = None
+    seen = None
     try:
         with server:
             while True:
-                now = sorted(_changing(paths))
+                states = [(path, status.state) for path, status in states_of(paths).items()]
+                now = (sorted(_changing(paths)), states)  # a run that is killed changes no file
                 if now != seen:
                     _publish(server, paths, output, parsed, first=seen is None)
                     seen = now

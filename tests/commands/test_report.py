@@ -1,8 +1,10 @@
 """`presence report`: a file, one line, and no traceback."""
 
 import json
+import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -42,6 +44,7 @@ def test_it_writes_a_page(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureF
     page = output.read_text()
     assert page.startswith("<!doctype html>")
     assert 'data-plot="loss"' in page
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "runs"]
     assert sorted(path.relative_to(run_dir) for path in run_dir.rglob("*")) == before
 
 
@@ -104,6 +107,15 @@ def test_it_is_made_again_while_the_run_goes_on(run_dir: Path, tmp_path: Path) -
         second = wait_for(lambda: fetch(f"{address}version"), version)
         assert f'data-version="{second}"' in fetch(address)
         assert "60" in fetch(address).split('id="summary"')[1]
+        lock = run_dir / "lock"
+        with subprocess.Popen(["sleep", "60"]) as trainer:
+            lock.write_text(json.dumps({"host": socket.gethostname(), "pid": trainer.pid, "started": "now"}))
+            third = wait_for(lambda: fetch(f"{address}version"), second)
+            assert "is running" in fetch(address)
+            trainer.kill()
+        os.utime(lock, (0, 0))  # of a heart that has not beaten for long
+        wait_for(lambda: fetch(f"{address}version"), third)
+        assert "is dead" in fetch(address)
     finally:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)

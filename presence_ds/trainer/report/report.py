@@ -40,7 +40,7 @@ def make_report(paths: Sequence[Path], *, tolerance: float = TOLERANCE, texts: b
             raise ConfigError(f"run_dir is {path}: there is no such directory")
         if not os.access(path, os.R_OK | os.X_OK):
             raise ConfigError(f"run_dir is {path}: it may not be read")
-    states = _states(paths)
+    states = states_of(paths)
     runs = [_run(path, label, states.get(path), texts=texts) for path, label in zip(paths, _labels(paths), strict=True)]
     groups = groups_of(runs)
     for number, group in enumerate(groups):
@@ -116,7 +116,7 @@ def _found(records: RecordFigures) -> tuple[list[MovedStep], list[Extreme]]:
     return records.moved, records.extremes
 
 
-def _states(paths: Sequence[Path]) -> dict[Path, Status]:
+def states_of(paths: Sequence[Path]) -> dict[Path, Status]:
     """Of those that hold a run; all at once, as to see the heart of one on another machine beat takes seconds."""
     known = [path for path in paths if RunDirectory(path).recipe.is_file()]
     try:

@@ -8,10 +8,10 @@ import altair as alt
 
 from presence_ds.trainer.report.curves import mean_curve
 from presence_ds.trainer.report.figures import Curve, Group, Report, RunFigures
-from presence_ds.trainer.report.page.plot import Plot, make_plot, named, series
+from presence_ds.trainer.report.page.plot import Plot, Swatch, make_plot, named, series, series_key
 
-AXES = {"step": "Step", "tokens": "Tokens", "hours": "Hours of training"}
-MARKS = {"spike": "spike", "high loss": "high loss", "spread": "in between"}
+AXES = {"step": "Step", "tokens": "Tokens", "hours": "Hours of training"}  # of losses, and their titles
+MARKS = {"spike": "spike", "high loss": "high loss", "spread": "evenly spaced"}
 SHAPES = ["triangle-up", "diamond", "circle"]
 BETWEEN = ("stage", "switch", "resume")  # events that part the run
 LARGE = alt.Axis(grid=False, labelExpr="format(datum.value, abs(datum.value) < 1e4 ? ',~r' : '.3~s')")
@@ -30,21 +30,22 @@ def loss_plot(report: Report) -> Plot | None:
     seeds = any(len(group.runs) > 1 for group in report.groups)
     single = list(_run_rows(report)) if seeds else []
     layers: list[alt.Chart | alt.LayerChart] = [_rule_layer()] if rules else []
-    layers.append(_lines("loss", rows, "Training loss (nats)", _names(report), height=300))
+    key = series_key(names_of(report), (row["series"] for row in rows))
+    layers.append(_lines("loss", rows, "Training loss (nats)", key, height=300))
     if single:
         layers.append(_run_layer())
     if marks:
         layers.append(_mark_layer({mark["kind"] for mark in marks}))
     caption = f"Mean loss of the samples of a step{_band_words(report, rows)}. A line that falls is still learning."
     if len(report.groups) > 1:
-        caption += " Lines compare at one place of the axis that you choose above."
+        caption += " Compare lines at the same step, number of tokens or hours."
     if single:
         caption += " The thin line is the run whose details are shown."
     if marks:
         caption += " A mark is a step whose documents are listed below: choose it with the mouse, or from the list."
     extra = {"loss-run": single, "loss-marks": marks, "loss-rules": rules}
     data = {"loss": rows} | {name: some for name, some in extra.items() if some}
-    return make_plot("loss", "Training loss", caption, _switched(alt.LayerChart(layer=layers)), data)
+    return make_plot("loss", "Training loss", caption, _switched(alt.LayerChart(layer=layers)), data, _shown(key))
 
 
 def validation_plot(report: Report) -> Plot | None:
@@ -52,12 +53,13 @@ def validation_plot(report: Report) -> Plot | None:
     rows = list(group_rows(report, "", validation=True))
     if not rows:
         return None
-    chart = _switched(_lines("validation", rows, "Validation loss (nats)", _names(report), height=260, points=True))
+    key = series_key(names_of(report), (row["series"] for row in rows))
+    chart = _switched(_lines("validation", rows, "Validation loss (nats)", key, height=260, points=True))
     caption = (
         f"Loss on text that is not trained on, at every evaluation{_band_words(report, rows)}. This is the curve to "
         "judge by: training loss also depends on which samples a run counts for more."
     )
-    return make_plot("validation", "Validation loss", caption, chart, {"validation": rows})
+    return make_plot("validation", "Validation loss", caption, chart, {"validation": rows}, _shown(key))
 
 
 def source_validation_plot(run: RunFigures, number: int, report: Report) -> Plot | None:
@@ -67,12 +69,13 @@ def source_validation_plot(run: RunFigures, number: int, report: Report) -> Plot
     if not rows:
         return None
     data = f"validation-{number}"
-    chart = _plain(_lines(data, rows, "Validation loss (nats)", list(curves), height=240, points=True))
+    key = series_key(list(curves), (row["series"] for row in rows))
+    chart = _plain(_lines(data, rows, "Validation loss (nats)", key, height=240, points=True))
     caption = (
         "Loss on the validation text of every source. A source that falls behind while the others improve is one that "
         "the weights, or the mixture, neglect."
     )
-    return make_plot(data, "Validation loss by source", caption, chart, {data: rows})
+    return make_plot(data, "Validation loss by source", caption, chart, {data: rows}, key)
 
 
 def figure_plot(report: Report, figure: str, title: str, axis: str, caption: str) -> Plot | None:
@@ -81,13 +84,19 @@ def figure_plot(report: Report, figure: str, title: str, axis: str, caption: str
     if not rows:
         return None
     name = "figure-" + "".join(letter if letter.isalnum() else "-" for letter in figure)
-    chart = _plain(_lines(name, rows, axis, _names(report), height=180))
-    return make_plot(name, title, caption, chart, {name: rows})
+    key = series_key(names_of(report), (row["series"] for row in rows))
+    chart = _plain(_lines(name, rows, axis, key, height=180))
+    return make_plot(name, title, caption, chart, {name: rows}, _shown(key))
+
+
+def _shown(key: list[Swatch]) -> list[Swatch]:
+    """Of groups: one alone needs no key."""
+    return key if len(key) > 1 else []
 
 
 def group_rows(report: Report, figure: str, *, validation: bool = False) -> Iterator[Row]:
     """Of a figure, a row for every bin of every group that has it; ``line`` sets lines of one group apart."""
-    for name, group in zip(_names(report), report.groups, strict=True):
+    for name, group in zip(names_of(report), report.groups, strict=True):
         for line, curve in enumerate(_curves_of(report, group, figure, validation=validation)):
             for row in curve_rows(curve, name, report):
                 yield row | {"line": line}
@@ -111,7 +120,8 @@ def curve_rows(curve: Curve | None, name: str, report: Report) -> Iterator[Row]:
         }
 
 
-def _names(report: Report) -> list[str]:
+def names_of(report: Report) -> list[str]:
+    """Of groups, no two alike."""
     names = [group.name or "run" for group in report.groups]
     return [name if names.count(name) == 1 else f"{name} ({place + 1})" for place, name in enumerate(names)]
 
@@ -130,7 +140,9 @@ def _curves_of(report: Report, group: Group, figure: str, *, validation: bool = 
 
 def _band_words(report: Report, rows: list[Row]) -> str:
     if any(len(group.runs) > 1 for group in report.groups):
-        return ": the line is the mean over seeds, the band reaches from the lowest to the highest"
+        hours = any(row["hours"] is not None for row in rows)
+        where = " (over hours, it stands at the mean of its seeds' hours)" if hours else ""
+        return f": the line is the mean over seeds at a step{where}, the band reaches from the lowest to the highest"
     if any(row["low"] != row["high"] for row in rows):
         return ": the band reaches from the lowest to the highest of the steps that a point stands for"
     return ""
@@ -176,22 +188,29 @@ def _rules(report: Report) -> Iterator[Row]:
 
 
 def _place(curve: Curve, step: int) -> Row:
-    """Where a step lies on the other axes: at the end of its bin."""
+    """Where a step lies on the other axes, between the ends of bins."""
     if not curve.step:
         return {"tokens": None, "hours": None, "mean": None}
     bin = min(bisect_left(curve.step, step), len(curve.step) - 1)
-    return {"tokens": curve.tokens[bin], "hours": curve.hours[bin], "mean": curve.mean[bin]}
+    start = curve.step[bin - 1] if bin else 0
+    part = min(1.0, (step - start) / (curve.step[bin] - start))
+    place: Row = {"mean": curve.mean[bin]}
+    for axis, values in (("tokens", curve.tokens), ("hours", curve.hours)):
+        first, last = values[bin - 1] if bin else 0, values[bin]
+        place[axis] = None if first is None or last is None else first + part * (last - first)
+    return place
 
 
-def _x(title: str = AXES["step"]) -> alt.X:
-    return alt.X("x:Q", title=title, scale=alt.Scale(nice=False, zero=False, padding=8), axis=LARGE)
+def _x() -> alt.X:
+    """Of curves; the page's script knows it by its title, and names it after what is chosen."""
+    return alt.X("x:Q", title=AXES["step"], scale=alt.Scale(nice=False, zero=False, padding=8), axis=LARGE)
 
 
 def _lines(
-    data: str, rows: list[Row], title: str, names: list[str], *, height: int, points: bool = False
+    data: str, rows: list[Row], title: str, key: list[Swatch], *, height: int, points: bool = False
 ) -> alt.LayerChart:
     """A line and a band for every value of ``series``."""
-    encodings = series(names, (row["series"] for row in rows)) | {"detail": "line:N"}
+    encodings = series(key) | {"detail": "line:N"}
     y = alt.Y("mean:Q", title=title, scale=alt.Scale(zero=False))
     tooltip = [
         alt.Tooltip("series:N", title="run"),
@@ -200,7 +219,7 @@ def _lines(
         alt.Tooltip("low:Q", format=".5~g"),
         alt.Tooltip("high:Q", format=".5~g"),
     ]
-    points = points or len(rows) <= FEW * len(names)
+    points = points or len(rows) <= FEW * len(key)
     base = named(data).transform_filter("datum.share >= from_share").transform_calculate(x="datum[x_axis]")
     fill = {name: encodings[name] for name in ("color", "detail")}
     band = base.mark_area(opacity=0.18, aria=False).encode(x=_x(), y=alt.Y("low:Q"), y2="high:Q", **fill)

@@ -1,8 +1,7 @@
-"""A report as one HTML file: made by `render`, written by `write`."""
+"""A report as one HTML file."""
 
 import base64
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from presence_ds.trainer.report.page.curves import AXES, figure_plot, loss_plot,
 from presence_ds.trainer.report.page.plane import norm_plot, plane_plots
 from presence_ds.trainer.report.page.plot import Plot
 from presence_ds.trainer.report.page.size import MOST_BYTES, smaller
+from presence_ds.trainer.report.page.tables import columns_of, gaps_of
 from presence_ds.trainer.report.sample_figures import MovedStep, Quantiles, SourceFigures
 
 HERE = Path(__file__).parent
@@ -24,7 +24,7 @@ OVER_TIME = {  # by section: figure, title, axis, caption
         (
             "gain/in_use",
             "Worth of the weights in use",
-            "batch size",
+            "× batch size",
             "Above 1 the weights do as well as a larger batch.",
         ),
         ("noise_scale", "Noise scale", "samples", "A batch far above this many samples stops paying."),
@@ -77,6 +77,9 @@ def _rendered(report: Report, version: str | None) -> str:
         .get_template("page.html")
         .render(
             report=report,
+            shown_first=next((number for number, run in enumerate(report.runs) if run.moved), 0),
+            columns=columns_of(report),
+            gaps=gaps_of(report.runs),
             plots=plots.by_section,
             axes=plots.axes(),
             data=text.script_json(plots.data()),
@@ -89,20 +92,6 @@ def _rendered(report: Report, version: str | None) -> str:
     )
 
 
-def write(page: str, path: Path) -> None:
-    """Write the page whole: who reads ``path`` at the same time sees the page before or this one.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 class _Plots:
     """The plots of a page by the section that they stand in."""
 
@@ -112,16 +101,21 @@ class _Plots:
     def add(self, section: str, *plots: Plot | None) -> None:
         self.by_section.setdefault(section, []).extend(plot for plot in plots if plot is not None)
 
-    def axes(self) -> list[str]:
-        """Those that all curves of losses can be seen over."""
+    def axes(self) -> dict[str, str]:
+        """Those that all curves of losses can be seen over, and their titles."""
         tables = [plot.data[name] for name in ("loss", "validation") for plot in self.by_section[name]]
-        return [axis for axis in AXES if all(any(value is not None for value in table[axis]) for table in tables)]
+        return {
+            axis: title
+            for axis, title in AXES.items()
+            if all(any(value is not None for value in table[axis]) for table in tables)
+        }
 
     def data(self) -> dict[str, object]:
         """What the page's script reads: specs of plots, and tables, each of them once."""
         every = [plot for plots in self.by_section.values() for plot in plots]
         tables = {name: table for plot in every for name, table in plot.data.items()}
-        return {"plots": {plot.name: {"spec": plot.spec, "data": list(plot.data)} for plot in every}, "tables": tables}
+        plots = {plot.name: {"spec": plot.spec, "data": list(plot.data)} for plot in every}
+        return {"plots": plots, "tables": tables, "axes": AXES}
 
 
 def _distributions(influence: Quantiles | None, weight: Quantiles | None, number: int) -> Iterable[Plot | None]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import altair as alt
 
-from presence_ds.trainer.report.page.plot import COLOURS, Plot, make_plot, named
+from presence_ds.trainer.report.page.plot import COLOURS, Plot, Swatch, make_plot, named, once
 from presence_ds.trainer.report.sample_figures import Plane
 
 SHADES = 7
@@ -23,14 +23,14 @@ def plane_plots(plane: Plane | None, number: int) -> list[Plot]:
     bounds = _bounds(max(map(max, plane.counts)))
     shades = [f"var(--shade-{1 + round(place * (SHADES - 1) / len(bounds))})" for place in range(len(bounds) + 1)]
     weights = [f"var(--weight-{place})" for place in range(len(WEIGHTS) + 1)]
-    weight_key = list(zip(weights, _ranges(WEIGHTS), strict=True))
+    weight_key = [Swatch(*one) for one in zip(weights, _ranges(WEIGHTS), strict=True)]
     pictures = [
         (
             "density",
             "samples",
             "Where the samples are",
             "The stronger the colour, the more samples. Right: large gradients. Above the line a step along the sample "
-            "helps the others, below it hurts them.",
+            "helps the others, below it hurts them. Samples beyond an edge are counted in its cells.",
         ),
         (
             "best",
@@ -52,7 +52,7 @@ def plane_plots(plane: Plane | None, number: int) -> list[Plot]:
             continue
         if figure == "samples":
             layer = _cell_layer(plane, data, figure, [bound - 0.5 for bound in bounds], shades)
-            key = list(zip(shades, _counted([1, *bounds]), strict=True))
+            key = [Swatch(*one) for one in zip(shades, _counted([1, *bounds]), strict=True)]
         else:
             layer, key = _cell_layer(plane, data, figure, WEIGHTS, weights), weight_key
         plots.append(make_plot(f"{data}-{name}", title, caption, layer, rows, key))
@@ -113,12 +113,12 @@ def _cell_layer(plane: Plane, data: str, figure: str, bounds: Sequence[float], c
                 alt.Tooltip("samples:Q", format=",d"),
                 alt.Tooltip("weight:Q", title="weight in use", format=".2f"),
                 alt.Tooltip("best:Q", title="best weight", format=".2f"),
-                alt.Tooltip("x:Q", title="log₁₀ n from", format=".2f"),
-                alt.Tooltip("y:Q", title="alignment from", format=".3f"),
+                alt.Tooltip("x:Q", title="log₁₀ (n / mean n) from", format=".2f"),
+                alt.Tooltip("y:Q", title="a / √(n · mean n) from", format=".3f"),
             ],
         )
     )
-    zero = named(data).mark_rule(stroke="var(--text)", strokeDash=[3, 3], aria=False)
+    zero = once(data).mark_rule(stroke="var(--text)", strokeDash=[3, 3], aria=False)
     return alt.layer(cells, zero.encode(y=alt.datum(0))).properties(height=240, width="container")
 
 
@@ -156,10 +156,14 @@ def norm_plot(plane: Plane | None, number: int) -> Plot | None:
             tooltip=tooltip,
         ),
     ).properties(height=220, width="container")
-    caption = (
-        "The best weight that depends on the norm alone, with twice its standard error, beside the one in use. Where "
-        "the lines part beyond the errors, other weights would have been better."
-    )
+    caption = "The best weight that depends on the norm alone, "
+    if any("low" in row for row in rows):
+        caption += (
+            "with twice its standard error, beside the one in use. Where the lines part beyond the errors, other "
+            "weights would have been better."
+        )
+    else:
+        caption += "beside the one in use. Of so few steps its error is not known."
     return make_plot(data, "Weight by norm", caption, chart, {data: rows})
 
 

@@ -6,13 +6,25 @@ Colours are variables of the page's style sheet, so that plots follow the theme 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import altair as alt
 
 COLOURS = [f"var(--line-{number})" for number in range(1, 9)]
 DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [12, 4], [4, 1, 1, 1], [1, 3], [10, 2, 2, 2, 2, 2]]
 Rows = Sequence[Mapping[str, Any]]
+
+
+class Swatch(NamedTuple):
+    """A colour of a plot, and what it stands for.
+
+    Attributes:
+        dash: of a line, in pixels; none for an area.
+    """
+
+    colour: str
+    words: str
+    dash: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -24,7 +36,7 @@ class Plot:
         caption: what it shows and how to read it.
         spec: of Vega-Lite, without data.
         data: of the spec by name, in columns of one length.
-        key: colours of the plot and what they stand for, where that is no legend of Vega's.
+        key: what colours stand for, where that is no legend of Vega's, whose labels are cut.
     """
 
     name: str
@@ -32,7 +44,7 @@ class Plot:
     caption: str
     spec: dict[str, Any]
     data: dict[str, dict[str, list[Any]]]
-    key: tuple[tuple[str, str], ...] = ()
+    key: tuple[Swatch, ...] = ()
 
 
 def make_plot(
@@ -41,7 +53,7 @@ def make_plot(
     caption: str,
     chart: alt.TopLevelMixin,
     data: Mapping[str, Rows],
-    key: Iterable[tuple[str, str]] = (),
+    key: Iterable[Swatch] = (),
 ) -> Plot:
     """A plot of ``chart``, whose data are named as in ``data``."""
     spec = chart.to_dict(validate=False)  # the tests do, which takes as long as all the rest
@@ -67,21 +79,31 @@ def _short(value: Any) -> Any:
     return value
 
 
-def series(names: Sequence[str], used: Iterable[str] | None = None) -> dict[str, Any]:
-    """Encodings by colour and dash of the field ``series``, with a legend if there are several.
+def once(name: str) -> alt.Chart:
+    """A chart of one mark, whatever the number of rows of the data of that name."""
+    return named(name).transform_aggregate(rows="count()")
+
+
+def series_key(names: Sequence[str], used: Iterable[str]) -> list[Swatch]:
+    """What lines look like.
 
     Args:
-        names: that it may have; each has one colour in all plots that are given the same.
-        used: those that it has in this plot; None for all.
+        names: that there may be; each has one look in all plots that are given the same.
+        used: those that this plot has.
     """
-    kept = set(names if used is None else used)
-    places = {name: place for place, name in enumerate(names) if name in kept}
-    shown = len(names) > 1
-    key = alt.Legend(title=None, symbolType="stroke", symbolOpacity=1, symbolSize=500) if shown else None
-    colours = [COLOURS[place % len(COLOURS)] for place in places.values()]
-    dashes = [DASHES[place % len(DASHES)] for place in places.values()]
-    domain = list(places)
+    kept = set(used)
+    return [
+        Swatch(COLOURS[place % len(COLOURS)], name, DASHES[place % len(DASHES)])
+        for place, name in enumerate(names)
+        if name in kept
+    ]
+
+
+def series(key: Sequence[Swatch]) -> dict[str, Any]:
+    """Encodings by colour and dash of the field ``series``, for lines as in ``key``, which stands beside the plot."""
+    domain = [swatch.words for swatch in key]
+    colours, dashes = [swatch.colour for swatch in key], [swatch.dash for swatch in key]
     return {
-        "color": alt.Color("series:N", scale=alt.Scale(domain=domain, range=colours), legend=key),
-        "strokeDash": alt.StrokeDash("series:N", scale=alt.Scale(domain=domain, range=dashes), legend=key),
+        "color": alt.Color("series:N", scale=alt.Scale(domain=domain, range=colours), legend=None),
+        "strokeDash": alt.StrokeDash("series:N", scale=alt.Scale(domain=domain, range=dashes), legend=None),
     }

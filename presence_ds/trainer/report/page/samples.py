@@ -7,12 +7,16 @@ import altair as alt
 
 from presence_ds.trainer.report.figures import RunFigures
 from presence_ds.trainer.report.page.curves import LARGE
-from presence_ds.trainer.report.page.plot import COLOURS, Plot, make_plot, named
+from presence_ds.trainer.report.page.plot import COLOURS, Plot, make_plot, named, once
 from presence_ds.trainer.report.sample_figures import Quantiles
 
-WRAP = 24  # characters of a line of a label
+WRAP, LINE = 20, 14  # characters of a line of a label, and pixels that it is high
 FLAG = 2.0  # share of the update by share of the samples
-KINDS = ["share of the samples", "weight mass", "share of the update"]
+KINDS = {  # of shares of a source: colour, shape
+    "share of the samples": ("var(--muted)", "square"),
+    "weight mass": (COLOURS[0], "circle"),
+    "share of the update": (COLOURS[1], "diamond"),
+}
 
 
 def distribution_plot(quantiles: Quantiles | None, name: str, title: str, axis: str, caption: str) -> Plot | None:
@@ -54,23 +58,26 @@ def sources_plot(run: RunFigures, number: int) -> Plot | None:
         return None
     data = f"sources-{number}"
     order = [source.name for source in sorted(run.sources, key=lambda source: -source.share_of_samples)]
+    kinds = [kind for kind in KINDS if any(row["kind"] == kind for row in rows)]
     base = named(data).encode(
         y=alt.Y("source:N", sort=order, title=None, axis=alt.Axis(grid=True)),
         x=alt.X("share:Q", title="share of the run", axis=alt.Axis(format="~%")),
     )
-    kinds = alt.Scale(domain=KINDS, range=["square", "circle", "diamond"])
+    colours, shapes = (alt.Scale(domain=kinds, range=[KINDS[kind][look] for kind in kinds]) for look in (0, 1))
     key = alt.Legend(title=None)
     points = base.mark_point(filled=True, size=110, opacity=0.9).encode(
-        color=alt.Color("kind:N", scale=alt.Scale(domain=KINDS, range=["var(--muted)", *COLOURS[:2]]), legend=key),
-        shape=alt.Shape("kind:N", scale=kinds, legend=key),
+        color=alt.Color("kind:N", scale=colours, legend=key),
+        shape=alt.Shape("kind:N", scale=shapes, legend=key),
         tooltip=["source:N", alt.Tooltip("kind:N", title="what"), alt.Tooltip("share:Q", format=".1%")],
     )
     line = base.mark_line(stroke="var(--rule)", strokeWidth=3, aria=False).encode(detail="source:N")
     chart = alt.layer(line, points).properties(height=30 * len(order) + 10, width="container")
-    caption = (
-        "How much of the run each source is, how much of the weight it was given, and how much of the updates it made. "
-        "A diamond far to the right of its square moves the model more than its share of the text."
-    )
+    caption = "How much of the run each source is, and how much of the weight it was given."
+    if "share of the update" in kinds:
+        caption = (
+            "How much of the run each source is, how much of the weight it was given, and how much of the updates it "
+            "made. A diamond far to the right of its square moves the model more than its share of the text."
+        )
     return make_plot(data, "What each source is, is given and does", caption, chart, {data: rows})
 
 
@@ -89,16 +96,16 @@ def worth_plot(run: RunFigures, number: int) -> Plot | None:
     data = f"worth-{number}"
     order = [row["weights"] for row in rows]
     colour = alt.Color("kind:N", scale=alt.Scale(domain=["in use", "compared"], range=COLOURS[:2][::-1]))
-    base = named(data).encode(
-        y=alt.Y("weights:N", sort=order, title=None, axis=alt.Axis(labelExpr="split(datum.label, '\\n')"))
-    )
+    middle = alt.ExprRef(f"{-LINE / 2} * (length(split(datum.value, '\\n')) - 1)")
+    axis = alt.Axis(labelExpr="split(datum.label, '\\n')", labelLimit=200, labelOffset=middle, labelLineHeight=LINE)
+    base = named(data).encode(y=alt.Y("weights:N", sort=order, title=None, axis=axis))
     tooltip = [
         "weights:N",
         alt.Tooltip("gain:Q", format=".3f"),
         alt.Tooltip("low:Q", format=".3f"),
         alt.Tooltip("high:Q", format=".3f"),
     ]
-    one = named(data).mark_rule(stroke="var(--muted)", strokeDash=[3, 3], aria=False)
+    one = once(data).mark_rule(stroke="var(--muted)", strokeDash=[3, 3], aria=False)
     chart = alt.layer(
         one.encode(x=alt.datum(1)),
         base.mark_rule(strokeWidth=2, aria=False).encode(x="low:Q", x2="high:Q", color=colour),
@@ -108,7 +115,7 @@ def worth_plot(run: RunFigures, number: int) -> Plot | None:
             shape=alt.Shape("kind:N", scale=alt.Scale(domain=["in use", "compared"], range=["diamond", "circle"])),
             tooltip=tooltip,
         ),
-    ).properties(height=38 * len(order), width="container")
+    ).properties(height=3 * LINE * len(order), width="container")
     caption = (
         "How many times as large a batch uniform weights would need to do as well; the bar is the 95 % interval. Right "
         "of the line of 1 weights help, and where the bar crosses it nothing can be told."

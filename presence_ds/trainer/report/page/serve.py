@@ -6,6 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 
 HOST = "127.0.0.1"
+SILENCE = 10.0  # seconds after which a connection is closed
 
 
 class Server:
@@ -26,6 +27,8 @@ class Server:
         server = self
 
         class Handler(BaseHTTPRequestHandler):
+            timeout = SILENCE
+
             def do_GET(self) -> None:
                 found = server._answer(self.path)
                 self.send_response(200 if found else 404)
@@ -40,7 +43,7 @@ class Server:
             def log_message(self, format: str, *args: object) -> None:
                 """Say nothing: a browser asks for the version every few seconds."""
 
-        self._server = ThreadingHTTPServer((HOST, port), Handler)
+        self._server = _Quiet((HOST, port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     @property
@@ -66,3 +69,8 @@ class Server:
     ) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Quiet(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: browsers go away in the middle, and anybody on this machine may connect."""

@@ -21,7 +21,7 @@ def smaller(report: Report) -> Iterator[Report]:
     while kept:
         kept //= 2
         runs = [run if place < kept else _without_samples(run) for place, run in enumerate(short.runs)]
-        whose = f"only the first {kept} runs have" if kept else "no run has"
+        whose = f"only the first {kept} runs have" if kept > 1 else "only the first run has" if kept else "no run has"
         words = f"So that the page stays small, texts are short, and {whose} figures of samples."
         yield _saying(replace(short, runs=runs), words)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from presence_ds.trainer.report.page.page import render, write
+from presence_ds.trainer.report.page.page import render
 from tests.trainer.report.page.reports import make_report
 
 CHROMIUM = shutil.which("chromium")
@@ -91,5 +91,5 @@ def visit(browser: Any) -> Iterator[Callable[..., Opened]]:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a report of two groups of two seeds."""
     path = tmp_path_factory.mktemp("page") / "report.html"
-    write(render(make_report()), path)
+    path.write_text(render(make_report()))
     return path

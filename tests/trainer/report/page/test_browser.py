@@ -3,16 +3,19 @@
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from presence_ds.trainer.report.page.page import render, write
+from presence_ds.trainer.report.page.page import render
 from presence_ds.trainer.report.report import make_report
+from tests.trainer.report.page import reports
 from tests.trainer.report.page.conftest import Opened
 from tests.trainer.report.runs import write_metrics, write_recipe, write_records
 
 Visit = Callable[..., Opened]
 
+LONG = "calibrated weights, steps 300, features norm, loss, vocabulary"
 CONTRASTS = """() => {
     const probe = document.body.appendChild(document.createElement("i"));
     const light = (name) => {
@@ -49,12 +52,15 @@ def mark_of(opened: Opened, step: int) -> dict[str, float]:
 
 def test_every_plot_is_drawn_of_every_run(made: Path, visit: Visit) -> None:
     opened = visit(made)
-    assert opened.page.locator("figure svg").count() > 15
+    assert opened.page.locator(".plot svg").count() > 15
+    for plot in ("plane-0-density", "worth-0"):  # a line at 0, or 1, and not one for every row
+        lines = f'figure[data-plot="{plot}"] .mark-rule line[stroke-dasharray="3,3"]'
+        assert opened.page.locator(lines).count() == 1
     opened.check()
     opened.page.select_option("#run", "3")
     opened.page.wait_for_selector('figure[data-plot="plane-3-density"] svg path')
     assert opened.page.locator(".of-run").first.is_hidden()
-    opened.page.wait_for_function("document.querySelectorAll('.of-run[data-run=\"3\"] figure svg').length > 5")
+    opened.page.wait_for_function("document.querySelectorAll('.of-run[data-run=\"3\"] .plot svg').length > 5")
     opened.page.wait_for_timeout(300)
     opened.check()
 
@@ -130,16 +136,30 @@ def test_dark_and_light(made: Path, visit: Visit) -> None:
     opened.check()
 
 
-@pytest.mark.parametrize("width", [360, 800])
-def test_it_fits_a_narrow_screen(width: int, made: Path, visit: Visit) -> None:
-    opened = visit(made, viewport={"width": width, "height": 700})
+@pytest.fixture(scope="module")
+def long_names(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of groups whose names differ at their ends only."""
+    path = tmp_path_factory.mktemp("long") / "report.html"
+    path.write_text(render(reports.make_report([LONG, f"{LONG}, momentum", f"{LONG}, clipped"], seeds=1)))
+    return path
+
+
+@pytest.mark.parametrize("width", [360, 800, 1100])
+def test_it_fits_a_screen(width: int, long_names: Path, visit: Visit) -> None:
+    opened = visit(long_names, viewport={"width": width, "height": 700})
+    keys = opened.page.locator('figure[data-plot="loss"] .colours li')
+    assert [name.strip() for name in keys.all_inner_texts()] == [LONG, f"{LONG}, momentum", f"{LONG}, clipped"]
+    assert len({keys.nth(place).locator("line").get_attribute("stroke-dasharray") for place in range(3)}) == 3
+    ends = opened.all("[...document.querySelectorAll('.colours li')].map((one) => one.getBoundingClientRect().right)")
+    assert max(ends) <= width
     assert opened.all("document.documentElement.scrollWidth") <= width
     ends = opened.all("[...document.querySelectorAll('figure svg')].map((one) => one.getBoundingClientRect().right)")
     assert max(ends) <= width
     cut = """() => [...document.querySelectorAll("figure svg")].filter((one) => one.getBoundingClientRect().width)
         .flatMap((one) => [...one.querySelectorAll("text")].filter((text) => {
             const [inner, outer] = [text.getBoundingClientRect(), one.getBoundingClientRect()];
-            return inner.width && (inner.left < outer.left - 1 || inner.right > outer.right + 1);
+            const out = inner.left < outer.left - 1 || inner.right > outer.right + 1;
+            return inner.width && (out || text.textContent.endsWith("…"));
         }).map((text) => `${one.closest("figure").dataset.plot}: ${text.textContent}`))"""
     assert opened.all(cut) == []
     opened.check()
@@ -155,7 +175,19 @@ def test_it_is_printed_in_light_colours_without_buttons(made: Path, visit: Visit
     ends = opened.all("[...document.querySelectorAll('figure svg')].map((one) => one.getBoundingClientRect().right)")
     assert max(ends) <= 700
     assert len(opened.page.pdf(format="A4")) > 20_000
+    sizes = "['body', 'thead th', 'tbody td'].map((one) => getComputedStyle(document.querySelector(one)).fontSize)"
+    body, head, cell = (float(size.removesuffix("px")) for size in opened.all(sizes))
+    assert head == cell < body < 14
     assert opened.said == []
+
+
+def test_without_scripts_all_runs_and_steps_are_seen(made: Path, browser: Any) -> None:
+    context = browser.new_context(offline=True, java_script_enabled=False)
+    page = context.new_page()
+    page.goto(made.as_uri())
+    for part in (".of-run", ".step"):
+        assert page.locator(f"{part}:visible").count() == page.locator(part).count() > 4
+    context.close()
 
 
 def test_it_is_read_without_seeing_it(made: Path, visit: Visit) -> None:
@@ -192,12 +224,14 @@ def test_runs_of_which_little_is_known(tmp_path: Path, visit: Visit) -> None:
         write_metrics(run, lines)
     write_records(plane, rows[:1])
     write_records(norms, [{**row, "alignment": None} for row in rows])
-    write(render(make_report(runs)), tmp_path / "report.html")
+    (tmp_path / "report.html").write_text(render(make_report(runs)))
     opened = visit(tmp_path / "report.html")
+    assert opened.page.input_value("#run") == str(runs.index(plane))  # the first of which there are documents
+    assert opened.page.locator(".of-run:visible .step").count() == 1
     for number in range(len(runs)):
         opened.page.select_option("#run", str(number))
         figures = f"[...document.querySelectorAll('.of-run[data-run=\"{number}\"] figure')]"
-        opened.page.wait_for_function(f"{figures}.every((one) => one.querySelector('svg'))")
+        opened.page.wait_for_function(f"{figures}.every((one) => one.querySelector('.plot svg'))")
         opened.check()
-    assert opened.page.locator("[data-axis]").all_text_contents() == ["Steps", "Tokens"]
+    assert opened.page.locator("[data-axis]").all_text_contents() == ["Step", "Tokens"]
     assert opened.page.locator('figure[data-plot="loss"]').count() == 1

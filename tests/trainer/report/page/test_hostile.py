@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from presence_ds.trainer.report.page.page import render, write
+from presence_ds.trainer.report.page.page import render
 from presence_ds.trainer.report.page.text import script_json, visible
 from tests.trainer.report.page.conftest import Opened
 from tests.trainer.report.page.reports import make_report
@@ -39,7 +39,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = {name: text.replace("{place}", "") for name, text in texts.items()}
     texts["document"] = texts["document"].replace("{", "{{").replace("}", "}}")
     texts["source"] = "{name} " + texts["document"]
-    write(render(make_report(["uniform", names], seeds=1, words=names, **texts)), path)
+    path.write_text(render(make_report(["uniform", names], seeds=1, words=names, **texts)))
     return path
 
 

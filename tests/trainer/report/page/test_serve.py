@@ -1,12 +1,14 @@
 """Pages that are served while a run goes on."""
 
 import socket
+import struct
 from collections.abc import Callable
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
 
+from presence_ds.trainer.report.page import serve
 from presence_ds.trainer.report.page.page import render
 from presence_ds.trainer.report.page.serve import Server
 from tests.trainer.report.page.conftest import Opened
@@ -37,6 +39,22 @@ def test_it_listens_on_localhost_only() -> None:
             Server(port)
 
 
+def test_who_goes_away_or_is_silent_does_no_harm(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(serve, "SILENCE", 0.1)
+    with Server(0) as server:
+        server.publish("<p>", "1")
+        address = ("127.0.0.1", int(server.address.split(":")[2].split("/")[0]))
+        with socket.create_connection(address) as rude:
+            rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # so that it ends by a reset
+        with socket.create_connection(address, timeout=10) as silent:
+            assert silent.recv(1) == b""  # closed by the server
+        with urlopen(server.address) as answer:
+            assert answer.read() == b"<p>"
+    assert capfd.readouterr().err == ""
+
+
 def test_an_open_page_loads_itself_anew_where_it_stands(visit: Callable[..., Opened]) -> None:
     report = make_report(seeds=1)
     with Server(0) as server:
@@ -48,4 +66,11 @@ def test_an_open_page_loads_itself_anew_where_it_stands(visit: Callable[..., Ope
         opened.page.wait_for_selector('html[data-version="2"][data-drawn]', timeout=30_000)
         assert opened.page.locator('[data-axis="tokens"]').get_attribute("aria-pressed") == "true"
         assert opened.page.locator("#step-0-1000").is_visible()
+        opened.page.select_option("#run", "1")
+        opened.page.locator('[data-step="1-700"]').click()
+        opened.page.select_option("#run", "0")
+        server.publish(render(report, "3"), "3")
+        opened.page.wait_for_selector('html[data-version="3"][data-drawn]', timeout=30_000)
+        assert opened.page.input_value("#run") == "0"
+        assert opened.page.locator(".of-run[data-run='0'] .step:visible").count() == 1
         opened.check()

@@ -4,7 +4,6 @@
   const page = JSON.parse(document.getElementById("data").textContent);
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
   const ERRORS = 1; // of Vega's levels: it would warn of layers that are empty, such as the marks of a run without any
-  const AXES = { step: "Step", tokens: "Tokens", hours: "Hours of training" };
   const state = { x_axis: "step", from_share: 0, selected: "", run: 0 };
   const views = new Map(); // figure → promise of its Vega view
 
@@ -44,7 +43,7 @@
   // An axis that stands for what is chosen is named after it.
   function nameAxes(vega) {
     const visit = (part) => {
-      for (const axis of part.axes ?? []) if (axis.title === AXES.step && axis.scale === "x" && chosenAxis(vega)) axis.title = { signal: `(${JSON.stringify(AXES)})[x_axis]` };
+      for (const axis of part.axes ?? []) if (axis.title === page.axes.step && axis.scale === "x" && chosenAxis(vega)) axis.title = { signal: `(${JSON.stringify(page.axes)})[x_axis]` };
       (part.marks ?? []).forEach(visit);
     };
     visit(vega);
@@ -177,8 +176,11 @@
       const button = document.querySelector(`button[data-${attribute}="${CSS.escape(remembered(name) ?? "")}"]`);
       if (button) setSwitch(button);
     }
-    showRun(remembered("run") ?? "0");
-    choose(remembered("step") ?? "", false);
+    const [run, step] = [remembered("run"), remembered("step") ?? ""];
+    const first = document.getElementById("run")?.value ?? "0";
+    const known = document.querySelector(`.of-run[data-run="${CSS.escape(run ?? "")}"]`);
+    if (known && step.startsWith(`${run}-`)) choose(step, false);
+    showRun(known ? run : first);
     await drawShown();
     tellAll();
     root.dataset.drawn = "true";
