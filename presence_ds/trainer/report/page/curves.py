@@ -10,7 +10,7 @@ from presence_ds.trainer.report.curves import mean_curve
 from presence_ds.trainer.report.figures import Curve, Group, Report, RunFigures
 from presence_ds.trainer.report.page.plot import Plot, Swatch, make_plot, named, series, series_key
 
-AXES = {"step": "Step", "tokens": "Tokens", "hours": "Hours of training"}  # of losses, and their titles
+AXES = {"step": "Step", "tokens": "Tokens", "hours": "Hours"}  # of losses, and their titles
 MARKS = {"spike": "spike", "high loss": "high loss", "spread": "evenly spaced"}
 SHAPES = ["triangle-up", "diamond", "circle"]
 BETWEEN = ("stage", "switch", "resume")  # events that part the run

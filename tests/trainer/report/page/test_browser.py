@@ -175,9 +175,10 @@ def test_it_is_printed_in_light_colours_without_buttons(made: Path, visit: Visit
     ends = opened.all("[...document.querySelectorAll('figure svg')].map((one) => one.getBoundingClientRect().right)")
     assert max(ends) <= 700
     assert len(opened.page.pdf(format="A4")) > 20_000
-    sizes = "['body', 'thead th', 'tbody td'].map((one) => getComputedStyle(document.querySelector(one)).fontSize)"
-    body, head, cell = (float(size.removesuffix("px")) for size in opened.all(sizes))
-    assert head == cell < body < 14
+    parts = ["body", "figcaption", "thead th", "tbody td"]
+    sizes = "(parts) => parts.map((one) => parseFloat(getComputedStyle(document.querySelector(one)).fontSize))"
+    body, caption, head, cell = opened.page.evaluate(sizes, parts)
+    assert head == cell < caption < body < 14
     assert opened.said == []
 
 
