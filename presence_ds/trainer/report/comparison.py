@@ -9,8 +9,8 @@ from typing import Any
 
 from presence_ds.trainer.report.configuration import Configuration, group_names, grouped, is_uniform, seeds_of
 from presence_ds.trainer.report.curves import mean_curve
-from presence_ds.trainer.report.database import plain
 from presence_ds.trainer.report.figures import Comparison, Curve, Group, RunFigures
+from presence_ds.trainer.report.plain import plain
 from presence_ds.trainer.report.student import critical
 
 TOLERANCE = 0.01  # nats

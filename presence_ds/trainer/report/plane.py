@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from presence_ds.trainer.report.database import plain, plain_list
+from presence_ds.trainer.report.plain import plain, plain_list
 from presence_ds.trainer.report.sample_figures import Plane
 
 if TYPE_CHECKING:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from presence_ds.trainer.report.choosing import Chosen, choose
-from presence_ds.trainer.report.database import database, plain, plain_list
 from presence_ds.trainer.report.extremes import add_tops, extremes_of
 from presence_ds.trainer.report.moved import moved_steps
+from presence_ds.trainer.report.plain import plain, plain_list
 from presence_ds.trainer.report.plane import PlaneSums
 from presence_ds.trainer.report.ranges import MOST_RECORDS, ranges_of
-from presence_ds.trainer.report.recorded import Recorded, find_recorded, records_sql, samples_sql, without_damage
+from presence_ds.trainer.report.recorded import Recorded, find_recorded, samples_sql, without_damage
 from presence_ds.trainer.report.sample_figures import Extreme, MovedStep, Plane, Quantiles, SourceFigures
+from presence_ds.trainer.samples.database import database
 
 if TYPE_CHECKING:
     import duckdb
@@ -91,8 +92,8 @@ def _figures(
         groups = recorded.inside(first, last)
         if not groups:
             continue
-        records = records_sql(recorded, groups, f"step between {first} and {last}")
-        connection.execute(f"create or replace temp table chunk as {samples_sql(records)}")
+        samples = samples_sql(groups, f"step between {first} and {last}")
+        connection.execute(f"create or replace temp table chunk as {samples}")
         connection.execute(
             f"insert into sums select {number}, source, count(*), sum(weight), sum(share), sum(n), sum(loss) "
             f"from chunk group by source"

@@ -12,9 +12,9 @@ import presence_ds
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.report.comparison import TOLERANCE, comparisons_of, groups_of
 from presence_ds.trainer.report.configuration import differences, read_configuration, weights_in_words
-from presence_ds.trainer.report.database import plain
 from presence_ds.trainer.report.figures import Comparison, Group, Report, RunFigures
 from presence_ds.trainer.report.metrics import MetricsFigures, read_metrics
+from presence_ds.trainer.report.plain import plain
 from presence_ds.trainer.report.records import RecordFigures, read_records
 from presence_ds.trainer.report.sample_figures import Extreme, MovedStep, SourceFigures
 from presence_ds.trainer.report.text import with_texts

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.report.database import plain
 from presence_ds.trainer.report.figures import WeightsWorth, Worth
+from presence_ds.trainer.report.plain import plain
 from presence_ds.trainer.report.recorded import find_recorded
 from presence_ds.trainer.report.sample_figures import SourceFigures
 from presence_ds.trainer.run_directory.layout import RunDirectory

@@ -150,6 +150,25 @@ def test_without_alignments_the_length_counts(tmp_path: Path) -> None:
     assert figures.effective_share == pytest.approx(1 / (weights**2).sum() / 4)
 
 
+@pytest.mark.parametrize("name", ["alignment", "self_influence", "vocabulary_influence"])
+def test_files_of_two_versions(name: str, tmp_path: Path) -> None:
+    """The first knew no such column; the others are read all the same, and its own figures are there without it."""
+    for first, without in ((1, (name,)), (401, ())):
+        rows = [row for step in range(first, first + 400) for row in rows_of(step, np.full(6, 1 / 6))]
+        folder = write_records(tmp_path, rows, without=without)
+    figures = read_records(folder)
+    assert figures.missing == []
+    assert sum(source.samples for source in figures.sources) == 4800
+    assert figures.plane is not None
+    assert sum(figures.plane.norm_counts) == (4800 if name == "vocabulary_influence" else 2400)
+    found = {step.step > 400: step.by for step in figures.moved}
+    assert found == {
+        "alignment": {False: "norm", True: "alignment"},
+        "self_influence": {True: "alignment"},
+        "vocabulary_influence": {False: "alignment", True: "alignment"},
+    }[name]  # fmt: skip
+
+
 def test_what_does_not_count_has_no_share(tmp_path: Path) -> None:
     left_out = [
         {"has_targets": False, "weight": 0.0, "self_influence": 0.0, "alignment": 0.0},
