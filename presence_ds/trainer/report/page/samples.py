@@ -11,7 +11,6 @@ from presence_ds.trainer.report.page.plot import COLOURS, Plot, make_plot, named
 from presence_ds.trainer.report.sample_figures import Quantiles
 
 WRAP = 24  # characters of a line of a label
-FLAG = 2.0  # share of the update by share of the samples
 KINDS = ["share of the samples", "weight mass", "share of the update"]
 
 
