@@ -67,7 +67,9 @@ def build(run: Path) -> None:
 def write_run(run: Path, steps: int, samples: int) -> None:
     """A run directory with a line for every step and ``samples`` records in each."""
     (run / "scores").mkdir(parents=True)
-    (run / "recipe.yaml").write_text(f"presence: {{preset: calibrated}}\ntraining: {{steps: {steps}, seed: 0}}\n")
+    (run / "recipe.yaml").write_text(
+        f"presence: {{preset: calibrated}}\ntraining: {{steps: {steps}, seed: 0}}\n", encoding="utf-8"
+    )
     draw = np.random.default_rng(0)
     with open(run / "metrics.jsonl", "w", encoding="utf-8") as file:
         for step in range(1, steps + 1):

@@ -42,7 +42,7 @@ OF_ONE = (
     Picture("moved", "#moved", 900, before=LAST_HIGH_LOSS),
     Picture("sources", "#sources", 690),
     Picture("worth", "#worth", 920),
-    Picture("plane", "#plane", 970),
+    Picture("plane", "#plane", 1070),
     Picture("distributions", "#distributions", 470, theme="dark"),
     Picture("phone", "#loss", 720, width=360, theme="dark"),
 )

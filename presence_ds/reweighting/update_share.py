@@ -13,7 +13,7 @@ def update_terms(weights: Tensor, scores: Tensor, alignment: Tensor | None) -> T
 
     The others of a step stand for (1 − w) times their mean, as is exact with uniform weights. It is below 0 for a
     sample that the step moves away from. Without alignments it is w √n, the length of its part. As
-    `presence_ds.trainer.samples.find` says it in SQL.
+    `presence_ds.trainer.samples.sql` says it in SQL.
 
     Args:
         weights: [n], summing to 1 over a step.

@@ -93,7 +93,9 @@ def test_bad_input_is_one_line(
 def test_it_is_made_again_while_the_run_goes_on(run_dir: Path, tmp_path: Path) -> None:
     output = tmp_path / "page.html"
     command = [sys.executable, "-m", "presence_ds", "report", run_dir, "--output", output, "--watch", "--every", "0.2"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+    )
     try:
         assert process.stdout is not None
         address = process.stdout.readline().strip()
@@ -121,6 +123,11 @@ def test_it_is_made_again_while_the_run_goes_on(run_dir: Path, tmp_path: Path) -
         _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
     assert output.is_file()
+
+
+def heed_interrupts() -> None:
+    """Which are ignored where a shell runs tests in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def fetch(address: str) -> str:

@@ -117,6 +117,7 @@ def test_those_that_did_not_count_are_told(run_dir: Path, capsys: pytest.Capture
         (["--steps", "14:13"], "steps is 14:13: the first must not be above the last"),
         (["--steps", "15:"], "steps is 15:: records are of steps 11 to 14"),
         (["--steps", ":10"], "steps is :10: records are of steps 11 to 14"),
+        (["--steps", ":0"], "steps is :0: records are of steps 11 to 14"),
         (["--steps", "12"], "steps is 12: it must be two numbers"),
         (["--steps", "a:b"], "steps is a:b: it must be two numbers"),
         (["--json", "/nowhere/a.json"], "json is /nowhere/a.json: it cannot be written"),

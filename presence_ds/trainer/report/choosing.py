@@ -1,4 +1,4 @@
-"""Steps that are worth a look: spikes of the loss, high losses, and some in between."""
+"""Steps that are worth a look: spikes of the loss, high losses, and some that are evenly spaced."""
 
 from __future__ import annotations
 
@@ -49,21 +49,19 @@ def choose(connection: duckdb.DuckDBPyConnection, losses: str) -> list[Chosen]:
                 place * {SPREAD} // number <> (place - 1) * {SPREAD} // number as is_spread
             from compared
         )
-        (select step, loss, usual, z, false from ranked where z > {HIGH_DEVIATIONS}
-            order by z desc limit {SPIKES + HIGH})
-        union all (select step, loss, usual, z, true from ranked where is_spread)
+        (select step, 'spike', loss, usual, z from ranked where z > {SPIKE_DEVIATIONS} order by z desc limit {SPIKES})
+        union all (
+            select step, 'high loss', loss, usual, z from ranked where z > {HIGH_DEVIATIONS} and z <= {SPIKE_DEVIATIONS}
+            order by z desc limit {HIGH}
+        )
+        union all (select step, 'spread', loss, usual, z from ranked where is_spread)
         """
     ).fetchall()
     found: dict[int, Chosen] = {}
-    spikes = high = 0
-    for step, loss, usual, z, is_spread in rows:
-        words = f"its loss {loss:.4f} is %s {usual:.4f}, the median of the steps around it" if usual is not None else ""
-        if is_spread:
-            found.setdefault(step, Chosen(step, "spread", "one of some at even distances"))
-        elif z > SPIKE_DEVIATIONS and spikes < SPIKES:
-            spikes += 1
-            found[step] = Chosen(step, "spike", words % f"{z:.1f} deviations above")
-        elif high < HIGH:
-            high += 1
-            found[step] = Chosen(step, "high loss", words % f"{z:.1f} deviations above")
+    for step, why, loss, usual, z in rows:
+        if why == "spread":
+            found.setdefault(step, Chosen(step, why, "one of some that are evenly spaced"))
+        else:
+            words = f"its loss {loss:.4f} is {z:.1f} deviations above {usual:.4f}, the median of the steps around it"
+            found[step] = Chosen(step, why, words)
     return [found[step] for step in sorted(found)]

@@ -7,10 +7,18 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from presence_ds.trainer.report.configuration import Configuration, group_names, grouped, is_uniform, seeds_of
+from presence_ds.trainer.report.configuration import (
+    Configuration,
+    group_names,
+    grouped,
+    is_apart,
+    is_seed,
+    is_uniform,
+    seeds_of,
+)
 from presence_ds.trainer.report.curves import mean_curve
-from presence_ds.trainer.report.database import plain
 from presence_ds.trainer.report.figures import Comparison, Curve, Group, RunFigures
+from presence_ds.trainer.report.plain import plain
 from presence_ds.trainer.report.student import critical
 
 TOLERANCE = 0.01  # nats
@@ -35,53 +43,65 @@ def groups_of(runs: Sequence[RunFigures]) -> list[Group]:
 
 
 def _mean_curves(curves: Sequence[dict[str, Curve]]) -> dict[str, Curve]:
-    """Of the figures that all runs have."""
-    common = [name for name in curves[0] if all(name in one for one in curves)]
-    found = {name: mean_curve([one[name] for one in curves]) for name in common}
+    """Of every figure, over the runs that have it."""
+    found = {}
+    for name in dict.fromkeys(name for one in curves for name in one):
+        found[name] = mean_curve([one[name] for one in curves if name in one and one[name].step] or [Curve()])
     return {name: curve for name, curve in found.items() if curve.step}
 
 
 def comparisons_of(
     runs: Sequence[RunFigures], groups: Sequence[Group], tolerance: float = TOLERANCE
 ) -> list[Comparison]:
-    """Every group against the one with uniform weights that is most like it; without such a one, against the first.
+    """Every group against the one with uniform weights that is most like it, of those with the most seeds in common.
+
+    Without uniform weights it is against the first.
 
     Of the whole validation split, and of its sources where there are several; nothing where no seed is in both.
     """
     found: list[Comparison] = []
-    configurations = [runs[group.runs[0]].configuration for group in groups]
+    members = [[runs[number] for number in group.runs] for group in groups]
     for place in range(len(groups)):
-        baseline = _baseline(place, configurations)
+        baseline = _baseline(place, members)
         if baseline is None:
             continue
-        sources = sorted(set(groups[place].validation) & set(groups[baseline].validation))
+        ours, theirs = ({source for run in members[one] for source in run.validation} for one in (place, baseline))
+        sources = sorted(ours & theirs)
         if len(sources) == 2:  # all of it, and the one source that it is made of
             sources = sources[:1]
         for source in sources[: MOST_SOURCES + 1]:
-            compared = _compared(runs, groups, place, baseline, source, tolerance)
+            compared = _compared(members, groups, place, baseline, source, tolerance)
             if compared is not None:
                 found.append(compared)
     return found
 
 
-def _baseline(place: int, configurations: Sequence[Configuration]) -> int | None:
+def _baseline(place: int, members: Sequence[Sequence[RunFigures]]) -> int | None:
     """What the group ``place`` is compared with."""
+    configurations = [runs[0].configuration for runs in members]
     uniform = [other for other, one in enumerate(configurations) if one and is_uniform(one)]
     if place in uniform:
         return uniform[0] if place != uniform[0] else None
     if not uniform:
         return 0 if place else None
-    return min(uniform, key=lambda other: _distance(configurations[place], configurations[other]))
+    seeds = [{seeds_of(run.configuration) for run in runs} for runs in members]
+    return min(
+        uniform,
+        key=lambda other: (
+            _distance(configurations[place], configurations[other]),
+            -len(seeds[place] & seeds[other]),
+        ),
+    )
 
 
 def _distance(one: Configuration, other: Configuration) -> int:
-    """Number of fields in which they differ, but for those of the weights."""
-    names = {name for name in {*one, *other} if not name.startswith("presence.")}
+    """Number of fields in which they differ, of those that change what is learned, but for weights and seeds."""
+    names = {name for name in {*one, *other} if not (name.startswith("presence.") or is_seed(name) or is_apart(name))}
     return sum(one.get(name) != other.get(name) for name in names)
 
 
 def _compared(
-    runs: Sequence[RunFigures],
+    members: Sequence[Sequence[RunFigures]],
     groups: Sequence[Group],
     place: int,
     baseline: int,
@@ -89,39 +109,58 @@ def _compared(
     tolerance: float,
 ) -> Comparison | None:
     """At the last step at which all of the paired runs were evaluated."""
-    ours, theirs = (
-        {seeds_of(runs[number].configuration): runs[number] for number in groups[one].runs} for one in (place, baseline)
-    )
+    ours, theirs = (_by_seeds(members[one], source) for one in (place, baseline))
     pairs = [(ours[seeds], theirs[seeds]) for seeds in sorted(set(ours) & set(theirs), key=str)]
-    pairs = [pair for pair in pairs if all(source in run.validation for run in pair)]
-    if not pairs:
-        return None
-    steps = set.intersection(*(set(run.validation[source].step) for pair in pairs for run in pair))
+    paired = [run for pair in pairs for side in pair for run in side]
+    steps = set.intersection(*(set(run.validation[source].step) for run in paired)) if paired else set()
     if not steps:
         return None
     step = max(steps)
     differences = [_at(one, source, step) - _at(other, source, step) for one, other in pairs]
     difference, low, high, verdict = judged(differences, tolerance)
     figure = f"validation/{source}/loss" if source else "validation/loss"
-    ended = all(run.validation[source].step[-1] == step for pair in pairs for run in pair)
+    text = _words(
+        groups[place].name, groups[baseline].name, source, _when(paired, source, step), differences, tolerance
+    )
     return Comparison(
         group=place,
         baseline=baseline,
         figure=figure,
-        seeds=[ours_run.seed for ours_run, _ in pairs if ours_run.seed is not None],
+        seeds=[one[0].seed for one, _ in pairs if one[0].seed is not None],
         differences=[round(one, 6) for one in differences],
         difference=round(difference, 6),
         low=plain(low),
         high=plain(high),
         tolerance=tolerance,
         verdict=verdict,
-        words=_words(groups[place].name, groups[baseline].name, source, step, ended, differences, tolerance),
+        words=text,
     )
 
 
-def _at(run: RunFigures, source: str, step: int) -> float:
-    curve = run.validation[source]
-    return float(curve.mean[curve.step.index(step)] or 0.0)
+def _by_seeds(runs: Sequence[RunFigures], source: str) -> dict[tuple[Any, ...], list[RunFigures]]:
+    """Those that were evaluated on the source."""
+    found: dict[tuple[Any, ...], list[RunFigures]] = {}
+    for run in runs:
+        if source in run.validation:
+            found.setdefault(seeds_of(run.configuration), []).append(run)
+    return found
+
+
+def _at(runs: Sequence[RunFigures], source: str, step: int) -> float:
+    """The loss at the step, mean of runs of one seed."""
+    curves = [run.validation[source] for run in runs]
+    return fmean(float(curve.mean[curve.step.index(step)] or 0.0) for curve in curves)
+
+
+def _when(paired: Sequence[RunFigures], source: str, step: int) -> str:
+    """The step, where runs went on after it; and how many did not: they are in progress, stopped, or diverged."""
+    ended = sum(run.validation[source].step[-1] == step for run in paired)
+    if ended == len(paired):
+        return ""
+    without = (
+        f", as {ended} of {len(paired)} runs {'has' if ended == 1 else 'have'} no finite loss later" if ended else ""
+    )
+    return f" at step {step:,}, the last at which all were evaluated{without}"
 
 
 def judged(differences: Sequence[float], tolerance: float) -> tuple[float, float | None, float | None, str]:
@@ -136,13 +175,10 @@ def judged(differences: Sequence[float], tolerance: float) -> tuple[float, float
     return mean, low, high, "better" if high < 0 else "worse" if low > 0 else "open"
 
 
-def _words(
-    name: str, other: str, source: str, step: int, ended: bool, differences: Sequence[float], tolerance: float
-) -> str:
+def _words(name: str, other: str, source: str, when: str, differences: Sequence[float], tolerance: float) -> str:
     mean, low, high, verdict = judged(differences, tolerance)
     of = f" of {source}" if source else ""
-    at = "" if ended else f" at step {step:,}, the last at which all were evaluated"
-    text = f"{name} against {other}: validation loss{of} {mean:+.4f} nats{at}"
+    text = f"{name} against {other}: validation loss{of} {signed(mean)} nats{when}"
     if low is None or high is None:
         return f"{text}, with one pair of runs of the same seed, which allows no verdict: train with more seeds."
     told: dict[str, Any] = {
@@ -151,4 +187,9 @@ def _words(
         "equivalent": f"equivalent, within ± {tolerance:g} nats",
         "open": f"open, neither a difference nor equivalence within ± {tolerance:g} nats is shown",
     }
-    return f"{text} (95 % interval {low:+.4f} to {high:+.4f}, {len(differences)} paired seeds): {told[verdict]}."
+    return f"{text} (95 % interval {signed(low)} to {signed(high)}, {len(differences)} paired seeds): {told[verdict]}."
+
+
+def signed(value: float) -> str:
+    """A difference of losses."""
+    return f"{value:+.4f}".replace("-", "−")

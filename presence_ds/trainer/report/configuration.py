@@ -9,12 +9,25 @@ from typing import Any
 
 import yaml
 
+from presence_ds.engine.config import PresenceConfig
+from presence_ds.errors import ConfigError
 from presence_ds.reweighting.config import PRESETS
 from presence_ds.trainer.report.figures import Difference
 
 Configuration = Mapping[str, Any]  # by names such as "optimizer.lr"
-# Sections and fields that do not change what is learned.
-APART = ("run_dir", "wandb", "logging", "checkpoint", "stop", "health", "anomalies", "tensorboard", "trackio")
+# Sections and fields that do not change what is learned; what prepared data is made of stands in the fields beside it.
+APART = (
+    "run_dir",
+    "data.prepared",
+    "wandb",
+    "logging",
+    "checkpoint",
+    "stop",
+    "health",
+    "anomalies",
+    "tensorboard",
+    "trackio",
+)
 WORDS = {
     "clip": "gradients clipped at quantile {quantile} of their norms",
     "normalized": "every gradient at the same norm",
@@ -59,14 +72,15 @@ def grouped(configurations: Sequence[Configuration]) -> list[list[int]]:
     """Places of runs alike but for seeds and what does not change learning; a run without a recipe is alone."""
     groups: dict[Any, list[int]] = {}
     for place, configuration in enumerate(configurations):
-        rest = {name: value for name, value in configuration.items() if not is_seed(name) and not _is_apart(name)}
+        rest = {name: value for name, value in configuration.items() if not is_seed(name) and not is_apart(name)}
         key = json.dumps(rest, sort_keys=True, default=str) if configuration else place
         groups.setdefault(key, []).append(place)
     return list(groups.values())
 
 
-def _is_apart(name: str) -> bool:
-    return name.split(".", 1)[0] in APART
+def is_apart(name: str) -> bool:
+    """Whether a field does not change what is learned."""
+    return name in APART or name.split(".", 1)[0] in APART
 
 
 def differences(configurations: Sequence[Configuration]) -> list[Difference]:
@@ -77,12 +91,12 @@ def differences(configurations: Sequence[Configuration]) -> list[Difference]:
         values = [configuration.get(name) for configuration in configurations]
         if name != "run_dir" and any(type(value) is not type(values[0]) or value != values[0] for value in values):
             found.append(Difference(name, values, is_seed(name)))
-    return sorted(found, key=lambda one: (one.is_seed, _is_apart(one.field), not one.field.startswith("presence.")))
+    return sorted(found, key=lambda one: (one.is_seed, is_apart(one.field), not one.field.startswith("presence.")))
 
 
 def group_names(configurations: Sequence[Configuration]) -> list[str]:
     """Of groups, by one configuration of each: their weights, and what else sets them apart."""
-    apart = [one for one in differences(configurations) if not one.is_seed and not _is_apart(one.field)]
+    apart = [one for one in differences(configurations) if not one.is_seed and not is_apart(one.field)]
     others = [one for one in apart if not one.field.startswith("presence.")][:3]
     names = []
     for place, configuration in enumerate(configurations):
@@ -140,4 +154,22 @@ def _kind(configuration: Configuration) -> str:
     preset = configuration.get("presence.preset")
     if isinstance(stated, str):
         return stated
-    return PRESETS.get(preset, "weights") if isinstance(preset, str) else "calibrated"  # type: ignore[call-overload]
+    if isinstance(preset, str):
+        return PRESETS.get(preset, "weights")  # type: ignore[call-overload]
+    try:
+        return PresenceConfig.from_mapping(_section(configuration, "presence.")).weighting_kind
+    except (ConfigError, ValueError):  # of another version, or edited since
+        return "weights"
+
+
+def _section(configuration: Configuration, prefix: str) -> dict[str, Any]:
+    """Fields by their names without ``prefix``, as the recipe has them."""
+    found: dict[str, Any] = {}
+    for name, value in configuration.items():
+        if name.startswith(prefix):
+            *sections, last = name.removeprefix(prefix).split(".")
+            section = found
+            for one in sections:
+                section = section.setdefault(one, {})
+            section[last] = json.loads(value) if isinstance(value, str) and value.startswith(("[", "{")) else value
+    return found

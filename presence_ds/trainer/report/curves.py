@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from presence_ds.trainer.report.database import plain, plain_list, quoted
 from presence_ds.trainer.report.figures import Curve, Number
+from presence_ds.trainer.report.plain import plain, plain_list
+from presence_ds.trainer.samples.database import quoted
 
 if TYPE_CHECKING:
     import duckdb

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from presence_ds.trainer.report.database import quoted
 from presence_ds.trainer.report.figures import Event
+from presence_ds.trainer.samples.database import quoted
 
 if TYPE_CHECKING:
     import duckdb

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from presence_ds.trainer.report.database import plain
-from presence_ds.trainer.report.recorded import Recorded, records_sql
+from presence_ds.trainer.report.plain import plain
+from presence_ds.trainer.report.recorded import Recorded
 from presence_ds.trainer.report.sample_figures import Extreme
+from presence_ds.trainer.samples.sql import records_sql
 
 if TYPE_CHECKING:
     import duckdb
@@ -39,9 +40,8 @@ def extremes_of(connection: duckdb.DuckDBPyConnection, recorded: Recorded) -> li
         ),
         seen as (
             select source, document_id, "offset", count(*) as all_times
-            from ({records_sql(recorded, recorded.groups, "true")})
-                semi join candidates using (source, document_id, "offset")
-            group by all
+            from ({records_sql(recorded.groups, "true")}) semi join candidates using (source, document_id, "offset")
+            where counts group by all
         )
         select source, document_id, "offset", times, norm, least, weight, loss, steps
         from candidates join seen using (source, document_id, "offset") where times = all_times

@@ -187,8 +187,8 @@ class Group:
     Attributes:
         name: short, by what sets it apart from the other groups.
         runs: places in `Report.runs`.
-        curves, validation: as of `RunFigures`, the mean over the runs with the range of them; only steps that all of
-            them have.
+        curves, validation: as of `RunFigures`, the mean over the runs that have the figure, with the range of them;
+            only steps that all of these have.
     """
 
     name: str
@@ -205,7 +205,7 @@ class Comparison:
     Attributes:
         group, baseline: places in `Report.groups`.
         figure: "validation/loss", or that of a source: "validation/NAME/loss".
-        seeds: that both have.
+        seeds: that both have; of runs of one seed the mean counts.
         differences: group less baseline, of every one of these, in nats; below 0 the group is better.
         difference: their mean.
         low, high: of the 95 % interval by Student's t; None with one seed.

@@ -7,10 +7,10 @@ from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
+from presence_ds.reweighting.update_share import OUTSIZED
 from presence_ds.trainer.report.figures import Level, RunFigures, Sentence
 
 MOST_RUNS = 3  # that are named
-TIMES_SHARE = 2.0  # share of the update, by share of the samples
 LEAST_SHARE = 0.001  # of the samples, of a source that is worth a word
 LOW_EFFECTIVE_SHARE = 0.3
 WAITING, OUTSIDE, SCORING = 0.1, 0.25, 0.5  # shares of the time, above which they are worth a word
@@ -114,7 +114,7 @@ def _of_sources(run: RunFigures) -> Iterator[Look]:
                 "sources",
             )
         share, moved = source.share_of_samples, source.share_of_update
-        if moved is not None and share >= LEAST_SHARE and moved > TIMES_SHARE * share:
+        if moved is not None and share >= LEAST_SHARE and (source.times_share or 0.0) > OUTSIZED:
             yield Look(
                 f"source {source.name} moves the model far more than its share",
                 f"{moved:.1%} of the update with {share:.1%} of the samples",

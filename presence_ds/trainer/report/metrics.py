@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from presence_ds.trainer.report.choosing import Chosen, choose
 from presence_ds.trainer.report.curves import curves_of
-from presence_ds.trainer.report.database import database, files_of, plain, quoted
 from presence_ds.trainer.report.events import events_of
 from presence_ds.trainer.report.figures import Cost, Curve, Event
+from presence_ds.trainer.report.plain import plain
+from presence_ds.trainer.samples.database import database, files_of, quoted
 from presence_ds.trainer.status.metrics_lines import last_line, spread_lines
 
 if TYPE_CHECKING:

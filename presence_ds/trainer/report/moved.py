@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from presence_ds.trainer.report.choosing import Chosen
-from presence_ds.trainer.report.database import plain
-from presence_ds.trainer.report.recorded import Recorded, records_sql, samples_sql
+from presence_ds.trainer.report.plain import plain
+from presence_ds.trainer.report.recorded import Recorded, samples_sql
 from presence_ds.trainer.report.sample_figures import MovedSample, MovedStep
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def moved_steps(connection: duckdb.DuckDBPyConnection, recorded: Recorded, chose
             f"""
             select source, document_id, "offset", share, weight, n / nullif(unit, 0), a / nullif(unit, 0), loss,
                 step_loss, number, aligned
-            from ({samples_sql(records_sql(recorded, groups, f"step = {step}"))})
+            from ({samples_sql(groups, f"step = {step}")})
             where share is not null order by abs(share) desc, source, document_id, "offset" limit {MOST}
             """
         ).fetchall()

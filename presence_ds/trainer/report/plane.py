@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from presence_ds.trainer.report.database import plain, plain_list
+from presence_ds.trainer.report.plain import plain, plain_list
 from presence_ds.trainer.report.sample_figures import Plane
 
 if TYPE_CHECKING:
@@ -16,29 +16,42 @@ if TYPE_CHECKING:
 ACROSS, UP = 40, 41
 BLOCKS, FEWEST_BLOCKS = 20, 5  # for errors by the jackknife
 FEWEST = 5  # samples in a column, or cell, that is told what weight they should have
-HELD = 0.002  # share of the samples beyond each end of the first bin's
+HELD = 0.002  # share of the samples beyond each end
+LOOKED_AT = 50_000  # records that say where the ends are
+KNOWN = "from chunk where aligned and n > 0 and unit > 0"
 
 
 class PlaneSums:
-    """Adds up samples, weights, alignments and norms of every cell."""
+    """Adds up samples, weights, alignments and norms of every cell.
 
-    def __init__(self) -> None:
-        self._edges: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+    Samples go through the table ``chunk``, those without an alignment left out: first some of all parts of the run, to
+    `look` at, as no part of it is like the others, then all, to `add`.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+        self._ends: tuple[float, float, float, float] | None = None  # left, right, middle, most
         self._sums: dict[int, NDArray[np.float64]] = {}  # by block, [4, UP, ACROSS]
+        connection.execute("create temp table looked_at (across double, up double)")
 
-    def add(self, connection: duckdb.DuckDBPyConnection, block: int) -> None:
-        """Take in the samples of the table ``chunk`` that have an alignment."""
-        self._edges = self._edges or _edges(connection)
-        if self._edges is None:
+    def look(self) -> None:
+        """See how far the samples of the chunk lie from the middle."""
+        self._connection.execute(f"insert into looked_at select log10(n / unit), abs(a) / sqrt(n * unit) {KNOWN}")
+
+    def add(self, block: int) -> None:
+        """Take in the samples of the chunk."""
+        self._ends = self._ends or self._found_ends()
+        if self._ends is None:
             return
-        (left, *_, right), (low, *_, high) = (edges.tolist() for edges in self._edges)
-        rows = connection.execute(
+        left, right, middle, most = self._ends
+        row = f"{UP} / 2 * (1 + sign(a) * ln(1 + abs(a) / sqrt(n * unit) / {middle}) / {np.log1p(most / middle)})"
+        rows = self._connection.execute(
             f"""
             select least(greatest(floor((log10(n / unit) - {left}) / {(right - left) / ACROSS}), 0), {ACROSS - 1})::int
                 as x,
-                least(greatest(floor((a / sqrt(n * unit) - {low}) / {(high - low) / UP}), 0), {UP - 1})::int as y,
+                least(greatest(floor({row}), 0), {UP - 1})::int as y,
                 count(*), sum(weight), sum(a / unit), sum(n / unit)
-            from chunk where aligned and n > 0 and unit > 0 group by x, y
+            {KNOWN} group by x, y
             """
         ).fetchnumpy()
         sums = self._sums.setdefault(block, np.zeros((4, UP, ACROSS)))
@@ -46,23 +59,38 @@ class PlaneSums:
         for place, column in enumerate(columns):
             np.add.at(sums[place], (y, x), column.astype(np.float64))
 
+    def _found_ends(self) -> tuple[float, float, float, float] | None:
+        """Least and most log₁₀ n, and the middle and the most of alignments; None where nothing is aligned."""
+        row = self._connection.execute(
+            f"select quantile_cont(across, [{HELD}, {1 - HELD}]), quantile_cont(up, [0.5, {1 - HELD}]) from looked_at"
+        ).fetchone()
+        if row is None or row[0] is None:
+            return None
+        (left, right), (middle, most) = row
+        if plain(most) is None or not most > 0:
+            return None
+        return left - 0.1, right + 0.1, max(middle, most / 1000), most
+
     def figures(self) -> Plane | None:
         """None without alignments."""
-        if self._edges is None or not self._sums:
+        if self._ends is None or not self._sums:
             return None
+        left, right, middle, most = self._ends
+        rows = np.linspace(-1, 1, UP + 1)
         blocks = np.stack([self._sums[block] for block in sorted(self._sums)])
         counts, weights, signal, noise = blocks.sum(0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            weight, optimal = weights / counts, _relative(signal, noise, signal.sum(), noise.sum())
+            weight, optimal = weights / counts, _relative(counts, signal, noise)
             by_norm = blocks.sum(2)  # [blocks, 4, ACROSS]
-            norm_optimal, norm_error = _with_error(by_norm[:, 2:])
+            norm_optimal, norm_error = _with_error(by_norm[:, [0, 2, 3]])
             norm_counts = by_norm.sum(0)[0]
             norm_weight = by_norm.sum(0)[1] / norm_counts
         optimal[counts < FEWEST] = np.nan
         norm_optimal[norm_counts < FEWEST] = norm_error[norm_counts < FEWEST] = np.nan
         return Plane(
-            norm_edges=[round(edge, 4) for edge in self._edges[0].tolist()],
-            alignment_edges=[round(edge, 4) for edge in self._edges[1].tolist()],
+            norm_edges=[round(edge, 4) for edge in np.linspace(left, right, ACROSS + 1).tolist()],
+            alignment_edges=_plain_edges(np.sign(rows) * middle * np.expm1(abs(rows) * np.log1p(most / middle))),
+            alignment_middle=float(f"{middle:.4g}"),
             counts=counts.astype(int).tolist(),
             weight=[plain_list(row) for row in weight.tolist()],
             optimal=[plain_list(row) for row in optimal.tolist()],
@@ -73,30 +101,31 @@ class PlaneSums:
         )
 
 
-def _edges(connection: duckdb.DuckDBPyConnection) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Of cells; as many above the axis as below, the middle row about it. None where nothing is aligned."""
-    row = connection.execute(
-        f"select quantile_cont(log10(n / unit), [{HELD}, {1 - HELD}]), quantile_cont(abs(a) / sqrt(n * unit), "
-        f"{1 - HELD}) from chunk where aligned and n > 0 and unit > 0"
-    ).fetchone()
-    if row is None or row[0] is None or plain(row[1]) is None or not row[1] > 0:
-        return None
-    (left, right), most = row
-    left, right = left - 0.1, right + 0.1
-    return np.linspace(left, right, ACROSS + 1), np.linspace(-most, most, UP + 1)
+def _plain_edges(edges: NDArray[np.float64]) -> list[float]:
+    return [float(f"{edge:.4g}") for edge in edges.tolist()]
 
 
-def _relative(signal: NDArray, noise: NDArray, all_signal: NDArray, all_noise: NDArray) -> NDArray[np.float64]:
-    """a/n by that of all; NaN where all samples together have no alignment."""
-    return np.where(all_signal > 0, (signal / noise) / (all_signal / all_noise), np.nan)
+def _relative(
+    counts: NDArray[np.float64],
+    signal: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    axes: tuple[int, ...] | None = None,
+) -> NDArray[np.float64]:
+    """a/n, scaled so that its mean over samples is 1, as that of weights; NaN where they have no alignment together.
+
+    Args:
+        axes: that the samples lie on; all.
+    """
+    ratio = signal / noise
+    mean = np.nansum(counts * ratio, axes, keepdims=True) / counts.sum(axes, keepdims=True)
+    return np.where((signal.sum(axes, keepdims=True) > 0) & (mean > 0), ratio / mean, np.nan)
 
 
 def _with_error(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The best weight by norm and its error, [ACROSS] each, from sums of a and n [blocks, 2, ACROSS]."""
+    """The best weight by norm and its error, [ACROSS] each, from sums of 1, a and n, [blocks, 3, ACROSS]."""
 
     def figure(total: NDArray[np.float64]) -> NDArray[np.float64]:
-        signal, noise = total[..., 0, :], total[..., 1, :]
-        return _relative(signal, noise, signal.sum(-1, keepdims=True), noise.sum(-1, keepdims=True))
+        return _relative(total[..., 0, :], total[..., 1, :], total[..., 2, :], (-1,))
 
     parts = np.array_split(sums, min(BLOCKS, len(sums)))
     joined = np.stack([part.sum(0) for part in parts])

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.callbacks.score_schema import SCHEMA
 from presence_ds.trainer.gain.records import RowGroup, row_groups
-from presence_ds.trainer.report.database import files_of, quoted
-from presence_ds.trainer.samples.find import COUNTS, LENGTH, MOVED
+from presence_ds.trainer.samples.database import files_of, quoted
+from presence_ds.trainer.samples.sql import OF_SAMPLE, OF_STEP, records_sql
 
 if TYPE_CHECKING:
     import duckdb
 
 ALWAYS = ("step", "source", "document_id", "offset", "loss", "weight", "has_targets")
-FLOATS = tuple(field.name for field in SCHEMA if str(field.type) == "float")
-READ = {*ALWAYS, *FLOATS}
+READ = {*ALWAYS, *(field.name for field in SCHEMA if str(field.type) == "float")}
 
 
 @dataclass(frozen=True)
@@ -97,40 +96,25 @@ def without_damage(connection: duckdb.DuckDBPyConnection, recorded: Recorded) ->
     return Recorded(kept, recorded.columns, missing)
 
 
-def records_sql(recorded: Recorded, groups: Iterable[RowGroup], condition: str) -> str:
-    """A query for records in ``groups`` that count and meet ``condition`` on their columns, as a sample's are.
-
-    Its columns are step, source, document_id, "offset" and all that are floats, NULL where they are not recorded.
-    """
-    names = ", ".join("'" + name.replace("'", "''") + "'" for name in files_of(dict.fromkeys(g.file for g in groups)))
-    columns = [f"{quoted(name) if name in recorded.columns else 'NULL'}::real as {name}" for name in FLOATS]
-    return f"""
-        select * exclude (has_targets) from (
-            select step, source::varchar as source, document_id, "offset", has_targets, {", ".join(columns)}
-            from read_parquet([{names}], union_by_name = true) where {condition}
-        ) where {COUNTS}
-    """
-
-
-def samples_sql(records: str) -> str:
-    """A query for samples of whole steps, from `records_sql`, with figures of their step.
+def samples_sql(groups: Iterable[RowGroup], condition: str) -> str:
+    """A query for the samples that count of whole steps: of those in ``groups`` that meet ``condition``.
 
     Its columns: step, source, document_id, "offset", loss, n, a, weight (w·N), number (N), unit (mean n), step_loss,
     step_share (effective sample size by N), aligned (whether all of the step have an alignment), and share: of the
-    update, as of `presence_ds.trainer.samples.find`.
+    update, as of `presence_ds.trainer.samples.sql`.
     """
     return f"""
-        with records as materialized ({records}),
+        with records as materialized (
+            select step, source, document_id, "offset", loss, weight, self_influence, alignment
+            from ({records_sql(groups, condition)}) where counts
+        ),
         steps as (
-            select step, count(*) as number, avg(self_influence::double) as unit, avg(loss::double) as step_loss,
-                count(alignment) = count(*) as aligned, count(self_influence) = count(*) as scored,
-                sum({MOVED}) as moved, sum({LENGTH}) as length,
+            select step, {OF_STEP}, avg(self_influence::double) as unit, avg(loss::double) as step_loss,
                 sum(weight::double) ** 2 / sum(weight::double ** 2) / count(*) as step_share
             from records group by step
         )
         select step, source, document_id, "offset", loss::double as loss, self_influence::double as n,
-            alignment::double as a, number * weight::double as weight, number, unit, step_loss, step_share, aligned,
-            case when not scored then NULL when aligned and moved > 0 then {MOVED} / moved
-                when not aligned and length > 0 then {LENGTH} / length end as share
-        from records join steps using (step)
+            alignment::double as a, relative_weight as weight, samples as number, unit, step_loss, step_share, aligned,
+            share
+        from (select *, {OF_SAMPLE} from records join steps using (step))
     """

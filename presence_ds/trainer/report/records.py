@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from presence_ds.trainer.report.choosing import Chosen, choose
-from presence_ds.trainer.report.database import database, plain, plain_list
 from presence_ds.trainer.report.extremes import add_tops, extremes_of
 from presence_ds.trainer.report.moved import moved_steps
-from presence_ds.trainer.report.plane import PlaneSums
+from presence_ds.trainer.report.plain import plain, plain_list
+from presence_ds.trainer.report.plane import LOOKED_AT, PlaneSums
 from presence_ds.trainer.report.ranges import MOST_RECORDS, ranges_of
-from presence_ds.trainer.report.recorded import Recorded, find_recorded, records_sql, samples_sql, without_damage
+from presence_ds.trainer.report.recorded import Recorded, find_recorded, samples_sql, without_damage
 from presence_ds.trainer.report.sample_figures import Extreme, MovedStep, Plane, Quantiles, SourceFigures
+from presence_ds.trainer.samples.database import database
 
 if TYPE_CHECKING:
     import duckdb
@@ -84,18 +85,18 @@ def _figures(
 ) -> RecordFigures:
     ranges = ranges_of(recorded, most)
     missing, notes = _told(recorded, ranges.share)
-    plane = PlaneSums()
+    plane = PlaneSums(connection)
+    for first, last in ranges_of(recorded, LOOKED_AT).stretches:
+        if _read(connection, recorded, first, last):
+            plane.look()
     quantiles: list[tuple[Any, ...]] = []
     _create(connection)
     for number, (first, last) in enumerate(ranges.stretches):
-        groups = recorded.inside(first, last)
-        if not groups:
+        if not _read(connection, recorded, first, last):
             continue
-        records = records_sql(recorded, groups, f"step between {first} and {last}")
-        connection.execute(f"create or replace temp table chunk as {samples_sql(records)}")
         connection.execute(
-            f"insert into sums select {number}, source, count(*), sum(weight), sum(share), sum(n), sum(loss) "
-            f"from chunk group by source"
+            f"insert into sums select {number}, source, count(*), sum(weight), count(share), sum(share), count(n), "
+            f"sum(n), sum(loss) from chunk group by source"
         )
         connection.execute(
             "insert into steps select step, any_value(step_loss), any_value(number), any_value(step_share) from chunk "
@@ -103,7 +104,7 @@ def _figures(
         )
         if (row := _quantiles(connection)) is not None:
             quantiles.append((last, *row))
-        plane.add(connection, number)
+        plane.add(number)
         if ranges.share == 1.0:
             add_tops(connection)
     row = connection.execute("select sum(number), avg(step_share) from steps").fetchone()
@@ -145,10 +146,19 @@ def _told(recorded: Recorded, share: float) -> tuple[list[str], list[str]]:
     return missing, notes
 
 
+def _read(connection: duckdb.DuckDBPyConnection, recorded: Recorded, first: int, last: int) -> bool:
+    """Make the table ``chunk`` of the samples of these steps; False where there are none."""
+    groups = recorded.inside(first, last)
+    if groups:
+        samples = samples_sql(groups, f"step between {first} and {last}")
+        connection.execute(f"create or replace temp table chunk as {samples}")
+    return bool(groups)
+
+
 def _create(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(
-        "create temp table sums (bin int, source varchar, samples bigint, weight double, share double, n double, "
-        "loss double)"
+        "create temp table sums (bin int, source varchar, samples bigint, weight double, shared bigint, share double, "
+        "scored bigint, n double, loss double)"
     )
     connection.execute("create temp table steps (step int, step_loss double, number bigint, step_share double)")
     connection.execute(
@@ -181,8 +191,13 @@ def _sources(connection: duckdb.DuckDBPyConnection) -> list[SourceFigures]:
     rows = connection.execute(
         f"""
         select source, sum(samples)::bigint, sum(samples) / any_value(every), sum(weight) / any_value(mass),
-            sum(share) / any_value(moved), sum(n) / sum(samples), sum(weight) / sum(samples), sum(loss) / sum(samples)
-        from sums, (select sum(samples) as every, sum(weight) as mass, sum(share) as moved from sums)
+            sum(share) / any_value(moved),
+            sum(share) / any_value(moved) / (nullif(sum(shared), 0) / any_value(every_shared)),
+            sum(n) / nullif(sum(scored), 0), sum(weight) / sum(samples), sum(loss) / sum(samples)
+        from sums, (
+            select sum(samples) as every, sum(weight) as mass, sum(share) as moved, sum(shared) as every_shared
+            from sums
+        )
         group by source order by 2 desc, 1 limit {MOST_SOURCES}
         """
     ).fetchall()

@@ -12,9 +12,9 @@ import presence_ds
 from presence_ds.errors import ConfigError
 from presence_ds.trainer.report.comparison import TOLERANCE, comparisons_of, groups_of
 from presence_ds.trainer.report.configuration import differences, read_configuration, weights_in_words
-from presence_ds.trainer.report.database import plain
 from presence_ds.trainer.report.figures import Comparison, Group, Report, RunFigures
 from presence_ds.trainer.report.metrics import MetricsFigures, read_metrics
+from presence_ds.trainer.report.plain import plain
 from presence_ds.trainer.report.records import RecordFigures, read_records
 from presence_ds.trainer.report.sample_figures import Extreme, MovedStep, SourceFigures
 from presence_ds.trainer.report.text import with_texts
@@ -34,7 +34,10 @@ def make_report(paths: Sequence[Path], *, tolerance: float = TOLERANCE, texts: b
     Raises:
         ConfigError: one of ``paths`` is no directory, or cannot be looked into.
     """
-    paths = list(dict.fromkeys(path.absolute() for path in paths))
+    named: dict[str, Path] = {}
+    for path in paths:
+        named.setdefault(os.path.realpath(path), path.absolute())  # a run and a link to it are one
+    paths = list(named.values())
     for path in paths:
         if not path.is_dir():
             raise ConfigError(f"run_dir is {path}: there is no such directory")
@@ -147,8 +150,14 @@ def _logged_sources(metrics: MetricsFigures) -> list[SourceFigures]:
 
 
 def _missing(runs: Sequence[RunFigures], groups: Sequence[Group], comparisons: Sequence[Comparison]) -> list[str]:
-    if len(groups) > 1 and not comparisons:
-        if not any(run.validation for run in runs):
-            return ["Groups are not compared: no run has figures of a validation split."]
-        return ["Groups are not compared: no two of them have a run with the same seeds, evaluated at the same step."]
-    return []
+    if len(groups) < 2:
+        return []
+    if not any(run.validation for run in runs):
+        return ["Groups are not compared: no run has figures of a validation split."]
+    compared = {place for one in comparisons for place in (one.group, one.baseline)}
+    return [
+        f"{group.name[:1].upper()}{group.name[1:]}: not compared, as what it would be compared with has no run of the "
+        f"same seeds, evaluated at the same step."
+        for place, group in enumerate(groups)
+        if place not in compared
+    ]

@@ -13,7 +13,8 @@ class SourceFigures:
         samples: that were seen (in `RunFigures.records_share` of the records).
         share_of_samples: and of the tokens, where rows have one length.
         weight_mass: share of the sum of weights.
-        share_of_update: sum over steps of the share of the update that its samples had.
+        share_of_update: that its samples had, mean over the steps of which it is known.
+        times_share: that, by the share of the samples in those steps.
         mean_si: mean self-influence.
         mean_weight: of its samples; 1 is uniform.
         worth, error: alignment for its noise, relative to all samples, and its standard error.
@@ -26,6 +27,7 @@ class SourceFigures:
     share_of_samples: float
     weight_mass: Number = None
     share_of_update: Number = None
+    times_share: Number = None
     mean_si: Number = None
     mean_weight: Number = None
     mean_loss: Number = None
@@ -56,22 +58,25 @@ class Plane:
 
     Across: log₁₀ (n / mean n of the step). Up: a / √(n · mean n of the step), the part of the others' mean gradient
     that lies along the sample's, so that samples of one height ask for weights ∝ 1/√n. The outer bins hold what lies
-    beyond.
+    beyond. Rows are even about the axis and grow away from it, as that of log (1 + |a| / middle) do, since a few steps
+    can have alignments many times those of all others.
 
     Attributes:
-        norm_edges, alignment_edges: [x + 1], [y + 1] ascending.
+        norm_edges, alignment_edges: [x + 1], [y + 1] ascending; as many rows above the axis as below, one about it.
+        alignment_middle: up to which rows are about even: the median |alignment|.
         counts: [y][x] samples.
         weight: [y][x] mean weight in use; None where there is no sample.
-        optimal: [y][x] mean a / mean n of the cell by that of all samples: the weight that such samples would have if
-            alignments were known beforehand; negative below the axis.
+        optimal: [y][x] mean a / mean n of the cell, scaled so that the mean over all samples is 1, as that of weights
+            in use: the weight that such samples would have, were alignments known beforehand; negative below the axis.
         norm_counts: [x] samples.
         norm_weight: [x] mean weight in use.
-        norm_optimal, norm_error: [x] the best weight that depends on n alone, mean a / mean n by that of all samples,
-            and its standard error.
+        norm_optimal, norm_error: [x] the best weight that depends on n alone, mean a / mean n, scaled likewise, and its
+            standard error.
     """
 
     norm_edges: list[float]
     alignment_edges: list[float]
+    alignment_middle: float
     counts: list[list[int]]
     weight: list[list[Number]]
     optimal: list[list[Number]]

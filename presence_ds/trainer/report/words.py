@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from presence_ds.trainer.report.figures import Comparison, Group, RunFigures, Sentence, WeightsWorth
+from presence_ds.trainer.report.configuration import seeds_of
+from presence_ds.trainer.report.figures import Comparison, Group, RunFigures, Sentence, WeightsWorth, Worth
 from presence_ds.trainer.report.looks import looks_at
+from presence_ds.trainer.report.worth import mean_worth
 
 
 def summary_of(
@@ -79,12 +81,19 @@ def _how_it_went(runs: Sequence[RunFigures], groups: Sequence[Group]) -> list[Se
         validation = group.validation.get("")
         if validation is not None:
             mean, low, high = validation.mean[-1], validation.low[-1], validation.high[-1]
-            among = f" ({low:.4f} to {high:.4f} over {len(group.runs)} seeds)" if len(group.runs) > 1 else ""
+            evaluated = [runs[place] for place in group.runs if "" in runs[place].validation]
+            among = f" ({low:.4f} to {high:.4f} over {_seeds(evaluated)})" if len(evaluated) > 1 else ""
             parts.append(f"the validation loss at step {validation.step[-1]:,} is {mean:.4f}{among}")
         if parts:
             text = " and ".join(parts)
             found.append(_sentence(f"{name}{text}.", about="loss"))
     return found
+
+
+def _seeds(runs: Sequence[RunFigures]) -> str:
+    """How many there are, and of runs of one seed how many runs."""
+    seeds = len({seeds_of(run.configuration) for run in runs})
+    return f"{seeds} seeds" if seeds == len(runs) else f"{len(runs)} runs of {seeds} seed{'s' if seeds > 1 else ''}"
 
 
 def _whether(runs: Sequence[RunFigures], groups: Sequence[Group], comparisons: Sequence[Comparison]) -> list[Sentence]:
@@ -96,21 +105,22 @@ def _whether(runs: Sequence[RunFigures], groups: Sequence[Group], comparisons: S
         if one.figure == "validation/loss"
     ]
     for group in groups:
-        place = next((place for place in group.runs if runs[place].worth is not None), None)
-        if place is not None:
-            found.append(_expected(runs[place], place, group.name if len(groups) > 1 else ""))
+        known = [(place, worth) for place in group.runs if (worth := runs[place].worth) is not None]
+        if known:
+            place = known[0][0]
+            name = group.name if len(groups) > 1 else ""
+            found.append(_expected(runs[place], mean_worth([worth for _, worth in known]), len(known), place, name))
     return found
 
 
-def _expected(run: RunFigures, place: int, name: str) -> Sentence:
-    """What the weights of a run are worth, beside the best of those that are always compared."""
-    worth = run.worth
-    assert worth is not None
+def _expected(run: RunFigures, worth: Worth, number: int, place: int, name: str) -> Sentence:
+    """What weights are worth, the mean of ``number`` runs like ``run``, beside the best of those always compared."""
     used = next((one for one in worth.weights if one.name == "in_use"), None)
     others = [one for one in worth.weights if one.name not in ("in_use", "uniform") and one.gain is not None]
     best = max(others, key=lambda one: one.gain or 0.0, default=None)
     over = f"over steps {worth.first_step:,} to {worth.last_step:,}"
-    prefix = f"{name}: " if name else ""
+    parts = [part for part in (name, f"mean of {number} runs" if number > 1 else "") if part]
+    prefix = f"{', '.join(parts)}: " if parts else ""
     level = "told"
     if used is None or used.gain is None or run.weights.startswith("uniform"):
         if best is None:

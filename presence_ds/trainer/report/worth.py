@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.report.database import plain
 from presence_ds.trainer.report.figures import WeightsWorth, Worth
+from presence_ds.trainer.report.plain import plain
 from presence_ds.trainer.report.recorded import find_recorded
 from presence_ds.trainer.report.sample_figures import SourceFigures
 from presence_ds.trainer.run_directory.layout import RunDirectory
@@ -85,6 +86,31 @@ def _worth(gains: dict[str, Any], first: int, last: int, told_by: str, noise_sca
     ]
     weights.sort(key=lambda one: (one.name != IN_USE, -(one.gain or 0.0), one.name))
     return Worth(first, last, told_by, plain(noise_scale), weights)
+
+
+def mean_worth(several: Sequence[Worth]) -> Worth:
+    """The mean of several runs, of weights that all of them tell the gain of, with its standard error.
+
+    The noise scale is the mean too, the steps are those of any, and there is no speedup.
+    """
+    if len(several) == 1:
+        return several[0]
+    by_name = [{one.name: one for one in worth.weights if one.gain is not None} for worth in several]
+    means = []
+    for name, first in by_name[0].items():
+        own = [weights[name] for weights in by_name if name in weights]
+        if len(own) == len(several):
+            errors = [one.error for one in own if one.error is not None]
+            error = math.hypot(*errors) / len(own) if len(errors) == len(own) else None
+            means.append(WeightsWorth(name, first.words, fmean(one.gain or 0.0 for one in own), error, None))
+    scales = [worth.noise_scale for worth in several if worth.noise_scale is not None]
+    return Worth(
+        min(worth.first_step for worth in several),
+        max(worth.last_step for worth in several),
+        several[0].told_by,
+        fmean(scales) if scales else None,
+        means,
+    )
 
 
 def _verdict(told: dict[str, Any] | None) -> dict[str, Any]:

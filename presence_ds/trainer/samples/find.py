@@ -14,57 +14,25 @@ from typing import Any
 import duckdb
 
 from presence_ds.errors import ConfigError
-from presence_ds.trainer.callbacks.score_schema import SCHEMA
 from presence_ds.trainer.gain.records import check_columns, find_row_groups
 from presence_ds.trainer.run_directory.layout import RunDirectory
+from presence_ds.trainer.samples.database import database
+from presence_ds.trainer.samples.sql import OF_SAMPLE, OF_STEP, records_sql
 from presence_ds.trainer.samples.texts import Sample
 
 KEYS = {"weight": "relative_weight", "si": "self_influence", "share": "share", "alignment": "alignment"}
 REQUIRED = ("step", "source", "loss", "weight", "has_targets")
-SQL_TYPES = {"int64": "BIGINT", "int32": "INTEGER", "int16": "SMALLINT", "float": "REAL", "bool": "BOOLEAN"}
 
-# As `presence_ds.trainer.gain.records` has it; what is not recorded rules nothing out.
-COUNTS = " AND ".join(
-    [
-        "has_targets",
-        *(f"coalesce(isfinite({field.name}), true)" for field in SCHEMA if str(field.type) == "float"),
-        "NOT coalesce(weight = 0 AND alignment = 0 AND self_influence > 0, false)",
-    ]
-)
-
-# The part of a sample in the squared norm of the weighted gradient Σ_j w_j g_j is its inner product with that,
-# w_i g_i · Σ_j w_j g_j: w_i² n_i, and w_i times the weighted others, of which the alignment knows the mean. Exact for
-# uniform weights, and below 0 for a sample that pulls back. Where there is no alignment, the length of w_i g_i;
-# estimates of n_i may be below 0, of which DuckDB takes no root.
-MOVED = "weight::DOUBLE * (weight * self_influence::DOUBLE + (1 - weight) * alignment)"
-LENGTH = "weight::DOUBLE * sqrt(greatest(self_influence::DOUBLE, 0))"
-
-STEPS = f"""
-CREATE TEMP TABLE steps AS
-SELECT step, records, samples, aligned,
-       CASE WHEN scored < samples THEN NULL WHEN aligned THEN moved ELSE length END AS total
-FROM (
-    SELECT step, count(*) AS records, count_if(counts) AS samples,
-           count(self_influence) FILTER (counts) AS scored, count(alignment) FILTER (counts) = samples AS aligned,
-           sum({MOVED}) FILTER (counts) AS moved, sum({LENGTH}) FILTER (counts) AS length
-    FROM records GROUP BY step
-)
-"""
-SHARES = f"""
-CREATE TEMP VIEW shares AS
-SELECT *, samples * weight::DOUBLE AS relative_weight,
-       CASE WHEN total > 0 THEN CASE WHEN aligned THEN {MOVED} ELSE {LENGTH} END / total END AS share
-FROM records JOIN steps USING (step) WHERE counts
-"""
+STEPS = f"CREATE TEMP TABLE steps AS SELECT step, {OF_STEP} FROM records WHERE counts GROUP BY step"
+SHARES = f"CREATE TEMP VIEW shares AS SELECT *, {OF_SAMPLE} FROM records JOIN steps USING (step) WHERE counts"
 
 
 @dataclass(frozen=True)
 class Records:
     """Records of some steps, as views of DuckDB.
 
-    - ``records``: all of them, with the columns of `SCHEMA`, null where a file lacks one, and ``counts``: whether the
-      sample counted in training.
-    - ``steps``: of each ``step`` the number of its ``records``, and of those that count, ``samples``.
+    - ``records``: all of them, as of `records_sql`.
+    - ``steps``: of each ``step`` the number of ``samples``, which are the records that count.
     - ``shares``: those that count, with ``relative_weight``, their weight times ``samples``, so that the mean is 1, and
       ``share``, their share of the update: w (w n + (1 - w) a) divided by its sum over the step, or w √n where a step
       has no alignments; null where the sum is not above 0, or there is no self-influence. The same as in torch:
@@ -109,35 +77,20 @@ def open_records(run_dir: Path, first: int | None = None, last: int | None = Non
             f"is true"
         )
     recorded = min(group.first for group in groups), max(group.last for group in groups)
-    low, high = max(first or recorded[0], recorded[0]), min(last or recorded[1], recorded[1])
+    low = recorded[0] if first is None else max(first, recorded[0])
+    high = recorded[1] if last is None else min(last, recorded[1])
     groups = [group for group in groups if group.first <= high and group.last >= low]
     if low > high or not groups:
-        raise ConfigError(f"steps is {first or ''}:{last or ''}: records are of steps {recorded[0]} to {recorded[1]}")
+        asked = ":".join("" if step is None else str(step) for step in (first, last))
+        raise ConfigError(f"steps is {asked}: records are of steps {recorded[0]} to {recorded[1]}")
     check_columns(groups, REQUIRED)
-    files = ", ".join(_literal(file) for file in dict.fromkeys(group.file for group in groups))
-    names = {name for group in groups for name in group.metadata.schema.names}
-    columns = ", ".join(_column(field, known=field.name in names) for field in SCHEMA)
-    with duckdb.connect() as connection:
+    with database() as connection:
         records = Records(connection, directory.scores, low, high)
         records.fetch("SET preserve_insertion_order = false")  # which costs memory
-        records.fetch(
-            f"CREATE TEMP VIEW records AS SELECT *, {COUNTS} AS counts FROM (SELECT {columns} "
-            f"FROM read_parquet([{files}], union_by_name = true)) WHERE step BETWEEN {low} AND {high}"
-        )
+        records.fetch(f"CREATE TEMP VIEW records AS {records_sql(groups, f'step BETWEEN {low} AND {high}')}")
         records.fetch(STEPS)
         records.fetch(SHARES)
         yield records
-
-
-def _literal(file: Path) -> str:
-    """A path in SQL, none of whose characters stands for others."""
-    name = "".join(f"[{one}]" if one in "*?[" else one for one in str(file))
-    return "'" + name.replace("'", "''") + "'"
-
-
-def _column(field: Any, *, known: bool) -> str:
-    kind, name = SQL_TYPES.get(str(field.type), "VARCHAR"), f'"{field.name}"'
-    return f"CAST({name if known else 'NULL'} AS {kind}) AS {name}"
 
 
 @dataclass(frozen=True)
@@ -199,10 +152,8 @@ def find_samples(
     with open_records(run_dir, first, last) as records:
         steps = f"steps {records.first} to {records.last}"
         where, values = ("true", []) if source is None else ("source = ?", [source])
-        numbers = (
-            "sum(records), sum(samples) FROM steps" if source is None else "count(*), count_if(counts) FROM records"
-        )
-        ((total, counted),) = records.fetch(f"SELECT {numbers} WHERE {where}", values)
+        numbers = "count(*), (SELECT sum(samples) FROM steps)" if source is None else "count(*), count_if(counts)"
+        ((total, counted),) = records.fetch(f"SELECT {numbers} FROM records WHERE {where}", values)
         if not total:
             names = ", ".join(name for (name,) in records.fetch("SELECT DISTINCT source FROM records ORDER BY 1"))
             raise ConfigError(f"source is {source}: {steps} have no sample of it; they have {names}")

@@ -146,14 +146,18 @@ class SampleTexts:
 
 
 def _corpus_folder(directory: RunDirectory) -> Path:
-    """Where the corpus of a run is. A relative path of the recipe is one of the folder that it was trained in."""
+    """Where the corpus of a run is.
+
+    A relative path of the recipe is one of the folder that it was trained in, most often one above the run: the nearest
+    that has a corpus there goes before the working directory, which may have another under that name.
+    """
     prepared = directory.setting("data", "prepared")
     if prepared is None:
         if not directory.corpus.is_dir():
             raise DataError(f"{directory.path} has no {directory.corpus.name}/: copy it there to see text")
         return directory.corpus
     path = Path(prepared).expanduser()
-    folders = [folder / path for folder in (Path(), *directory.path.parents)]
+    folders = [folder / path for folder in (*directory.path.parents, Path())]
     found = [folder for folder in folders if (folder / MANIFEST).is_file()]
     if not found:
         raise DataError(

@@ -36,6 +36,17 @@ def test_no_more_than_can_be_shown() -> None:
     assert len(found["spread"]) <= SPREAD
 
 
+def test_a_spike_is_never_called_less() -> None:
+    """Of more spikes than are shown, the rest take no place of high losses, and are none."""
+    losses = 2 + 0.02 * np.random.default_rng(0).standard_normal(2000)
+    spikes = list(range(30, 1900, 40))
+    losses[spikes] += 4.0
+    found = chosen_of(losses)
+    assert len(found["spike"]) == SPIKES < len(spikes)
+    assert not {step - 1 for step in found["high loss"]} & set(spikes)
+    assert len(found["high loss"]) == HIGH
+
+
 def test_short_and_flat() -> None:
     assert chosen_of(np.array([1.0])) == {"spread": [1]}
     assert chosen_of(np.ones(40)).keys() == {"spread"}

@@ -1,20 +1,25 @@
 """Groups of runs over seeds, and verdicts."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from presence_ds.trainer.report.comparison import comparisons_of, groups_of, judged
 from presence_ds.trainer.report.configuration import group_names, is_uniform, weights_in_words
-from presence_ds.trainer.report.figures import Curve, RunFigures
+from presence_ds.trainer.report.figures import Curve, RunFigures, WeightsWorth, Worth
 from presence_ds.trainer.report.student import coverage, critical
+from presence_ds.trainer.report.words import summary_of
 
 
-def run(kind: str, seed: int, loss: float, *, lr: float = 0.001, steps: int = 100) -> RunFigures:
+def run(kind: str, seed: int, loss: float, *, lr: float = 0.001, steps: int = 100, **fields: Any) -> RunFigures:
     curve = Curve([50, steps], [500, 1000], [0.5, 1.0], [9.0, loss], [9.0, loss], [9.0, loss])
     configuration = {
         **{"run_dir": f"runs/{kind}{seed}", "presence.preset": kind, "presence.signal": "self_influence"},
         **{"optimizer.lr": lr, "training.seed": seed, "data.seed": 0, "wandb.project": f"p{seed}"},
+        **fields,
     }
     weights = weights_in_words(configuration)
     return RunFigures(
@@ -27,6 +32,11 @@ def run(kind: str, seed: int, loss: float, *, lr: float = 0.001, steps: int = 10
         validation={"": curve, "web": curve},
         configuration=configuration,
     )
+
+
+def said(runs: Sequence[RunFigures]) -> str:
+    groups = groups_of(runs)
+    return " ".join(sentence.text for sentence in summary_of(runs, groups, comparisons_of(runs, groups)))
 
 
 def test_groups_differ_in_more_than_seeds() -> None:
@@ -100,7 +110,7 @@ def test_pairs_have_one_seed_and_one_step() -> None:
     assert compared.seeds == [0, 1]
     assert compared.differences == pytest.approx([-0.1, -0.1])
     assert compared.verdict == "better"
-    assert "calibrated weights against uniform weights: validation loss -0.1000 nats" in compared.words
+    assert "calibrated weights against uniform weights: validation loss −0.1000 nats" in compared.words
     runs[3] = run("calibrated", 1, 3.3, steps=70)
     (compared,) = comparisons_of(runs, groups_of(runs))
     assert compared.differences == [0.0, 0.0]
@@ -125,6 +135,99 @@ def test_the_baseline_is_the_most_like() -> None:
     runs = [run("clip", 0, 3.0), run("calibrated", 0, 3.0)]
     (compared,) = comparisons_of(runs, groups_of(runs))
     assert (compared.group, compared.baseline) == (1, 0)
+
+
+def test_seeds_and_paths_make_no_run_unlike() -> None:
+    """The uniform weights of the same learning rate, though those of another have the run's own seed."""
+    runs = [
+        run("uniform", 0, 3.5, lr=0.1),
+        *(run("uniform", seed, 3.0 + 0.1 * seed) for seed in (1, 2)),
+        *(run("calibrated", seed, 2.9 + 0.1 * seed) for seed in (0, 1, 2)),
+    ]
+    groups = groups_of(runs)
+    found = {groups[one.group].name: one for one in comparisons_of(runs, groups)}
+    compared = found["calibrated weights, lr 0.001"]
+    assert groups[compared.baseline].name == "uniform weights, lr 0.001"
+    assert compared.seeds == [1, 2]
+
+
+def test_of_like_baselines_the_one_with_most_seeds() -> None:
+    """Though another's way to record is the run's own."""
+    runs = [
+        run("uniform", 0, 3.0, **{"presence.alignment": True, "logging.score_records": True}),
+        *(run("uniform", seed, 3.0, **{"logging.score_records": False}) for seed in (0, 1)),
+        *(run("calibrated", seed, 2.9, **{"logging.score_records": True}) for seed in (0, 1)),
+    ]
+    groups = groups_of(runs)
+    (compared,) = [one for one in comparisons_of(runs, groups) if one.group == 2]
+    assert (compared.baseline, compared.seeds) == (1, [0, 1])
+
+
+def test_a_run_without_validation_takes_none_from_the_others() -> None:
+    runs = [run(kind, seed, loss) for kind, loss in (("uniform", 3.0), ("calibrated", 2.9)) for seed in (0, 1, 2)]
+    runs[5] = replace(runs[5], validation={}, curves={})
+    groups = groups_of(runs)
+    (compared,) = comparisons_of(runs, groups)
+    assert compared.seeds == [0, 1]
+    assert groups[1].curves.keys() == {"loss"}
+    assert "2.9000 (2.9000 to 2.9000 over 2 seeds)" in said(runs)
+
+
+def test_a_run_that_diverged_is_counted() -> None:
+    """Its losses are not finite after step 50, and so are none."""
+    runs = [run(kind, seed, loss) for kind, loss in (("uniform", 3.0), ("calibrated", 2.9)) for seed in (0, 1)]
+    curve = runs[3].validation[""]
+    short = Curve(
+        *(column[:1] for column in (curve.step, curve.tokens, curve.hours, curve.mean, curve.low, curve.high))
+    )
+    runs[3] = replace(runs[3], validation={"": short})
+    (compared,) = comparisons_of(runs, groups_of(runs))
+    assert "at step 50, the last at which all were evaluated, as 1 of 4 runs has no finite loss later" in compared.words
+
+
+def test_runs_of_one_seed_are_one_pair() -> None:
+    """Their mean, and no run is left out in silence."""
+    runs = [run("uniform", 0, 3.0), run("calibrated", 0, 2.9), run("calibrated", 0, 2.7)]
+    (compared,) = comparisons_of(runs, groups_of(runs))
+    assert compared.differences == pytest.approx([-0.2])
+    assert compared.verdict == "one seed"
+    assert "over 2 runs of 1 seed" in said(runs)
+
+
+def test_folders_of_prepared_data_make_no_groups() -> None:
+    """As every data seed needs its own."""
+    runs = [run("uniform", seed, 3.0, **{"data.seed": seed, "data.prepared": f"prep{seed}"}) for seed in (0, 1)]
+    assert [group.runs for group in groups_of(runs)] == [[0, 1]]
+
+
+def test_a_groups_worth_is_the_mean_of_its_runs() -> None:
+    def worth(gain: float) -> Worth:
+        return Worth(1, 100, "records", 50.0, [WeightsWorth("in_use", "the weights in use", gain, 0.04, None)])
+
+    runs = [replace(run("calibrated", seed, 3.0), worth=worth(gain)) for seed, gain in ((0, 1.1), (1, 1.3))]
+    error = 0.04 / 2**0.5
+    expected = f"× 1.20 (95 % interval {1.2 - 1.96 * error:.2f} to {1.2 + 1.96 * error:.2f})"
+    assert f"Mean of 2 runs: the weights in use are expected to be worth {expected}" in said(runs)
+    assert "Mean" not in said(runs[:1])
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"signal": "self_influence"}, "calibrated weights"),
+        ({"alignment": False}, "gradients clipped"),
+        ({"estimator": "exact", "layers": '["model.*"]'}, "gradients clipped"),
+        ({"signal": "loss"}, "softmax weights"),
+        ({"normalizer": "rank"}, "softmax weights of the rank"),
+        ({"schedule.tau_direct": 0.5}, "softmax weights"),
+        ({"of_another_version": 1}, "weights"),
+        ({"layers": "[broken"}, "weights"),
+    ],
+)
+def test_weights_without_a_preset(section: dict[str, Any], words: str) -> None:
+    """What the trainer makes of them."""
+    told = weights_in_words({f"presence.{name}": value for name, value in section.items()})
+    assert told == words if words == "weights" else told.startswith(words)
 
 
 def test_weights_in_words(tmp_path: Path) -> None:

@@ -117,6 +117,67 @@ def test_the_plane_says_what_norms_ask_for(tmp_path: Path) -> None:
         assert (errors < 0.1 * best).all()
 
 
+def test_the_best_weights_are_the_best(tmp_path: Path) -> None:
+    """Of weights in use that are what norms ask for, the plane says so: both have a mean of 1."""
+    draw = np.random.default_rng(0)
+    rows = []
+    for step in range(1, 201):
+        n = np.exp(draw.standard_normal(50))
+        weights = 1 / n / (1 / n).sum()
+        rows += [
+            {"step": step, "weight": weight, "self_influence": n_i, "alignment": 0.2}
+            for n_i, weight in zip(n.tolist(), weights.tolist(), strict=True)
+        ]
+    plane = read_records(write_records(tmp_path, rows)).plane
+    assert plane is not None
+    many = [place for place, count in enumerate(plane.norm_counts) if count > 100]
+    used, best = ([row[place] for place in many] for row in (plane.norm_weight, plane.norm_optimal))
+    assert best == pytest.approx(used, rel=0.15)
+    cells = [
+        (count, best)
+        for counts, row in zip(plane.counts, plane.optimal, strict=True)
+        for count, best in zip(counts, row, strict=True)
+        if best is not None
+    ]
+    total = sum(count for count, _ in cells)
+    assert sum(count * best for count, best in cells) / total == pytest.approx(1, abs=0.1)  # some cells have few
+
+
+def test_the_plane_shows_more_than_its_first_steps(tmp_path: Path) -> None:
+    """In a hundredth of the run alignments are 50 times as large; rows tell those of all other steps apart still."""
+    draw = np.random.default_rng(0)
+    rows = [
+        {"step": step, "weight": 0.05, "self_influence": 1.0, "alignment": alignment * (50 if step <= 2 else 1)}
+        for step in range(1, 201)
+        for alignment in (0.01 * draw.standard_normal(20)).tolist()
+    ]
+    plane = read_records(write_records(tmp_path, rows)).plane
+    assert plane is not None
+    shares = np.array(plane.counts).sum(1) / len(rows)
+    assert shares.max() < 0.2
+    assert max(shares[0], shares[-1]) < 0.01
+    edges = np.array(plane.alignment_edges)
+    assert edges == pytest.approx(-edges[::-1])
+    held = np.histogram([row["alignment"] for row in rows], np.concatenate([[-9], edges[1:-1], [9]]))[0]
+    assert np.array(plane.counts).sum(1) == pytest.approx(held, abs=2)  # edges are rounded
+
+
+def test_steps_without_gradients_are_no_zeros(tmp_path: Path) -> None:
+    """A run that went on with another signal: its first half has no self-influence, and one source less."""
+    rows = [
+        {"step": step, "source": ("web", "code")[place % 2 if step > 20 else 0], "weight": 0.1}
+        | ({"self_influence": 2.0, "alignment": 0.1} if step > 20 else {})
+        for step in range(1, 41)
+        for place in range(10)
+    ]
+    found = {source.name: source for source in read_records(write_records(tmp_path, rows)).sources}
+    assert [found[name].samples for name in ("web", "code")] == [300, 100]
+    for source in found.values():
+        assert source.mean_si == 2.0
+        assert source.share_of_update == pytest.approx(0.5)
+        assert source.times_share == pytest.approx(1.0)  # of half of the samples, where shares are known
+
+
 def test_samples_that_pull_back_should_have_less_than_nothing(tmp_path: Path) -> None:
     """Of one norm; seven in ten have an alignment of 0.2, the others of −0.1: 0.11 on average."""
     rows = [
@@ -148,6 +209,25 @@ def test_without_alignments_the_length_counts(tmp_path: Path) -> None:
     assert figures.plane is None
     assert "no alignments" in " ".join(figures.missing)
     assert figures.effective_share == pytest.approx(1 / (weights**2).sum() / 4)
+
+
+@pytest.mark.parametrize("name", ["alignment", "self_influence", "vocabulary_influence"])
+def test_files_of_two_versions(name: str, tmp_path: Path) -> None:
+    """The first knew no such column; the others are read all the same, and its own figures are there without it."""
+    for first, without in ((1, (name,)), (401, ())):
+        rows = [row for step in range(first, first + 400) for row in rows_of(step, np.full(6, 1 / 6))]
+        folder = write_records(tmp_path, rows, without=without)
+    figures = read_records(folder)
+    assert figures.missing == []
+    assert sum(source.samples for source in figures.sources) == 4800
+    assert figures.plane is not None
+    assert sum(figures.plane.norm_counts) == (4800 if name == "vocabulary_influence" else 2400)
+    found = {step.step > 400: step.by for step in figures.moved}
+    assert found == {
+        "alignment": {False: "norm", True: "alignment"},
+        "self_influence": {True: "alignment"},
+        "vocabulary_influence": {False: "alignment", True: "alignment"},
+    }[name]  # fmt: skip
 
 
 def test_what_does_not_count_has_no_share(tmp_path: Path) -> None:

@@ -171,6 +171,27 @@ def test_groups_and_verdicts(tmp_path: Path) -> None:
     assert "Calibrated weights: 2 runs" in said(report)
 
 
+def test_a_link_to_a_run_is_that_run(tmp_path: Path) -> None:
+    run = write_recipe(tmp_path / "run")
+    write_metrics(run, lines(5))
+    (tmp_path / "latest").symlink_to(run)
+    (told,) = make_report([tmp_path / "latest", run]).runs
+    assert told.label == "latest"
+
+
+def test_a_group_that_is_not_compared_is_told(tmp_path: Path) -> None:
+    """The others are."""
+    kinds = [("uniform", 0), ("calibrated", 0), ("clip", 1)]
+    runs = [write_recipe(tmp_path / kind, presence={"preset": kind}, training={"seed": seed}) for kind, seed in kinds]
+    for run in runs:
+        write_metrics(run, lines(5))
+    report = make_report(runs)
+    assert [one.group for one in report.comparisons] == [1]
+    (sentence,) = report.missing
+    assert sentence.startswith("Gradients clipped")
+    assert "no run of the same seeds" in sentence
+
+
 def test_groups_that_cannot_be_compared(tmp_path: Path) -> None:
     runs = [write_recipe(tmp_path / kind, presence={"preset": kind}) for kind in ("uniform", "clip")]
     for run in runs:

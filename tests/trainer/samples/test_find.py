@@ -166,6 +166,28 @@ def test_files_that_are_still_written_are_passed_over(tmp_path: Path) -> None:
     assert find_samples(run_dir, 1, "weight").last == 8
 
 
+def test_steps_of_which_nothing_is_recorded(tmp_path: Path) -> None:
+    """Step 0 is one of them, as steps begin with 1."""
+    run_dir = write_records(tmp_path, columns_of(STEPS))
+    for first, last, asked in ((None, 0, ":0"), (0, 0, "0:0"), (9, None, "9:")):
+        with pytest.raises(ConfigError, match=f"steps is {asked}: records are of steps 1 to 8"):
+            find_samples(run_dir, 1, "weight", first=first, last=last)
+    assert find_samples(run_dir, 1, "weight", first=0).first == 1
+
+
+def test_the_database_is_small_and_leaves_nothing(tmp_path: Path) -> None:
+    """Nothing in the working directory, where DuckDB would put what is more than its memory."""
+    with open_records(write_records(tmp_path, columns_of([1]))) as records:
+        names = ("memory_limit", "threads", "temp_directory", "autoload_known_extensions")
+        ((memory, threads, folder, loads),) = records.fetch(
+            "SELECT " + ", ".join(f"current_setting('{name}')" for name in names)
+        )
+        assert (memory, threads, loads) == ("286.1 MiB", 2, False)
+        assert Path(folder).is_dir()
+        assert Path(folder).is_absolute()
+    assert not Path(folder).exists()
+
+
 def test_memory_does_not_grow_with_the_number_of_records(tmp_path: Path) -> None:
     """Half a million, of which DuckDB may hold no more than a part, and put nothing off to the disk."""
     columns = columns_of(list(range(1, 2001)))

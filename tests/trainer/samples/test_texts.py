@@ -96,23 +96,28 @@ def make_run(run_dir: Path, **data: Any) -> Path:
     return run_dir
 
 
-@pytest.mark.parametrize("where", ["here", "above the run", "elsewhere"])
+@pytest.mark.parametrize("where", ["here", "above the run", "elsewhere", "above the run, not here"])
 def test_a_corpus_that_several_runs_share(
     where: str, corpora: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A relative path of the recipe is one of the folder that it was trained in, which one need not be in."""
     pieces = list(stored(corpora["concat"], by_document=True))
+    texts = SampleTexts(corpora["concat"], by_document=True).find(pieces, 20)
     shutil.copytree(corpora["concat"], tmp_path / "project" / "shared")
     run_dir = make_run(tmp_path / "project" / "runs" / "one", prepared="shared")
     if where == "here":
         run_dir = run_dir.rename(tmp_path / "one")
         monkeypatch.chdir(tmp_path / "project")
+    if where == "above the run, not here":
+        shutil.copytree(corpora["best_fit"], tmp_path / "here" / "shared")
+        monkeypatch.chdir(tmp_path / "here")
     if where == "elsewhere":
         run_dir = run_dir.rename(tmp_path / "one")
         with pytest.raises(DataError, match=r"shared, data.prepared of the run in .*, is not there"):
             SampleTexts.of_run(run_dir)
     else:
-        assert None not in SampleTexts.of_run(run_dir).find(pieces, 20)
+        assert SampleTexts.of_run(run_dir).find(pieces, 20) == texts
+        assert None not in texts
 
 
 def test_runs_without_text(corpora: dict[str, Path], tmp_path: Path) -> None:

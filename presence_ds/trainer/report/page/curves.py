@@ -6,7 +6,6 @@ from typing import Any
 
 import altair as alt
 
-from presence_ds.trainer.report.curves import mean_curve
 from presence_ds.trainer.report.figures import Curve, Group, Report, RunFigures
 from presence_ds.trainer.report.page.plot import Plot, Swatch, make_plot, named, series, series_key
 
@@ -127,15 +126,13 @@ def names_of(report: Report) -> list[str]:
 
 
 def _curves_of(report: Report, group: Group, figure: str, *, validation: bool = False) -> list[Curve]:
-    """A group's curve; where its runs have no steps in common, or some lack the figure, that of those that do."""
+    """A group's curve; where its runs have no steps in common, those of its runs."""
     found = (group.validation if validation else group.curves).get(figure)
-    if found is not None and found.step:
+    if found is not None:
         return [found]
     runs = [report.runs[place] for place in group.runs]
     own = [(run.validation if validation else run.curves).get(figure) for run in runs]
-    known = [curve for curve in own if curve is not None and curve.step]
-    mean = mean_curve(known) if known else Curve()
-    return [mean] if mean.step else known
+    return [curve for curve in own if curve is not None]
 
 
 def _band_words(report: Report, rows: list[Row]) -> str:

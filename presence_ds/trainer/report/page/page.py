@@ -7,6 +7,8 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from presence_ds.reweighting.update_share import OUTSIZED
+from presence_ds.trainer.report.comparison import signed
 from presence_ds.trainer.report.figures import Report
 from presence_ds.trainer.report.page import samples, text
 from presence_ds.trainer.report.page.curves import AXES, figure_plot, loss_plot, source_validation_plot, validation_plot
@@ -14,7 +16,7 @@ from presence_ds.trainer.report.page.plane import norm_plot, plane_plots
 from presence_ds.trainer.report.page.plot import Plot
 from presence_ds.trainer.report.page.size import MOST_BYTES, smaller
 from presence_ds.trainer.report.page.tables import columns_of, gaps_of
-from presence_ds.trainer.report.sample_figures import MovedStep, Quantiles, SourceFigures
+from presence_ds.trainer.report.sample_figures import MovedStep, Quantiles
 
 HERE = Path(__file__).parent
 LEVELS = {"told": ("·", ""), "good": ("✓", "good"), "look": ("▲", "to look at"), "bad": ("✕", "bad")}
@@ -149,21 +151,13 @@ def _environment() -> Environment:
         "percent": text.percent,
         "compact": text.compact,
         "shown": text.shown,
-        "flag": _flag,
         "fixed": text.fixed,
-        "signed": text.signed,
+        "signed": signed,
         "sentence": text.sentence,
         "first_shown": _first_shown,
     }
-    environment.globals |= {"LEVELS": LEVELS, "VERDICTS": VERDICTS, "FLAG": samples.FLAG}
+    environment.globals |= {"LEVELS": LEVELS, "VERDICTS": VERDICTS, "OUTSIZED": OUTSIZED}
     return environment
-
-
-def _flag(source: SourceFigures) -> float | None:
-    """How many times its share of the samples a source's share of the update is."""
-    if source.share_of_update is None or not source.share_of_samples:
-        return None
-    return source.share_of_update / source.share_of_samples
 
 
 def _first_shown(steps: Sequence[MovedStep]) -> MovedStep:

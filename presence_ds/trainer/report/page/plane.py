@@ -1,6 +1,7 @@
 """The plane of squared norm and alignment: where samples lie, what would be the best weight, and the one in use."""
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -36,8 +37,8 @@ def plane_plots(plane: Plane | None, number: int) -> list[Plot]:
             "best",
             "best",
             "The weight that would be best",
-            "What such samples would weigh if alignments were known beforehand; 1 is uniform. Below the line it is "
-            "negative: left out would be better.",
+            "What such samples would weigh if alignments were known beforehand; 1 is uniform, and the mean over all "
+            "samples. Below the line it is negative: left out would be better.",
         ),
         (
             "used",
@@ -94,9 +95,9 @@ def _cells(plane: Plane) -> Iterator[dict[str, Any]]:
 
 def _cell_layer(plane: Plane, data: str, figure: str, bounds: Sequence[float], colours: list[str]) -> alt.LayerChart:
     bare = alt.Axis(grid=False)
-    across, up = (
-        alt.Scale(nice=False, domain=[edges[0], edges[-1]]) for edges in (plane.norm_edges, plane.alignment_edges)
-    )
+    x, y = plane.norm_edges, plane.alignment_edges
+    across = alt.Scale(nice=False, domain=[x[0], x[-1]])
+    up = alt.Scale(type="symlog", constant=plane.alignment_middle, nice=False, domain=[y[0], y[-1]])
     cells = (
         named(data)
         .transform_filter(f"isValid(datum.{figure})")
@@ -104,7 +105,7 @@ def _cell_layer(plane: Plane, data: str, figure: str, bounds: Sequence[float], c
         .encode(
             x=alt.X("x:Q", title=NORM_AXIS, scale=across, axis=bare),
             x2="x2:Q",
-            y=alt.Y("y:Q", title="alignment a / √(n · mean n)", scale=up, axis=bare),
+            y=alt.Y("y:Q", title="alignment a / √(n · mean n)", scale=up, axis=_ticks(y)),
             y2="y2:Q",
             color=alt.Color(
                 f"{figure}:Q", scale=alt.Scale(type="threshold", domain=bounds, range=colours), legend=None
@@ -120,6 +121,15 @@ def _cell_layer(plane: Plane, data: str, figure: str, bounds: Sequence[float], c
     )
     zero = once(data).mark_rule(stroke="var(--text)", strokeDash=[3, 3], aria=False)
     return alt.layer(cells, zero.encode(y=alt.datum(0))).properties(height=240, width="container")
+
+
+def _ticks(edges: Sequence[float]) -> alt.Axis:
+    """0, and powers of ten and three times these on both sides of it, as rows grow."""
+    most = max(-edges[0], edges[-1])
+    first = math.floor(math.log10(most)) if most > 0 else 0
+    sizes = [round(part * 10.0**power, 12) for power in (first - 1, first) for part in (1, 3)]
+    kept = [size for size in sizes if size <= most]
+    return alt.Axis(grid=False, values=[*(-size for size in kept), 0.0, *kept], format="~g")
 
 
 def norm_plot(plane: Plane | None, number: int) -> Plot | None:
@@ -156,14 +166,13 @@ def norm_plot(plane: Plane | None, number: int) -> Plot | None:
             tooltip=tooltip,
         ),
     ).properties(height=220, width="container")
-    caption = "The best weight that depends on the norm alone, "
-    if any("low" in row for row in rows):
-        caption += (
-            "with twice its standard error, beside the one in use. Where the lines part beyond the errors, other "
-            "weights would have been better."
-        )
-    else:
-        caption += "beside the one in use. Of so few steps its error is not known."
+    known = any("low" in row for row in rows)
+    bars = ", with twice its standard error," if known else ""
+    reading = "Where the lines part beyond the errors, other weights would have been better."
+    caption = (
+        f"The best weight that depends on the norm alone{bars} beside the one in use; of both the mean over all "
+        f"samples is 1. {reading if known else 'Of so few steps its error is not known.'}"
+    )
     return make_plot(data, "Weight by norm", caption, chart, {data: rows})
 
 

@@ -11,7 +11,6 @@ from presence_ds.trainer.report.page.plot import COLOURS, Plot, make_plot, named
 from presence_ds.trainer.report.sample_figures import Quantiles
 
 WRAP, LINE = 20, 14  # characters of a line of a label, and pixels that it is high
-FLAG = 2.0  # share of the update by share of the samples
 KINDS = {  # of shares of a source: colour, shape
     "share of the samples": ("var(--muted)", "square"),
     "weight mass": (COLOURS[0], "circle"),

@@ -65,11 +65,6 @@ def fixed(value: float | None, digits: int = 2) -> str:
     return NONE if value is None or not math.isfinite(value) else f"{value:,.{digits}f}".replace("-", "−")
 
 
-def signed(value: float) -> str:
-    """A difference of losses."""
-    return f"{value:+.4f}".replace("-", "−")
-
-
 def compact(value: float | None) -> str:
     """A large number in three or four figures: 1.23 M."""
     if value is None or not math.isfinite(value):

@@ -112,7 +112,7 @@ def _run(rng: random.Random, place: int, group: str, seed: int, texts: dict[str,
         events=[Event(400, "loss_spikes", texts.get("words", "loss 9.2, 5 deviations above what was expected"))],
         counts={"loss_spikes": 1, "gradient_spikes": 0, "skipped_steps": 0},
         sources=[
-            SourceFigures(name, 9600, share, share * 0.9, share * update, 2.5, 0.9, 5.9, 1.0, 0.05, verdict)
+            SourceFigures(name, 9600, share, share * 0.9, share * update, update, 2.5, 0.9, 5.9, 1.0, 0.05, verdict)
             for name, share, update, verdict in zip(
                 sources, (0.5, 0.3, 0.12, 0.08), (0.9, 1.0, 0.6, 2.4), ("keep", "keep", "doubtful", "drop"), strict=True
             )
@@ -158,6 +158,7 @@ def _plane(rng: random.Random) -> Plane:
     return Plane(
         norms,
         heights,
+        0.1,
         counts,
         [[1.4 - 0.06 * x if count else None for x, count in enumerate(row)] for row in counts],
         [[0.2 * (y - 8) - 0.02 * x if count else None for x, count in enumerate(row)] for y, row in enumerate(counts)],

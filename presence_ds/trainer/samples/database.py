@@ -1,10 +1,10 @@
-"""DuckDB as reports use it: little memory, no network, nothing read but what it is given."""
+"""DuckDB as runs are read with it: little memory, no network, nothing read but what it is given."""
 
 from __future__ import annotations
 
 import glob
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ def database() -> Iterator[duckdb.DuckDBPyConnection]:
     """A database of its own, which is gone afterwards."""
     import duckdb
 
-    with tempfile.TemporaryDirectory(prefix="presence_report_") as folder:
+    with tempfile.TemporaryDirectory(prefix="presence_") as folder:
         settings: dict[str, Any] = {
             "memory_limit": MEMORY,
             "threads": THREADS,
@@ -42,15 +42,3 @@ def quoted(name: str) -> str:
 def files_of(paths: Iterable[Path]) -> list[str]:
     """Names of files as DuckDB takes them, which would look for patterns in them."""
     return [glob.escape(str(path)) for path in paths]
-
-
-def plain(value: Any) -> float | None:
-    """A number of six digits, as JSON holds it; None for what is none, or not finite."""
-    if value is None or value != value or value in (float("inf"), float("-inf")):
-        return None
-    return float(f"{value:.6g}")
-
-
-def plain_list(values: Sequence[Any]) -> list[float | int | None]:
-    """As `plain`, of each."""
-    return [plain(value) for value in values]
