@@ -46,7 +46,7 @@ OF_ONE = (
     Picture("distributions", "#distributions", 470, theme="dark"),
     Picture("phone", "#loss", 720, width=360, theme="dark"),
 )
-OF_SEVERAL = (Picture("several", "header", 960), Picture("loss", "#loss", 1270))
+OF_SEVERAL = (Picture("several", "header", 990), Picture("loss", "#loss", 1270))
 
 
 def take(page: Page, picture: Picture) -> None:

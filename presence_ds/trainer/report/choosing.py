@@ -60,7 +60,7 @@ def choose(connection: duckdb.DuckDBPyConnection, losses: str) -> list[Chosen]:
     found: dict[int, Chosen] = {}
     for step, why, loss, usual, z in rows:
         if why == "spread":
-            found.setdefault(step, Chosen(step, why, "one of some that are evenly spaced"))
+            found.setdefault(step, Chosen(step, why, "one of several evenly spaced steps"))
         else:
             words = f"its loss {loss:.4f} is {z:.1f} deviations above {usual:.4f}, the median of the steps around it"
             found[step] = Chosen(step, why, words)

@@ -133,7 +133,9 @@ def _expected(run: RunFigures, worth: Worth, number: int, place: int, name: str)
         low, high = _ends(used)
         level = "told" if low is None or high is None else "good" if low > 1 else "bad" if high < 1 else "told"
         text = f"{prefix}the weights in use are expected to be worth × {_gain(used)} in batch size {over}"
-        if level == "told" and low is not None:
+        if used.error == 0.0 and used.gain == 1.0:
+            text += ", as they were uniform"
+        elif level == "told" and low is not None:
             text += ", which may be nothing"
     if best is not None and best.gain is not None and (used is None or best.gain > (used.gain or 0.0) or not used):
         text += f"; the best of those compared, {best.words}, × {_gain(best)}"

@@ -12,7 +12,7 @@ import vl_convert
 
 from presence_ds.trainer.report.figures import Curve, Group, Report, RunFigures
 from presence_ds.trainer.report.page.page import render
-from presence_ds.trainer.report.page.size import MOST_BYTES
+from presence_ds.trainer.report.page.size import MOST_BYTES, smaller
 from presence_ds.trainer.report.page.tables import gaps_of
 from presence_ds.trainer.report.page.text import compact, fixed, number, percent
 from tests.trainer.report.page.reports import make_report
@@ -156,6 +156,11 @@ def test_it_does_not_grow_without_bound() -> None:
     assert len(page.encode()) <= whole - 20_000
     assert "figures of samples" in page
     assert whole < MOST_BYTES
+    left_out = [made.missing[-1] for made in smaller(report)]
+    assert [words.split(", and ")[-1].split(" figures")[0] for words in left_out[2:]] == [
+        "only the first run has",
+        "no run has",
+    ]
 
 
 def test_numbers() -> None:
