@@ -32,6 +32,7 @@ class Trackio(Tracker):
         if first_step > 1:
             self._ask()
         _take_in()
+        self._forget_unsent()
         self._run = trackio.init(
             project=self.config.project,
             name=self._name,
@@ -75,13 +76,26 @@ class Trackio(Tracker):
         """Raise if a Space or server does not answer, for which trackio would begin a second run of the name."""
         from huggingface_hub.utils import get_token
         from trackio.remote_client import RemoteClient
-        from trackio.utils import resolve_space_id_and_server_url
+        from trackio.utils import parse_trackio_server_url, resolve_space_id_and_server_url
 
         space, url = resolve_space_id_and_server_url(None, None)
-        if (remote := space or url) is not None:
-            token = None if space else os.environ.get("TRACKIO_WRITE_TOKEN")  # None: that of the address
-            client = RemoteClient(remote, hf_token=get_token() if space else None, write_token=token)
-            client.predict(project=self.config.project, api_name="/get_runs_for_project")
+        if space is not None:
+            client = RemoteClient(space, hf_token=get_token())
+        elif url is not None:
+            address, token = parse_trackio_server_url(url)  # apart, since a failure names the address
+            client = RemoteClient(address, write_token=token or os.environ.get("TRACKIO_WRITE_TOKEN"))
+        else:
+            return
+        client.predict(project=self.config.project, api_name="/get_runs_for_project")
+
+    def _forget_unsent(self) -> None:
+        """Have lines not sent that it has kept for a Space or server: this start logs them again."""
+        from trackio.sqlite_storage import SQLiteStorage
+
+        project = self.config.project
+        if (kept := SQLiteStorage.get_pending_logs(project)) is not None:
+            pairs = zip(kept["ids"], kept["logs"], strict=True)
+            SQLiteStorage.clear_pending_logs(project, [number for number, line in pairs if line["run"] == self._name])
 
 
 def _take_in() -> None:

@@ -120,9 +120,23 @@ def test_one_run_where_lines_wait_beside_the_database(starts: Starts, monkeypatc
 
 
 def test_no_second_run_where_the_server_does_not_answer(starts: Starts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRACKIO_SERVER_URL", "http://127.0.0.1:9/?write_token=x")
-    with pytest.raises(ConnectionError):
+    monkeypatch.setenv("TRACKIO_SERVER_URL", "http://127.0.0.1:9/?write_token=secret")
+    with pytest.raises(ConnectionError) as error:
         starts.begin(2)
+    assert "secret" not in str(error.value)
+
+
+def test_what_was_not_sent_is_not_sent_beside_what_is_logged_again(starts: Starts) -> None:
+    """Of this run, while what was not sent of others stays."""
+    from trackio.sqlite_storage import SQLiteStorage
+
+    for run in ("run", "other"):
+        SQLiteStorage.bulk_log(starts.project, run, [{"loss": 1.0}], steps=[1], log_ids=[run], space_id="a/b")
+    tracker, _ = starts.begin(1)
+    tracker.finish()
+    kept = SQLiteStorage.get_pending_logs(starts.project)
+    assert kept is not None
+    assert [line["run"] for line in kept["logs"]] == ["other"]
 
 
 def test_a_space_that_is_made_is_private(starts: Starts, monkeypatch: pytest.MonkeyPatch) -> None:
