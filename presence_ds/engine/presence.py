@@ -48,6 +48,7 @@ class Presence:
         step_samples: all N samples of that step, of every rank, on the host; None before the first, and if fp16
             overflowed in every sample.
         step_weights: [N] float64 on the host, theirs, summing to 1; None likewise.
+        own_samples: those of ``step_samples`` that are this rank's, in the order of ``weights``; None likewise.
         final: [G·b] float64 on the host, ``weights`` in units in which they sum to the number of rows over all ranks;
             0 for samples that are not finite or have no targets.
         divisor: what DeepSpeed must divide the gradients by that the step has accumulated.
@@ -80,6 +81,7 @@ class Presence:
         self.reference_alignments: Tensor | None = None
         self.statistics: dict[str, Any] = {}
         self.step_samples: Samples | None = None
+        self.own_samples: Samples | None = None
         self.step_weights: Tensor | None = None
         self.changes: list[Change] = []
         self.strategy = build_strategy(
@@ -219,13 +221,13 @@ class Presence:
             self._overflowed = True
             self.final = torch.zeros(count, dtype=torch.float64)
             self.weights, self.statistics = self.final.float(), {}
-            self.step_samples = self.step_weights = None
+            self.step_samples = self.step_weights = self.own_samples = None
             self.alignments = torch.zeros_like(self.weights) if self.config.aligns else None
             self.reference_alignments = torch.zeros_like(self.weights) if self.config.uses_reference else None
             return None
         self.weights, self.statistics = result.local, result.statistics
-        self.step_samples, self.step_weights = result.samples, result.weights
-        self.alignments, self.reference_alignments = result.alignment, result.reference_alignment
+        self.step_samples, self.step_weights, self.own_samples = result.samples, result.weights, result.own
+        self.alignments, self.reference_alignments = result.own.alignment, result.own.reference_alignment
         if self._momentum is not None:
             assert result.total_sketch is not None
             self._momentum.update(result.total_sketch)

@@ -1,6 +1,6 @@
 """From the scores of an optimizer step to one set of weights for all its samples, on every rank and micro-step."""
 
-from typing import Any, overload
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -169,11 +169,10 @@ class Reweighting:
             self._running.update(fitted)
             self._range = _range(values) if self._bounded else None
 
-        local = self._local(terms)
-        alignments = self._local(samples.alignment), self._local(samples.reference_alignment), self._total_sketch
+        local, own, total_sketch = self._sizes.own(terms), samples.part(self._sizes.own), self._total_sketch
         self.forget_step()
         mean, weights = (total / len(terms)).item(), terms / total
-        return StepWeights((local / total).float(), local, *alignments, mean, statistics, samples, weights)
+        return StepWeights((local / total).float(), local, total_sketch, mean, statistics, samples, weights, own)
 
     def _observe(self, kept: Samples, values: Tensor, figures: Any, terms: Tensor) -> dict[str, float]:
         """Take in what the samples that count were worth, and describe the gradient that they have in common."""
@@ -205,8 +204,7 @@ class Reweighting:
     def _without_samples(self, samples: Samples, step: int) -> StepWeights:
         """What a step is in which no sample counts: nothing is learned from it."""
         weights = torch.zeros(len(samples), dtype=torch.float64)
-        nothing = self._local(weights)
-        alignments = self._local(samples.alignment), self._local(samples.reference_alignment), self._total_sketch
+        nothing, own, total_sketch = self._sizes.own(weights), samples.part(self._sizes.own), self._total_sketch
         self.forget_step()
         if samples.nonfinite:
             raise NonFiniteError(
@@ -214,14 +212,7 @@ class Reweighting:
                 f"self-influence; nothing was updated (look at the data, the learning rate and the precision)"
             )
         statistics = {"step": step} | count(samples)
-        return StepWeights(nothing.float(), nothing, *alignments, 0.0, statistics, samples, weights)
-
-    @overload
-    def _local(self, values: Tensor) -> Tensor: ...
-    @overload
-    def _local(self, values: Tensor | None) -> Tensor | None: ...
-    def _local(self, values: Tensor | None) -> Tensor | None:  # this rank's part of [N]
-        return None if values is None else self._sizes.own(values)
+        return StepWeights(nothing.float(), nothing, total_sketch, 0.0, statistics, samples, weights, own)
 
     def state_dict(self) -> dict[str, Any]:
         """State to keep in a checkpoint between optimizer steps: plain numbers, and tensors on the host."""

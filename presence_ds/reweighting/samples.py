@@ -1,5 +1,6 @@
 """Samples of an optimizer step, and the rows in which ranks exchange them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -117,8 +118,11 @@ class Samples:
 
     def only_counted(self) -> "Samples":
         """Without those that do not count."""
-        columns = {name: value[self.counted] for name, value in vars(self).items() if value is not None}
-        return replace(self, **columns)
+        return self.part(lambda column: column[self.counted])
+
+    def part(self, of: Callable[[Tensor], Tensor]) -> "Samples":
+        """Some of them: what ``of`` leaves of a column [N, …]."""
+        return replace(self, **{name: of(value) for name, value in vars(self).items() if value is not None})
 
 
 def gather_rows(local: Tensor, group: dist.ProcessGroup | None) -> Tensor:

@@ -17,9 +17,6 @@ class StepWeights:
             ranks they sum to 1.
         terms: [G·b] float64 on the host, the unnormalised weights u they come from; 0 for samples that are not finite
             or have no targets.
-        alignment: [G·b] float32 on the host, of this rank's samples with the rest of the step
-            (`presence_ds.reweighting.alignment`); None where it is not computed.
-        reference_alignment: the same with the reference gradient.
         total_sketch: [m] float32 on the device, the sum of the sketches of all samples that count; None as well.
         mean_term: Z/N, mean of u over all N samples of the step, on every rank; 0 if no sample has targets.
         statistics: what `describe` gives, and ``step``; ``tau`` (as used; 0 with signal uniform), ``stage``;
@@ -32,14 +29,14 @@ class StepWeights:
             nothing but ``step`` and counts.
         samples: all N of the step, of every rank, as on every other rank.
         weights: [N] float64 on the host, theirs; they sum to 1, or are 0 if no sample has targets.
+        own: those of ``samples`` that are this rank's, G·b in the order they were seen.
     """
 
     local: Tensor
     terms: Tensor
-    alignment: Tensor | None
-    reference_alignment: Tensor | None
     total_sketch: Tensor | None
     mean_term: float
     statistics: dict[str, Any]
     samples: Samples
     weights: Tensor
+    own: Samples

@@ -184,4 +184,4 @@ class Trainer:
             callback.load_state_dict(state["callbacks"].get(name, callback.state_dict()))
 
 
-PATIENCE = 120.0  # seconds in which every rank has closed its files, and rank 0 its wandb run
+PATIENCE = 120.0  # seconds in which every rank has closed its files, and rank 0 its trackers

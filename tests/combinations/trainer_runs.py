@@ -139,10 +139,14 @@ def check_left(run_dir: Path, config: PresenceConfig) -> dict[str, Any]:
         assert {f"source/lines/{name}" for name in expected_of_source(config)} <= of_sources
         assert line["validation/loss"] > 0
         assert [name for name in line if shown_name(name) is None] == []
-    tracked = run_dir / "tracked.jsonl"
-    beside = [strict_json(line) for line in tracked.read_text().splitlines()] if tracked.is_file() else []
-    for line, figures in zip(beside, lines, strict=bool(beside)):
-        check_beside(line, figures, config)
+    tracked, recipe = run_dir / "tracked.jsonl", yaml.safe_load((run_dir / "recipe.yaml").read_text())
+    beside = []
+    if any(recipe[tracker]["enabled"] for tracker in ("wandb", "tensorboard", "trackio")):
+        beside = [strict_json(line) for line in tracked.read_text().splitlines()]
+        for line, figures in zip(beside, lines, strict=True):
+            check_beside(line, figures, config)
+    else:
+        assert not tracked.exists()
 
     weights: dict[int, float] = defaultdict(float)
     rows = read_scores(run_dir)

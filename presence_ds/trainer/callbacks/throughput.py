@@ -10,7 +10,7 @@ from deepspeed.accelerator import get_accelerator
 
 from presence_ds.trainer.building.device import device_name, known_peak_tflops
 from presence_ds.trainer.callbacks.callback import Callback
-from presence_ds.trainer.estimate.flops import scoring_flops, training_flops
+from presence_ds.trainer.estimate.flops import count_flops, training_flops
 
 if TYPE_CHECKING:
     from presence_ds.trainer.recipe.plan import Plan
@@ -38,17 +38,17 @@ class Throughput(Callback):
     Adds `TIMINGS` to the logged metrics, as means over the steps since the last ones: ``data_wait_share`` is the share
     of the step in which this rank waited for its next batch, ``mfu`` the model FLOPs utilisation
     (`presence_ds.trainer.estimate.flops`). ``eta(s)`` is what the steps that are left take at the pace of this process
-    so far, evaluation and checkpoints included. ``hours`` is the time spent on the steps so far, these included, over
-    all starts of the run; what was lost with a process after its last checkpoint is no part of it.
+    so far, and ``hours`` what those so far took in all starts of the run, both with evaluation and checkpoints; what
+    was lost with a process after its last checkpoint is no part of it.
 
-    With FLOPs counted, ``scoring_share`` is what part of them is the scoring's, the same in every step.
+    With FLOPs counted, ``scoring_share`` is what part of all that is computed the scoring is, the same in every step.
     """
 
     def __init__(
         self,
         model_flops_per_token: float | None = None,
         peak_flops: float | None = None,
-        scoring_flops_per_token: float | None = None,
+        scoring_share: float | None = None,
     ) -> None:
         """Without the model's FLOPs or the FLOP/s that all ranks together could do there is no ``mfu``."""
         self.steps = 0  # steps clocked, over all processes of this run
@@ -56,7 +56,7 @@ class Throughput(Callback):
         self.tokens = 0  # of text in these steps
         self._flops = model_flops_per_token
         self._peak = peak_flops
-        self._scoring = scoring_flops_per_token
+        self._scoring_share = scoring_share
         self._waited = 0.0
         self._logged = (0, 0.0, 0, 0.0)
         self._started: float | None = None
@@ -76,7 +76,7 @@ class Throughput(Callback):
 
     @property
     def _elapsed(self) -> float:
-        """Seconds since the first step of the run began."""
+        """Seconds of training of all starts, evaluation and checkpoints included, what a crash threw away not."""
         return self._before + time.perf_counter() - self._began
 
     def on_train_start(self, trainer: Trainer) -> None:
@@ -100,8 +100,8 @@ class Throughput(Callback):
             metrics["data_wait_share"] = waited / seconds
             if self._flops is not None and self._peak is not None:
                 metrics["mfu"] = per_second * self._flops / self._peak
-        if self._flops is not None and self._scoring is not None:
-            metrics["scoring_share"] = self._scoring / (self._flops + self._scoring)
+        if self._scoring_share is not None:
+            metrics["scoring_share"] = self._scoring_share
         if self._first is not None:
             step, ended = self._first
             pace = (time.perf_counter() - ended) / (trainer.step - step)
@@ -126,12 +126,12 @@ def make_throughput(recipe: Recipe, plan: Plan, ranks: int) -> Throughput:
     tflops = recipe.logging.peak_tflops or known_peak_tflops(device_name(), plan.precision)
     if tflops is None:  # then the model's need not be counted
         return Throughput()
-    flops = training_flops(plan.model_config, recipe.model, plan.lengths)
-    scoring = None
-    if flops is not None and recipe.presence.computes_gradients:
-        samples = recipe.training.micro_batch_size
-        scoring = scoring_flops(plan.model_config, recipe.model, recipe.presence, plan.lengths, samples)
-    return Throughput(flops, tflops * 1e12 * ranks, scoring)
+    peak = tflops * 1e12 * ranks
+    if not recipe.presence.computes_gradients:
+        return Throughput(training_flops(plan.model_config, recipe.model, plan.lengths), peak)
+    samples = recipe.training.micro_batch_size
+    flops = count_flops(plan.model_config, recipe.model, recipe.presence, plan.lengths, samples)
+    return Throughput(flops.training, peak, flops.scoring_share)
 
 
 def peak_memory_gib() -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from presence_ds.trainer.building.construction import build_empty_model
 from presence_ds.trainer.building.device import DTYPES
 from presence_ds.trainer.estimate.activations import micro_step_peak
-from presence_ds.trainer.estimate.flops import empty_batch, scoring_flops, training_flops
+from presence_ds.trainer.estimate.flops import count_flops, empty_batch
 from presence_ds.trainer.estimate.states import ModelStates, model_states
 from presence_ds.trainer.recipe.plan import Plan, make_plan
 from presence_ds.trainer.recipe.recipe import Recipe
@@ -63,7 +63,7 @@ def estimate(recipe: Recipe, recipe_file: Path | None, ranks: int) -> Estimate:
     with suppress(RuntimeError):  # of operations that the meta device cannot run
         plain, _ = micro_step_peak(model, None, *batch)
         presence = sum(micro_step_peak(model, recipe.presence, *batch)) - plain
-    scoring = plan.model_config, recipe.model, recipe.presence, lengths, training.micro_batch_size
+    flops = count_flops(plan.model_config, recipe.model, recipe.presence, lengths, training.micro_batch_size)
     return Estimate(
         plan=plan,
         ranks=ranks,
@@ -83,6 +83,6 @@ def estimate(recipe: Recipe, recipe_file: Path | None, ranks: int) -> Estimate:
         ],
         activations=plain,
         presence=presence,
-        model_flops=training_flops(plan.model_config, recipe.model, lengths),
-        added_flops=scoring_flops(*scoring),
+        model_flops=flops.training,
+        added_flops=flops.scoring,
     )

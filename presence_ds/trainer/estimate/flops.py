@@ -5,6 +5,7 @@ decoder's plain training that is the 6N + 12·L·H·Q·T per token of appendix B
 """
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,13 +23,37 @@ def training_flops(config: PretrainedConfig, model: ModelConfig, lengths: Length
     return step_flops(config, replace(model, activation_checkpointing=False), None, lengths)
 
 
-def scoring_flops(
+class Flops(NamedTuple):
+    """Per token of text, each as `step_flops`.
+
+    Attributes:
+        training: as `training_flops`.
+        plain: of the micro-steps as they are trained, with what activation checkpointing does twice.
+        scored: the same with PRESENCE.
+    """
+
+    training: float | None
+    plain: float | None
+    scored: float | None
+
+    @property
+    def scoring(self) -> float | None:
+        """What PRESENCE adds."""
+        return None if self.scored is None or self.plain is None else self.scored - self.plain
+
+    @property
+    def scoring_share(self) -> float | None:
+        """What part of all that is computed PRESENCE adds."""
+        return None if self.scored is None or self.scoring is None else self.scoring / self.scored
+
+
+def count_flops(
     config: PretrainedConfig, model: ModelConfig, presence: PresenceConfig, lengths: Lengths, samples: int
-) -> float | None:
-    """What PRESENCE adds to the micro-steps of the model as it is trained; as `step_flops`."""
-    without = step_flops(config, model, None, lengths)  # with what activation checkpointing does twice
-    with_it = step_flops(config, model, presence, lengths, samples)
-    return None if with_it is None or without is None else with_it - without
+) -> Flops:
+    """Of micro-steps of ``samples`` samples."""
+    training = training_flops(config, model, lengths)
+    plain = step_flops(config, model, None, lengths) if model.activation_checkpointing else training
+    return Flops(training, plain, step_flops(config, model, presence, lengths, samples))
 
 
 def step_flops(

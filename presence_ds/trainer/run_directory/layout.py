@@ -216,13 +216,19 @@ def _temporary(path: Path) -> Path:
 
 
 def _cut_lines(path: Path, step: int, aside: Path | None) -> None:
-    """Drop the lines after ``step``, in place: a callback may have the file open already."""
-    lines = path.read_bytes().splitlines(keepends=True)
-    kept = b"".join(line for line in lines if line.endswith(b"\n") and _step_of(line) <= step)
-    if aside is not None:
-        (aside / path.name).write_bytes(b"".join(line for line in lines if step < _step_of(line) < float("inf")))
+    """Drop the lines after ``step``, in place: a callback may have the file open already, and it may be large."""
     with open(path, "r+b") as file:
-        file.write(kept)
+        end = 0
+        for line in file:
+            if not line.endswith(b"\n") or _step_of(line) > step:
+                break
+            end += len(line)
+        file.seek(end)
+        rest = [(line, _step_of(line)) for line in file]
+        if aside is not None:
+            (aside / path.name).write_bytes(b"".join(line for line, at in rest if step < at < float("inf")))
+        file.seek(end)
+        file.writelines(line for line, at in rest if line.endswith(b"\n") and at <= step)
         file.truncate()
         os.fsync(file.fileno())
 

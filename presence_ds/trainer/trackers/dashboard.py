@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from presence_ds.trainer.trackers.panels import COLUMNS, PANELS, PanelSection, Plot
-from presence_ds.trainer.trackers.sections import SAMPLES
+from presence_ds.trainer.trackers.sections import LOWEST_LOSS, SAMPLES
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import LinePlot, PanelGrid, Report
@@ -86,7 +86,7 @@ def _side_by_side(where: dict[str, str]) -> PanelGrid:
     import wandb_workspaces.reports.v2 as wr
     from wandb_workspaces import expr
 
-    key = expr.Config(GROUP)
+    key = expr.Config(f"{GROUP}.value")  # as the server keeps it, which is added in groups alone
     groups = [f"config.{GROUP}"]
     runsets = [
         wr.Runset(name="with PRESENCE", filters=[key != UNIFORM], groupby=groups, **where),
@@ -94,7 +94,7 @@ def _side_by_side(where: dict[str, str]) -> PanelGrid:
     ]
     best = wr.BarPlot(
         title="lowest validation loss",
-        metrics=["validation/loss.min"],
+        metrics=[LOWEST_LOSS],
         groupby=wr.Config(GROUP),
         groupby_aggfunc="mean",
         groupby_rangefunc="stddev",

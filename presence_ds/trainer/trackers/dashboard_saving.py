@@ -26,22 +26,29 @@ def save(entity: str | None, project: str) -> dict[str, str]:
         ConfigError: there is no key, no answer, or one that refuses.
     """
     os.environ.setdefault("WANDB_SILENT", "true")  # it is said here what there is to say
-    if not has_key():
+    try:
+        known, url = has_key(), server()
+    except Exception as error:  # wandb's own, of a key or an address that is none
+        raise ConfigError(f"wandb cannot be set up: {' '.join(str(error).split())}") from None
+    if not known:
         raise ConfigError("wandb has no key: run `wandb login`, or set WANDB_API_KEY; --file FILE needs none")
-    url = server()
     if not answers(url):
         raise ConfigError(f"{url} does not answer: use --save where there is a network; --file FILE needs none")
     import wandb
 
     try:
         api = wandb.Api(timeout=TIMEOUT)
-        owner = entity or str(api.default_entity)
+        owner = entity or api.default_entity
+        if not owner:
+            raise ConfigError("give --entity: the key of wandb has no default")
         report, workspace = build_report(owner, project), build_workspace(owner, project)
         report.id = _known_report(api, owner, project)
         report.save()
         workspace._internal_id = _known_workspace(owner, project)
         workspace.save()
         return {"workspace": workspace.url, "report": report.url}
+    except ConfigError:
+        raise
     except Exception as error:  # of wandb's there are many kinds
         raise ConfigError(f"{url} does not take the dashboard: {' '.join(str(error).split()) or error!r}") from None
 

@@ -8,8 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from presence_ds.trainer.run_directory.layout import RunDirectory
-from presence_ds.trainer.trackers.sections import sectioned
+from presence_ds.trainer.trackers.sections import LOWEST_LOSS, VALIDATION_LOSS, sectioned
 from presence_ds.trainer.trackers.tracker import Histogram, Line
+
+
+class Lowest:
+    """Looks at every line, in order, of all starts of a run, and adds the lowest validation loss so far.
+
+    A tracker that keeps it by itself may know of the last start alone.
+    """
+
+    def __init__(self) -> None:
+        self._loss: float | None = None
+
+    def of(self, line: Line) -> Line:
+        """``line`` with `LOWEST_LOSS`, if it has a validation loss."""
+        loss = line.figures.get(VALIDATION_LOSS)
+        if loss is None:
+            return line
+        self._loss = loss if self._loss is None else min(loss, self._loss)
+        return line._replace(figures={**line.figures, LOWEST_LOSS: self._loss})
 
 
 def history(directory: RunDirectory, *, before: int) -> Iterator[Line]:

@@ -5,7 +5,7 @@ Their text is what the model was given, so that it takes no corpus, and there is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,20 +18,10 @@ from presence_ds.trainer.callbacks.metrics_file import json_value
 from presence_ds.trainer.callbacks.score_records import origins
 
 if TYPE_CHECKING:
-    from presence_ds.engine.presence import Presence
     from presence_ds.trainer.trainer import Batch, Trainer
 
 ROWS = 8  # of the highest, and as many of the lowest
 CHARACTERS = 500  # of a sample's text
-
-
-class Seen(NamedTuple):
-    """A micro-batch as it was trained on."""
-
-    batch: Batch
-    losses: Tensor
-    has_targets: Tensor
-    scores: Tensor | None
 
 
 class SampleTable:
@@ -40,18 +30,15 @@ class SampleTable:
     def __init__(self, tokenizer: PreTrainedTokenizerBase | None) -> None:
         """``tokenizer`` is None where text is private."""
         self._tokenizer = tokenizer
-        self._seen: list[Seen] = []
+        self._batches: list[Batch] = []
 
-    def keep(self, trainer: Trainer, batch: Batch) -> None:
+    def keep(self, batch: Batch) -> None:
         """Take a micro-batch of a step that a table may be made of."""
-        presence = trainer.engine.presence
-        assert presence.losses is not None
-        assert presence.has_targets is not None
-        self._seen.append(Seen(batch, presence.losses, presence.has_targets, presence.scores))
+        self._batches.append(batch)
 
     def forget(self) -> None:
         """The step is over."""
-        self._seen = []
+        self._batches = []
 
     def collect(self, trainer: Trainer) -> list[dict[str, Any]] | None:
         """The rows, the highest weight first, on rank 0; None on the others. Called on every rank."""
@@ -70,18 +57,18 @@ class SampleTable:
     def _own(self, trainer: Trainer) -> list[dict[str, Any]]:
         """Those of this rank that may be among the step's."""
         presence = trainer.engine.presence
-        everyone, weights, local = presence.step_samples, presence.step_weights, presence.weights
-        if everyone is None or weights is None or local is None or not everyone.counted.any() or not self._seen:
+        everyone, own = presence.step_samples, presence.own_samples
+        weights, local = presence.step_weights, presence.weights
+        if everyone is None or own is None or weights is None or local is None or not everyone.counted.any():
             return []
         weights, number = weights[everyone.counted], rows_of_an_end(everyone)
         highest, lowest = (weights.topk(number, largest=which).values[-1].float() for which in (True, False))
-        figures = self._figures(presence, everyone.only_counted(), weights)
-        counted = figures.pop("counted")
+        figures = _figures(own, local, everyone.only_counted(), weights)
         places = {
-            "highest": (local >= highest) & counted,  # more than there will be where weights are alike
-            "lowest": (local <= lowest) & counted,
+            "highest": (local >= highest) & own.counted,  # more than there will be where weights are alike
+            "lowest": (local <= lowest) & own.counted,
         }
-        of_batches = [origins(seen.batch, presence.by_document) for seen in self._seen]
+        of_batches = [origins(batch, presence.by_document) for batch in self._batches]
         starts = torch.tensor([0, *(len(origin[0]) for origin in of_batches)]).cumsum(0)
         rows = []
         for which, chosen in places.items():
@@ -96,33 +83,9 @@ class SampleTable:
                 row["source"] = shown(trainer.source_names[int(sources[inner])])
                 row |= {"document": shown(documents[inner]), "offset": int(offsets[inner])}
                 if self._tokenizer is not None:
-                    row["text"] = self._text(self._seen[at].batch, int(positions[inner]), inner, presence.by_document)
+                    row["text"] = self._text(self._batches[at], int(positions[inner]), inner, presence.by_document)
                 rows.append(row)
         return rows
-
-    def _figures(self, presence: Presence, kept: Samples, weights: Tensor) -> dict[str, Any]:
-        """Of this rank's samples, [n] each or None; ``kept`` and their ``weights`` are all that count in the step."""
-        losses = torch.cat([seen.losses for seen in self._seen]).float().cpu()
-        has_targets = torch.cat([seen.has_targets for seen in self._seen]).cpu()
-        parts = [seen.scores for seen in self._seen if seen.scores is not None]
-        counted, scores, shares = losses.isfinite() & has_targets, None, None
-        local = presence.weights
-        assert local is not None
-        if parts and kept.scores is not None:
-            scores = torch.cat(parts).float().cpu()
-            counted &= scores.isfinite()
-            if presence.alignments is not None:  # as `presence_ds.trainer.gain.records` has it, of sketches
-                counted &= ~((local == 0.0) & (presence.alignments == 0.0) & (scores > 0.0))
-            total = update_terms(weights, kept.scores, kept.alignment).sum()
-            shares = update_terms(local, scores, presence.alignments) / total if total > 0.0 else None
-        return {
-            "counted": counted,
-            "weight": local / weights.mean(),
-            "loss": losses,
-            "self_influence": scores,
-            "alignment": presence.alignments,
-            "update_share": shares,
-        }
 
     def _text(self, batch: Batch, row: int, place: int, by_document: bool) -> str:
         """The beginning of a sample, or of one of the documents of a row, in one line."""
@@ -137,6 +100,24 @@ class SampleTable:
             ids = ids[batch["attention_mask"][row].bool()]
         text = self._tokenizer.decode(ids[:CHARACTERS].tolist(), skip_special_tokens=False)
         return shown(text[:CHARACTERS])
+
+
+def _figures(own: Samples, local: Tensor, kept: Samples, weights: Tensor) -> dict[str, Tensor | None]:
+    """Of this rank's samples, [n] each: ``own`` with their weights ``local``.
+
+    ``kept`` and their ``weights`` are all that count in the step.
+    """
+    shares = None
+    if own.scores is not None and kept.scores is not None:
+        total = update_terms(weights, kept.scores, kept.alignment).sum()
+        shares = update_terms(local, own.scores, own.alignment) / total if total > 0.0 else None
+    return {
+        "weight": local / weights.mean(),
+        "loss": own.losses,
+        "self_influence": own.scores,
+        "alignment": own.alignment,
+        "update_share": shares,
+    }
 
 
 def rows_of_an_end(samples: Samples) -> int:

@@ -43,6 +43,7 @@ SELF_INFLUENCE = "presence/log10_self_influence"  # histograms, which metrics.js
 RELATIVE_WEIGHT = "presence/relative_weight"
 SAMPLE_LOSS = "train/sample_loss"
 SAMPLES = "presence/samples"  # the table
+VALIDATION_LOSS, LOWEST_LOSS = "validation/loss", "validation/lowest_loss"  # the other is of trackers alone
 
 
 def shown_name(name: str) -> str | None:

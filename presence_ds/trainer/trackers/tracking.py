@@ -18,7 +18,7 @@ from presence_ds.trainer.trackers.tensorboard import TensorBoard
 from presence_ds.trainer.trackers.tracker import Tracker, TrackerConfig
 from presence_ds.trainer.trackers.trackio import Trackio
 from presence_ds.trainer.trackers.wandb_run import WandbRun
-from presence_ds.trainer.trackers.worker import Worker, is_due
+from presence_ds.trainer.trackers.worker import Worker, close, is_due
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Batch, Metrics, Trainer
@@ -48,7 +48,7 @@ class Tracking(Callback):
 
     def on_micro_step(self, trainer: Trainer, batch: Batch) -> None:
         if self._is_due(trainer.step + 1):
-            self._table.keep(trainer, batch)
+            self._table.keep(batch)
 
     def on_log(self, trainer: Trainer, metrics: Metrics) -> None:
         samples = self._table.collect(trainer) if self._is_due(trainer.step) else None
@@ -73,8 +73,7 @@ class Tracking(Callback):
         self._table.forget()
 
     def close(self) -> None:
-        for worker in self._workers:
-            worker.close()
+        close(self._workers)
         if self._beside is not None:
             self._beside.close()
 
@@ -108,7 +107,7 @@ def make_tracking(
     if recipe.tensorboard.enabled:
         trackers.append((TensorBoard(recipe.tensorboard, directory), None))
     if recipe.trackio.enabled:
-        trackers.append((Trackio(recipe.trackio, directory), None))
+        trackers.append((Trackio(recipe.trackio, directory, warn), None))
     shown = {**resolved, "weights": describe_weights(recipe.presence)}
     signals = recipe.stop.signal_numbers
     workers = [Worker(one, directory, shown, warn, signals, minutes) for one, minutes in trackers]

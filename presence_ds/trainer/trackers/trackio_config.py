@@ -11,7 +11,8 @@ from presence_ds.trainer.trackers.config import check_installed
 class TrackioConfig:
     """Trackio, which comes with `pip install presence-ds[trackio]`.
 
-    Where it keeps its projects is its own business (TRACKIO_DIR, or TRACKIO_SPACE_ID for a Space of the hub).
+    Where it keeps its projects is its own business (TRACKIO_DIR, or TRACKIO_SPACE_ID for a Space of the hub, which is
+    made private where it is not there yet).
 
     Args:
         enabled: Log to trackio what goes to metrics.jsonl, and histograms. trackio is not imported otherwise.
@@ -19,7 +20,8 @@ class TrackioConfig:
         name: Name of the run. Runs of one name in a project are one run. null: the name of the run directory.
         table_every: Optimizer steps between two tables of the samples with the highest and the lowest weights. null:
             none.
-        sample_text: Put the text of these samples into the tables. false keeps it private.
+        sample_text: Put the text of these samples into the tables. false keeps it private; names of sources and
+            document ids stay.
     """
 
     enabled: bool = False

@@ -1,5 +1,6 @@
 """Whether wandb can be reached: a key, and a server that answers."""
 
+import http.client
 import urllib.error
 import urllib.request
 
@@ -24,6 +25,6 @@ def answers(url: str) -> bool:
     """Whether a server answers there, in whatever way."""
     try:
         urllib.request.urlopen(url, timeout=NETWORK_TIMEOUT).close()
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         return isinstance(error, urllib.error.HTTPError)
     return True

@@ -20,7 +20,8 @@ class WandbConfig:
             sends such a run later).
         table_every: Optimizer steps between two tables of the samples with the highest and the lowest weights. null:
             none.
-        sample_text: Put the text of these samples into the tables. false keeps it private.
+        sample_text: Put the text of these samples into the tables. false keeps it private; names of sources and
+            document ids stay.
         alerts: Send alerts on spikes, samples that are not finite, skipped steps and stalls.
         stall_minutes: How long no step may be logged before an alert is sent.
     """

@@ -118,9 +118,8 @@ class WandbRun(Tracker):
         )
         for axis in AXES:
             run.define_metric(axis, hidden=True)
-        for section in SECTIONS:  # a summary has the last figure of the others, under the figure's own name
-            summary = "min,last" if section == "validation" else None
-            run.define_metric(f"{section}/*", step_metric="step", summary=summary)
+        for section in SECTIONS:  # a summary has the last figure, under the figure's own name
+            run.define_metric(f"{section}/*", step_metric="step")
         return run
 
     def _mode(self) -> Literal["online", "offline", "disabled"]:

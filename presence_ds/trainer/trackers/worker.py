@@ -9,17 +9,18 @@ from __future__ import annotations
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 from presence_ds.trainer.run_directory.layout import RunDirectory
 from presence_ds.trainer.trackers.alerts import Alerts, stalled
-from presence_ds.trainer.trackers.history import history
+from presence_ds.trainer.trackers.history import Lowest, history
 from presence_ds.trainer.trackers.tracker import Line, Tracker
 
-CLOSE_TIMEOUT = 60.0  # seconds that the end of a run waits for a tracker altogether
-ABANDON_TIMEOUT = 5.0  # seconds that it waits for one that it has given up
+CLOSE_TIMEOUT = 60.0  # seconds that the end of a run waits for all trackers together
+ABANDON_TIMEOUT = 5.0  # seconds that it then waits for those that it has given up
 MOST_WAITING = 10_000  # logged lines that a tracker may be behind
 
 
@@ -51,6 +52,7 @@ class Worker:
         self._signals = signals
         self._stall_minutes = stall_minutes
         self._alerts = Alerts()
+        self._lowest = Lowest()
         self._waiting: queue.Queue[Line | None] = queue.Queue(MOST_WAITING)
         self._thread = threading.Thread(target=self._work, name=tracker.name, daemon=True)
         self._first_step = 1
@@ -76,17 +78,20 @@ class Worker:
                 self._fail(f"it is {MOST_WAITING} lines behind")
                 self._tracker.abandon()
 
-    def close(self) -> None:
-        """Have what waits logged, and wait for the end, but not for ever."""
-        if self._thread.ident is None:
-            return
+    def end(self) -> None:
+        """There are no more lines."""
         with suppress(queue.Full):
             self._waiting.put_nowait(None)
-        self._thread.join(CLOSE_TIMEOUT)
-        if self.is_alive:
-            self._fail(f"it has not ended within {CLOSE_TIMEOUT:g} s")
-            self._tracker.abandon()
-            self._thread.join(ABANDON_TIMEOUT)
+
+    def join(self, deadline: float) -> None:
+        """Wait for the thread, where one has begun, up to ``deadline``, a time of `time.monotonic`."""
+        if self._thread.ident is not None:
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+
+    def give_up(self) -> None:
+        """Say that it has not ended in time, and have it end."""
+        self._fail(f"it has not ended within {CLOSE_TIMEOUT:g} s")
+        self._tracker.abandon()
 
     def _work(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)  # a process that is started here has them blocked too
@@ -107,11 +112,11 @@ class Worker:
             self._warn(f"{tracker.name} has the steps up to {last} already and does not take them again")
         for line in history(self._directory, before=self._first_step):
             self._alerts.of(line.figures)
-            self._log(line)
+            self._log(self._lowest.of(line))
         tracker.caught_up()
         for line in self._live():
             found = self._alerts.of(line.figures)
-            self._log(line)
+            self._log(self._lowest.of(line))
             if self._stall_minutes is not None:
                 for alert in found:
                     tracker.alert(*alert)
@@ -152,6 +157,21 @@ class Worker:
         if not self._failed:
             self._failed = True
             self._warn(f"{self._tracker.name} is off for the rest of this run: {why}")
+
+
+def close(workers: Sequence[Worker]) -> None:
+    """Have what waits logged, and wait for the end of all at once, but not for ever."""
+    for worker in workers:
+        worker.end()
+    deadline = time.monotonic() + CLOSE_TIMEOUT
+    for worker in workers:
+        worker.join(deadline)
+    late = [worker for worker in workers if worker.is_alive]
+    for worker in late:
+        worker.give_up()
+    deadline = time.monotonic() + ABANDON_TIMEOUT
+    for worker in late:
+        worker.join(deadline)
 
 
 def is_due(every: int | None, step: int, before: int) -> bool:

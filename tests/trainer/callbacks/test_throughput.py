@@ -11,10 +11,10 @@ from presence_ds.trainer.callbacks.throughput import TIMINGS, Throughput
 MODULE = "presence_ds.trainer.callbacks.throughput.time.perf_counter"
 
 
-def run(throughput: Throughput, steps: int, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def run(throughput: Throughput, steps: int, monkeypatch: pytest.MonkeyPatch, now: float = 0.0) -> list[dict[str, Any]]:
     """Steps of 2 s, of which 0.5 s wait for data, and then 1 s of evaluation; logged every second step."""
     trainer: Any = SimpleNamespace(step=0, waited=0.0, step_tokens=100, total_steps=steps)
-    now, lines = 0.0, []
+    lines = []
     monkeypatch.setattr(MODULE, lambda: now)
     throughput.on_train_start(trainer)
     for _ in range(steps):
@@ -32,7 +32,7 @@ def run(throughput: Throughput, steps: int, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_figures_are_means_over_the_steps_since_the_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = run(Throughput(6e9, peak_flops=1e12, scoring_flops_per_token=2e9), 6, monkeypatch)
+    lines = run(Throughput(6e9, peak_flops=1e12, scoring_share=0.25), 6, monkeypatch)
     for line, left in zip(lines, (4, 2, 0), strict=True):
         assert set(line) == set(TIMINGS)
         assert line["throughput(tokens/s)"] == 50.0
@@ -54,7 +54,7 @@ def test_a_resumed_clock_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     run(before, 4, monkeypatch)
     after.load_state_dict(before.state_dict())
     assert after.tokens_per_second == 50.0
-    (line,) = run(after, 2, monkeypatch)
+    (line,) = run(after, 2, monkeypatch, now=1000.0)  # nothing ran in the time between
     assert line["throughput(tokens/s)"] == 50.0
     assert line["hours"] == (12.0 + 6.0) / 3600.0
     assert after.steps == 4  # the first step of each process is left out

@@ -9,7 +9,7 @@ from presence_ds.data import ObjectiveConfig
 from presence_ds.engine import PresenceConfig
 from presence_ds.trainer.building.architecture import load_model_config
 from presence_ds.trainer.building.model_config import ModelConfig
-from presence_ds.trainer.estimate.flops import step_flops, training_flops
+from presence_ds.trainer.estimate.flops import count_flops, step_flops, training_flops
 
 LENGTH, WIDTH, LAYERS, ROWS = 24, 32, 2, 97
 CAUSAL = ObjectiveConfig().lengths(LENGTH)
@@ -90,6 +90,19 @@ def test_encoder_decoder(fields: dict[str, object]) -> None:
     with FlopCounterMode(display=False) as counter:
         real(input_ids=inputs, labels=labels).loss.backward()
     assert training_flops(config, model, lengths) == pytest.approx(counter.get_total_flops() / 3 / lengths.row)
+
+
+def test_share_of_scoring_is_of_what_is_computed() -> None:
+    """With what activation checkpointing does twice, which training needs not."""
+    for checkpointing in (False, True):
+        model = ModelConfig(config=LLAMA, activation_checkpointing=checkpointing)
+        flops = count_flops(load_model_config(model), model, PresenceConfig(), CAUSAL, 3)
+        assert flops.training is not None
+        assert flops.plain is not None
+        assert flops.scored is not None
+        assert (flops.plain > flops.training) == checkpointing
+        assert flops.scoring == flops.scored - flops.plain
+        assert flops.scoring_share == 1.0 - flops.plain / flops.scored
 
 
 def test_experts_are_not_counted() -> None:

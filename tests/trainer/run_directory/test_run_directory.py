@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,30 @@ def test_resuming_drops_what_came_after_the_checkpoint(tmp_path: Path) -> None:
     assert [json.loads(line)["step"] for line in directory.metrics.read_text().splitlines()] == [10, 20, 30, 40]
     assert sorted(map(score_file_steps, directory.scores.iterdir())) == [(1, 20), (21, 40)]
     assert sorted(folder.name for folder in directory.checkpoints.iterdir()) == ["step_00000020", "step_00000040"]
+
+
+def test_later_lines_that_belong_to_the_run_stay(tmp_path: Path) -> None:
+    """Whatever order a crash has left them in; a damaged checkpoint keeps those that are dropped."""
+    directory = unfinished_run(tmp_path / "run")
+    steps = [10, 30, 20, 50, 40]
+    directory.metrics.write_text("".join(json.dumps({"step": step}) + "\n" for step in steps) + '{"step": 6')
+    directory.discard_after(20, [directory.checkpoints / "step_00000040"])
+    (aside,) = directory.checkpoints.glob("damaged_*")
+    for path, expected in ((directory.metrics, [10, 20]), (aside / "metrics.jsonl", [30, 50, 40])):
+        assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == expected
+
+
+def test_long_files_are_not_held_in_memory(tmp_path: Path) -> None:
+    """What stays of tracked.jsonl may be gigabytes."""
+    directory = unfinished_run(tmp_path / "run")
+    directory.tracked.write_text("".join(json.dumps({"step": step, "x": "x" * 10_000}) + "\n" for step in range(1000)))
+    size = directory.tracked.stat().st_size
+    tracemalloc.start()
+    directory.discard_after(990)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < size / 10
+    assert json.loads(directory.tracked.read_text().splitlines()[-1])["step"] == 990
 
 
 def test_starting_anew_drops_everything_written(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import re
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,18 +104,31 @@ def test_the_file_is_what_wandb_workspaces_reads(tmp_path: Path, capsys: pytest.
     assert len(grids) == len(PANELS) + 2
     assert [runset.name for runset in grids[0].runsets] == ["with PRESENCE", "without"]
     assert [runset.filters for runset in grids[0].runsets] == [
-        "Config(\"weights\") != 'uniform'",
-        "Config(\"weights\") == 'uniform'",
+        "Config(\"weights.value\") != 'uniform'",
+        "Config(\"weights.value\") == 'uniform'",
     ]
+    keys = {(key["section"], key["name"]) for key in keys_of(found["report"])}
+    assert keys == {("config", "weights.value")}  # groups and filters look at one place
     assert SAMPLES in path.read_text()
     for grid in grids:  # no two panels in one place
         places = [(panel.layout.x, panel.layout.y) for panel in grid.panels]
         assert len(set(places)) == len(places)
 
 
-def test_the_file_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    import socket
+def keys_of(found: Any) -> Iterator[dict[str, str]]:
+    """Those that runs are grouped and filtered by."""
+    if isinstance(found, list):
+        for one in found:
+            yield from keys_of(one)
+    elif isinstance(found, dict):
+        yield from found.get("grouping", [])
+        if found.get("op") in ("=", "!="):
+            yield found["key"]
+        for one in found.values():
+            yield from keys_of(one)
 
+
+def test_the_file_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: Any, **options: Any) -> None:
         raise AssertionError("a connection")
 
@@ -151,6 +166,38 @@ def test_without_a_network(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     assert "http://127.0.0.1:9 does not answer" in fails(capsys, "--save")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("WANDB_API_KEY", "abc"), ("WANDB_BASE_URL", "foo")], ids=["key", "address"]
+)
+def test_a_key_or_an_address_that_is_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv(name, value)
+    assert "wandb cannot be set up: " in fails(capsys, "--save")
+
+
+def test_an_answer_that_is_no_http(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As of a proxy."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"no HTTP\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{listening.getsockname()[1]}")
+        assert " does not answer" in fails(capsys, "--save")
+
+
+def test_a_key_without_a_default_entity(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.entity = None
+    assert "give --entity" in fails(capsys, "--project", "p", "--save")
 
 
 def test_a_server_that_refuses(server: Server, capsys: pytest.CaptureFixture[str]) -> None:

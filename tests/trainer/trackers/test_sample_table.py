@@ -2,9 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
+from presence_ds.reweighting import MicroBatch, Samples
+from presence_ds.trainer.trackers.sample_table import SampleTable
 from tests.conftest import Pools
 from tests.trainer.checkpoint import runs
 from tests.trainer.conftest import read_scores, write_recipe
@@ -71,3 +76,32 @@ def test_hostile_text_is_shown_as_what_it_is(pools: Pools, tmp_path: Path) -> No
 
     assert "<img" not in markdown(shown)
     assert "<script" not in markdown(shown)
+
+
+def test_what_does_not_count_is_in_no_table() -> None:
+    """Also where only what samples are compared by is not finite: its weight of 0 is not among the lowest."""
+    features = torch.ones(4, 2)
+    features[1] = torch.nan
+    losses, scores, sources = torch.full((4,), 2.0), torch.ones(4), torch.zeros(4, dtype=torch.int64)
+    targets = torch.full((4,), 7)
+    micro_batch = MicroBatch(losses=losses, targets=targets, sources=sources, scores=scores, features=features)
+    samples = Samples.of_rows(micro_batch.rows(), "scores")
+    weights = torch.tensor([0.5, 0.0, 0.2, 0.3], dtype=torch.float64)
+    presence = SimpleNamespace(
+        step_samples=samples,
+        own_samples=samples,
+        step_weights=weights,
+        weights=weights.float(),
+        by_document=False,
+    )
+    trainer: Any = SimpleNamespace(
+        engine=SimpleNamespace(presence=presence),
+        ranks=SimpleNamespace(collect=lambda rows: [rows]),
+        source_names=["lines"],
+        step=1,
+    )
+    table = SampleTable(None)
+    table.keep({"source_ids": sources, "document_ids": ["a", "b", "c", "d"], "offsets": torch.arange(4)})
+    rows = table.collect(trainer)
+    assert rows is not None
+    assert [(row["document"], row["which"]) for row in rows] == [("a", "highest"), ("c", "lowest")]

@@ -1,13 +1,12 @@
 """wandb itself, offline and with a server of the tests: one history over all starts, and no failure that matters."""
 
-import json
 import os
 import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +15,11 @@ from typing import Any
 import psutil
 import pytest
 
-from presence_ds.trainer.callbacks.metrics_file import MetricsFile
-from presence_ds.trainer.run_directory.layout import RunDirectory
 from presence_ds.trainer.trackers import worker
-from presence_ds.trainer.trackers.history import make_line
-from presence_ds.trainer.trackers.sections import sectioned
+from presence_ds.trainer.trackers.sections import LOWEST_LOSS
 from presence_ds.trainer.trackers.wandb_config import WandbConfig
 from presence_ds.trainer.trackers.wandb_file import records, steps_in
-from presence_ds.trainer.trackers.wandb_run import WandbRun
-from presence_ds.trainer.trackers.worker import Worker
+from tests.trainer.trackers.starts import Starts, logged
 from tests.trainer.trackers.wandb_server import Server
 
 PATIENCE = 60  # seconds
@@ -47,56 +42,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     yield server
     server.close()
-
-
-class Starts:
-    """The starts of one run; `lines` are what it told about wandb."""
-
-    def __init__(self, path: Path) -> None:
-        path.mkdir()
-        self.directory = RunDirectory(path)
-        self.lines: list[str] = []
-
-    def begin(self, after: int, config: WandbConfig, signals: Sequence[int] = ()) -> None:
-        """Go on after a checkpoint of step ``after``."""
-        self.directory.discard_after(after)
-        self.metrics = MetricsFile(self.directory.metrics)
-        tracker = WandbRun(config, self.directory, self.lines.append)
-        minutes = config.stall_minutes if config.alerts else None
-        self.run = Worker(tracker, self.directory, {"training": {"steps": 3}}, self.lines.append, signals, minutes)
-        self.run.begin(after + 1)
-
-    def log(self, *steps: int) -> None:
-        for step in steps:
-            value = {"step": step, "loss": 1.25 / step, "norm": float("nan"), "stage": "direct", "start": id(self.run)}
-            self.put(value)
-
-    def put(self, value: dict[str, Any]) -> None:
-        self.metrics.on_log(None, value)  # type: ignore[arg-type]
-        self.run.put(make_line(value, {}))
-
-    def end(self) -> None:
-        self.metrics.close()
-        self.run.close()
-
-    def expected(self) -> list[dict[str, Any]]:
-        return [sectioned(json.loads(line)) for line in self.directory.metrics.read_text().splitlines()]
-
-    def files(self) -> list[Path]:
-        """What `wandb sync RUN_DIR/wandb/offline-run-*` sends."""
-        return sorted(self.directory.path.glob("wandb/offline-run-*/*.wandb"))
-
-    def history(self) -> list[dict[str, Any]]:
-        """Of these files, all of which are of one run, whose id is kept."""
-        run_id = self.directory.wandb_run_id.read_text().strip()
-        assert {file.name for file in self.files()} <= {f"run-{run_id}.wandb"}
-        lines = [record.history for file in self.files() for record in records(file) if record.HasField("history")]
-        return [_logged({item.nested_key[0]: json.loads(item.value_json) for item in line.item}) for line in lines]
-
-
-def _logged(line: dict[str, Any]) -> dict[str, Any]:
-    assert line["_step"] == line["step"]
-    return {name: value for name, value in line.items() if not name.startswith("_")}
 
 
 @pytest.fixture
@@ -169,14 +114,14 @@ def test_what_is_synced_and_logged_online_is_one_history(starts: Starts, server:
         done = subprocess.run(sync, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
         run_id = starts.directory.wandb_run_id.read_text().strip()
-        assert [_logged(line) for line in server.lines(run_id)] == starts.expected()
+        assert [logged(line) for line in server.lines(run_id)] == starts.expected()
     before = starts.expected()
 
     starts.begin(6, WandbConfig(enabled=True))
     starts.log(7, 8, 9)
     starts.end()
     assert starts.lines == ["wandb has the steps up to 8 already and does not take them again"]
-    sent = [_logged(line) for line in server.lines(run_id)]
+    sent = [logged(line) for line in server.lines(run_id)]
     assert sent == [*before, starts.expected()[-1]]
     assert starts.files() == []
     assert len(list(starts.directory.path.glob("wandb/superseded/offline-run-*/*.wandb"))) == 1
@@ -190,6 +135,18 @@ def test_what_is_synced_and_logged_online_is_one_history(starts: Starts, server:
     assert len(starts.lines) == 1
     assert [line["step"] for line in server.lines(run_id)] == list(range(1, 13))
     assert set(server.history) == {run_id}
+
+
+def test_the_lowest_loss_is_of_all_starts(starts: Starts, server: Server) -> None:
+    """Online a start is not told the lines of those before it again."""
+    for after, losses in ((0, [3.0, 1.0]), (2, [2.0, 2.5])):
+        starts.begin(after, ONLINE)
+        for step, loss in enumerate(losses, after + 1):
+            starts.put({"step": step, "validation/loss": loss})
+        starts.end()
+    assert starts.lines == []
+    run_id = starts.directory.wandb_run_id.read_text().strip()
+    assert (server.summaries[run_id]["validation/loss"], server.summaries[run_id][LOWEST_LOSS]) == (2.5, 1.0)
 
 
 def test_failure_at_start_is_one_line(starts: Starts) -> None:
@@ -308,7 +265,7 @@ def test_a_server_that_fails_in_the_middle(
     starts.log(50)
     monkeypatch.setattr(worker, "CLOSE_TIMEOUT", PATIENCE)
     starts.end()
-    assert [_logged(line) for line in server.lines(run_id)] == starts.expected()
+    assert [logged(line) for line in server.lines(run_id)] == starts.expected()
 
 
 def alerts(starts: Starts) -> list[tuple[str, str]]:

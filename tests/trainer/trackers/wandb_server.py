@@ -14,19 +14,23 @@ class Server:
 
     Attributes:
         history: of every run by its id, the lines by their offset, a later one in the place of an earlier one.
+        summaries: of every run by its id, the last one sent.
         hangs: whether it keeps everybody waiting.
         projects: names of those there are.
+        entity: the key's default.
         views: workspaces and reports by id, and how often one was saved.
         trouble: instead of an answer: "500", or "closes" for a connection that ends; "" for none.
     """
 
     def __init__(self) -> None:
         self.history: dict[str, dict[int, dict[str, Any]]] = {}
+        self.summaries: dict[str, dict[str, Any]] = {}
         self.hangs = threading.Event()
         self.trouble = ""
         self.projects = {"p"}
         self.views: dict[str, dict[str, Any]] = {}
         self.saved = 0
+        self.entity: str | None = "e"
         keeper = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -78,6 +82,10 @@ class Server:
             lines = self.history.setdefault(run_id, {})
             for index, line in enumerate(chunk["content"]):
                 lines[chunk["offset"] + index] = json.loads(line)
+
+        summary = request.get("files", {}).get("wandb-summary.json")
+        if summary is not None:
+            self.summaries[run_id] = json.loads(summary["content"][-1])
 
     def lines(self, run_id: str) -> list[dict[str, Any]]:
         """The history of a run in order."""
@@ -141,7 +149,7 @@ class Server:
             nodes = [{"id": project, "name": project} | more for project in self.projects]
             page = {"endCursor": None, "hasNextPage": False}
             return {"models": {"edges": [{"node": node, "cursor": ""} for node in nodes], "pageInfo": page}}
-        return {"viewer": {"id": "3", "entity": "e", "username": "e", "flags": "{}", "teams": {"edges": []}}}
+        return {"viewer": {"id": "3", "entity": self.entity, "username": "e", "flags": "{}", "teams": {"edges": []}}}
 
     def view(self, view_id: str) -> dict[str, Any]:
         """A workspace or a report, as it is asked for."""
