@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
 
-from presence_ds.trainer.trackers.sections import sectioned
+from presence_ds.trainer.trackers.sections import LOWEST_LOSS, VALIDATION_LOSS, sectioned
 from presence_ds.trainer.trackers.wandb_file import records
 from tests.trainer.checkpoint.conftest import Train, interrupted
 from tests.trainer.conftest import read_metrics
@@ -26,5 +27,8 @@ def test_a_resumed_run_has_one_history(
             for line in lines
         ]
         kept = [{name: value for name, value in line.items() if not name.startswith("_")} for line in logged]
+        told = [line.pop(LOWEST_LOSS) for line in kept if LOWEST_LOSS in line]
         assert kept == [sectioned(line) for line in read_metrics(run_dir)]
+        losses = [line[VALIDATION_LOSS] for line in kept if VALIDATION_LOSS in line]
+        assert told == list(accumulate(losses, min)) != []
         assert [line["_step"] for line in logged] == list(range(1, steps + 1))
