@@ -72,6 +72,7 @@ def test_weights_that_cannot_be_compared(
     [
         (["--first_step", "31"], "first_step is 31: records are of steps 11 to 30"),
         (["--last_step", "10"], "last_step is 10: records are of steps 11 to 30"),
+        (["--last_step", "0"], "last_step is 0: "),
         (["--first_step", "0"], "first_step is 0: it must be at least 1"),
         (["--first_step", "20", "--last_step", "19"], "last_step is 19: it must be at least first_step, 20"),
         (["--json", "/nowhere/gain.json"], "json is /nowhere/gain.json: it cannot be written (No such file"),

@@ -40,14 +40,10 @@ def past_figures(
     directory = RunDirectory(path)
     if not directory.recipe.is_file():
         raise ConfigError(f"run_dir is {path}: there is no run in it (it has no {directory.recipe.name})")
-    groups = find_row_groups(directory.scores)
-    if not groups:
-        raise ConfigError(
-            f"run_dir is {path}: it has no score records; they come with a checkpoint, where logging.score_records is "
-            f"true"
-        )
+    groups = find_row_groups(directory)
     recorded = min(group.first for group in groups), max(group.last for group in groups)
-    first, last = max(first_step, recorded[0]), min(last_step or recorded[1], recorded[1])
+    first = max(first_step, recorded[0])
+    last = recorded[1] if last_step is None else min(last_step, recorded[1])
     groups = [group for group in groups if group.first <= last and group.last >= first]
     if first > last or not groups:
         name, value = ("first_step", first_step) if first_step > recorded[1] else ("last_step", last_step)

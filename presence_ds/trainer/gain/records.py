@@ -17,6 +17,7 @@ from torch import Tensor
 from presence_ds.errors import ConfigError
 from presence_ds.reweighting.config import Feature
 from presence_ds.reweighting.samples import Samples
+from presence_ds.trainer.run_directory.layout import RunDirectory
 
 ROWS = 1 << 20  # that are read at once, as far as row groups allow
 MOST_ROWS = 1 << 24  # beyond which they are read several times: 60 bytes each in memory
@@ -69,13 +70,19 @@ class Records:
     weights: Tensor
 
 
-def find_row_groups(folder: Path) -> list[RowGroup]:
-    """Every row group of the finished files in ``folder``.
+def find_row_groups(directory: RunDirectory) -> list[RowGroup]:
+    """Every row group of a run's finished files.
 
     Raises:
-        ConfigError: a file is none of score records, or cannot be read.
+        ConfigError: there is none; or a file is none of score records, or cannot be read.
     """
-    return [group for file in sorted(folder.glob("*.parquet")) for group in row_groups(file)]
+    found = [group for file in sorted(directory.scores.glob("*.parquet")) for group in row_groups(file)]
+    if not found:
+        raise ConfigError(
+            f"run_dir is {directory.path}: it has no score records; they come with a checkpoint, where "
+            f"logging.score_records is true"
+        )
+    return found
 
 
 def row_groups(file: Path) -> list[RowGroup]:

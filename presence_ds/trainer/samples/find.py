@@ -70,12 +70,7 @@ def open_records(run_dir: Path, first: int | None = None, last: int | None = Non
     directory = RunDirectory(run_dir)
     if not directory.path.is_dir():
         raise ConfigError(f"run_dir is {run_dir}: there is no such directory")
-    groups = find_row_groups(directory.scores)
-    if not groups:
-        raise ConfigError(
-            f"run_dir is {run_dir}: it has no score records; they come with a checkpoint, where logging.score_records "
-            f"is true"
-        )
+    groups = find_row_groups(directory)
     recorded = min(group.first for group in groups), max(group.last for group in groups)
     low = recorded[0] if first is None else max(first, recorded[0])
     high = recorded[1] if last is None else min(last, recorded[1])

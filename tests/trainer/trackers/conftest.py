@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.conftest import Pools
 from tests.trainer.checkpoint.conftest import interrupted
 from tests.trainer.conftest import read_metrics, write_recipe
 from tests.trainer.trackers import runs
+from tests.trainer.trackers.wandb_server import Server
 
 STEPS, STOPPED, ALL_STEPS = 6, 4, 8
 OPTIONS = [
@@ -85,3 +87,21 @@ def tracked(pools: Pools, corpus_file: Path, tmp_path_factory: pytest.TempPathFa
     run_dir = interrupted(folder / "first", folder / "run", STOPPED)
     train(run_dir, ALL_STEPS, {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"})
     return Tracked(run_dir, name, folder / "first")
+
+
+def forget_wandb() -> None:
+    """What wandb keeps in this process of another test's server and key."""
+    import wandb
+
+    wandb.teardown()
+    wandb.sdk.wandb_setup._singleton = None
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    server = Server()
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    yield server
+    forget_wandb()
+    server.close()

@@ -22,7 +22,7 @@ from presence_ds.trainer.trackers.sections import (
     SELF_INFLUENCE,
     sectioned,
 )
-from tests.trainer.trackers.conftest import Tracked
+from tests.trainer.trackers.conftest import Tracked, forget_wandb
 from tests.trainer.trackers.wandb_server import Server
 
 
@@ -34,24 +34,6 @@ def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NETRC", str(tmp_path / "home" / "netrc"))
     forget_wandb()
-
-
-def forget_wandb() -> None:
-    """What wandb keeps in this process of another test's server and key."""
-    import wandb
-
-    wandb.teardown()
-    wandb.sdk.wandb_setup._singleton = None
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    server = Server()
-    monkeypatch.setenv("WANDB_BASE_URL", server.url)
-    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    yield server
-    forget_wandb()
-    server.close()
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
