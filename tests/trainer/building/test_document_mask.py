@@ -1,6 +1,6 @@
 """What a model is told of the documents in its samples, and whether it heeds it."""
 
-from functools import partial
+from functools import partial, wraps
 from itertools import pairwise
 from typing import Any
 
@@ -11,8 +11,6 @@ from torch.nn import functional as F
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
-    FalconConfig,
-    FalconForCausalLM,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     MistralConfig,
@@ -58,8 +56,16 @@ def test_a_document_does_not_see_the_others(make: Any, attention: str) -> None:
 
 
 def test_a_model_that_looks_back_is_refused() -> None:
-    model = FalconForCausalLM(FalconConfig(**SIZES))
-    with pytest.raises(ConfigError, match=r"^data\.document_mask is true, and FalconForCausalLM lets the documents"):
+    """One that takes positions, and does not heed them, as some families of transformers do not."""
+    model = tiny_model("llama", tied=True)
+    forward = model.forward
+
+    @wraps(forward)
+    def heedless(*inputs: Any, position_ids: Tensor | None = None, **others: Any) -> Any:
+        return forward(*inputs, **others)
+
+    model.forward = heedless
+    with pytest.raises(ConfigError, match=r"^data\.document_mask is true, and LlamaForCausalLM lets the documents"):
         check_document_mask(engine_of(model))
 
 
