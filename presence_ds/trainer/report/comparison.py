@@ -149,7 +149,8 @@ def _by_seeds(runs: Sequence[RunFigures], source: str) -> dict[tuple[Any, ...], 
 def _at(runs: Sequence[RunFigures], source: str, step: int) -> float:
     """The loss at the step, mean of runs of one seed."""
     curves = [run.validation[source] for run in runs]
-    return fmean(float(curve.mean[curve.step.index(step)] or 0.0) for curve in curves)
+    losses = (curve.mean[curve.step.index(step)] for curve in curves)
+    return fmean(loss for loss in losses if loss is not None)  # a curve has none that is None
 
 
 def _when(paired: Sequence[RunFigures], source: str, step: int) -> str:

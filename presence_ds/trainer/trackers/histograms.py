@@ -11,7 +11,9 @@ BINS = 32
 
 
 def step_histograms(samples: Samples | None, weights: Tensor | None) -> dict[str, Histogram]:
-    """Of the samples that count: log₁₀ of the self-influence, weight in units of the mean, loss in nats per token.
+    """Of the samples that count: log₁₀ of the self-influence, weight in units of the mean, loss.
+
+    The loss is in nats, per token unless `presence.loss_normalizer` says otherwise.
 
     Args:
         samples: all N of the step, on the host; None where nothing is known of it.
