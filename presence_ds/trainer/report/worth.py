@@ -50,7 +50,10 @@ def worth_of(
     }
     if gains:
         gains[UNIFORM] = {"gain": 1.0, "error": 0.0, "speedup": 1.0}
-    worth = _worth(gains, max(1, last.get("step", 1) - 199), last.get("step", 0), "metrics", last.get("noise_scale"))
+    from presence_ds.reweighting.value.worth import STEPS
+
+    step = last.get("step", 0)
+    worth = _worth(gains, max(1, step + 1 - STEPS), step, "metrics", last.get("noise_scale"))
     known = [replace(source, **_logged_verdict(last, source.name)) for source in sources]
     return worth, known, [] if worth else [f"What weights are worth is not known: {reason}."]
 
