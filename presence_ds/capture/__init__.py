@@ -7,7 +7,7 @@ from presence_ds.capture.documents import Documents, Places, sum_by_id
 from presence_ds.capture.instrument import Instrumentation
 from presence_ds.capture.registry import register, register_where
 from presence_ds.capture.rule import Rule
-from presence_ds.capture.terms import DenseTerm, LookupTerm, OuterTerm, Term, sum_by_id_apart, widen
+from presence_ds.capture.terms import DenseTerm, LookupTerm, OuterTerm, Term, sum_by_id_apart, wide, widen
 
 __all__ = [
     "Capture",
@@ -27,5 +27,6 @@ __all__ = [
     "stray_parameters",
     "sum_by_id",
     "sum_by_id_apart",
+    "wide",
     "widen",
 ]

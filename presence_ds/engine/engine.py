@@ -160,6 +160,7 @@ class PresenceEngine(DeepSpeedEngine):
         """
         if not self.is_gradient_accumulation_boundary():
             return super().step(*args, **kwargs)
+        self.presence.settle()  # the device has the backward to compute
         if self.presence.is_empty:
             return self._pass_over_step(*args, **kwargs)
         divisor = self.presence.divisor

@@ -38,13 +38,6 @@ class Presence:
             gradient of all other samples of the step, without bias; 0 for a sample that does not count, or is alone.
             None before the first step, and where ``config`` does not align.
         reference_alignments: the same with the reference gradient; None before the first step, and without one.
-        worth: what the weights in use and others, and the sources, have been worth over the last steps, and the noise
-            scale (`presence_ds.reweighting.value.worth.Worth`), on every rank alike; None where ``config`` does not
-            align.
-        statistics: figures of that step over all ranks as plain numbers
-            (`presence_ds.reweighting.statistics.describe`); empty if fp16 overflowed in every sample, and only counts
-            if no sample had targets. A model's own terms are in it as ``auxiliary_loss``, their mean over micro-batches
-            and ranks, once the step's backward has run.
         step_samples: all N samples of that step, of every rank, on the host; None before the first, and if fp16
             overflowed in every sample.
         step_weights: [N] float64 on the host, theirs, summing to 1; None likewise.
@@ -79,7 +72,8 @@ class Presence:
         self.weights: Tensor | None = None
         self.alignments: Tensor | None = None
         self.reference_alignments: Tensor | None = None
-        self.statistics: dict[str, Any] = {}
+        self._result: StepWeights | None = None  # of the last finished step
+        self._own_terms_of_step: Tensor | None = None  # their sum over ranks of the means over micro-batches
         self.step_samples: Samples | None = None
         self.own_samples: Samples | None = None
         self.step_weights: Tensor | None = None
@@ -123,7 +117,31 @@ class Presence:
 
     @property
     def worth(self) -> Worth | None:
+        """What the weights in use and others, and the sources, have been worth over the last steps.
+
+        And the noise scale; on every rank alike. None where ``config`` does not align.
+        """
         return self._reweighting.worth
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """Figures of the last finished optimizer step over all ranks (`presence_ds.reweighting.StepWeights`).
+
+        Empty before the first, and if fp16 overflowed in every sample; only counts if no sample had targets. A model's
+        own terms are in it as ``auxiliary_loss``, their mean over micro-batches and ranks, once the step's backward has
+        run.
+        """
+        if self._result is None:
+            return {}
+        statistics = self._result.statistics
+        if self._own_terms_of_step is not None:
+            mean, self._own_terms_of_step = self._own_terms_of_step, None
+            statistics["auxiliary_loss"] = mean.item() / dist.get_world_size(self._group)
+        return statistics
+
+    def settle(self) -> None:
+        """Tell and learn what the last finished step has left, while the device has work to do; once in each step."""
+        self._reweighting.settle()
 
     @property
     def targets(self) -> int:
@@ -213,6 +231,7 @@ class Presence:
     def finish(self, at: MicroStep) -> StepWeights | None:
         """The weights of the whole step; None if fp16 overflowed in every sample, so that it is going to be skipped."""
         count = self._reweighting.collected
+        self._own_terms_of_step = None
         try:
             result = self._reweighting.finish(at.step)
         except NonFiniteError:
@@ -220,12 +239,12 @@ class Presence:
                 raise
             self._overflowed = True
             self.final = torch.zeros(count, dtype=torch.float64)
-            self.weights, self.statistics = self.final.float(), {}
+            self.weights, self._result = self.final.float(), None
             self.step_samples = self.step_weights = self.own_samples = None
             self.alignments = torch.zeros_like(self.weights) if self.config.aligns else None
             self.reference_alignments = torch.zeros_like(self.weights) if self.config.uses_reference else None
             return None
-        self.weights, self.statistics = result.local, result.statistics
+        self.weights, self._result = result.local, result
         self.step_samples, self.step_weights, self.own_samples = result.samples, result.weights, result.own
         self.alignments, self.reference_alignments = result.own.alignment, result.own.reference_alignment
         if self._momentum is not None:
@@ -240,7 +259,7 @@ class Presence:
         if not self.by_document:
             return result.mean_term
         rows = dist.get_world_size(self._group) * len(self._sizes) * self._micro_batch_size
-        return float(result.mean_term * result.statistics["samples"] / rows)
+        return float(result.mean_term * len(result.samples) / rows)
 
     def overflow_or(self, loss: Tensor) -> Tensor:
         """``loss``; if fp16 overflowed its gradient is not finite, for the step to be skipped and the scale lowered."""
@@ -249,15 +268,15 @@ class Presence:
         return loss
 
     def report_own_terms(self) -> None:
-        """Put the model's own terms of the step into the statistics, on every rank; nothing if it has none."""
-        if not self.own_terms or "loss" not in self.statistics:
+        """Add up the model's own terms of the step, on every rank, for the statistics; nothing if it has none."""
+        if not self.own_terms or self._result is None or self.is_empty:
             return
         mean = torch.stack(self.own_terms).float().mean()
         dist.all_reduce(mean, group=self._group)
-        self.statistics["auxiliary_loss"] = mean.item() / dist.get_world_size(self._group)
+        self._own_terms_of_step = mean
 
     def undo_step(self) -> None:
-        """Forget what was learned from a step that was skipped."""
+        """Forget what was learned from a step that was skipped; what is told of it stays."""
         self._reweighting.load_state_dict(self._before_step)
         if self._momentum is not None:
             self._momentum.direction = self._direction_before

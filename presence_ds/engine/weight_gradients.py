@@ -1,50 +1,90 @@
 """The weight-gradient sweep: Σ_i u_i G_i of every parameter, delivered through autograd.
 
-A parameter enters a custom autograd Function as its input, so its gradient arrives where autograd would have put it,
-and ZeRO's own hooks reduce and partition it.
+Parameters enter a custom autograd Function as its inputs, so their gradients arrive where autograd would have put them,
+and ZeRO's own hooks reduce and partition them. All of it is made ready before the weights are known, while a device
+still computes the input gradients: between the sweeps it waits for the weights alone.
 """
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from presence_ds.capture import Term
+from presence_ds.capture import Term, full_shape, wide
 from presence_ds.engine.objective import mean_loss
 from presence_ds.engine.scorer import Scored
+from presence_ds.engine.transfers import to_device
 from presence_ds.engine.zero import is_partitioned, pose_as_whole
 
+MOST_ELEMENTS = 1 << 24  # of the gradients that are delivered at once, if they are of several parameters
 
-def weight_gradient_loss(scored: Scored, weights: Tensor) -> Tensor:
-    """Scalar with the value of the weighted mean loss, whose backward is the weight-gradient sweep.
 
-    Its gradient is (1/B) Σ_i weights[i] g_i, B being the rows of the micro-batch.
+def weight_gradient_sweep(scored: Scored) -> Callable[[Tensor], Tensor]:
+    """Make ready the sweep of all parameters whose terms ``scored`` has kept.
 
-    Args:
-        weights: [B], or of documents, float64 on the host; samples of weight 0 take no part, whatever their gradients
-            hold. Where gradients are captured of the whole micro-batch at once all weights but those of 0 are alike.
+    Returns:
+        a function to be called once, of the weights: [B], or of documents, float64 on the host; samples of weight 0
+        take no part, whatever their gradients hold. Where gradients are captured of the whole micro-batch at once all
+        weights but those of 0 are alike. It returns a scalar with the value of the weighted mean loss, whose backward
+        is the sweep and has the gradient (1/B) Σ_i weights[i] g_i, B being the rows of the micro-batch.
     """
-    terms, losses = scored.capture.terms, scored.losses
-    value = mean_loss(losses, weights.to(losses.device, losses.dtype))
-    units = weights if scored.capture.units == len(losses) else weights.sum()[None]
-    left_out = units == 0
-    if scored.documents is not None and left_out.any():  # as those of one token are, whose gradients are 0
-        left_out &= ~_are_finite(scored)
-    if left_out.any():  # 0 · NaN is NaN, so a weight of 0 would not do
-        kept = (~left_out).nonzero().squeeze(1)
-        samples, units = kept.to(losses.device), units[kept]
-        terms = {parameter: [term.select(samples) for term in uses] for parameter, uses in terms.items()}
-    units = units.to(losses.device, losses.dtype, non_blocking=True)
-    units = units / (scored.rows * scored.scale)
-    deliveries = []
-    for parameter, uses in terms.items():  # in the order of the forward pass; their backward runs in the opposite one
-        if not uses:
-            continue  # used, but the loss does not depend on it
+    sweep = _Sweep(scored)
+    uses = {parameter: terms for parameter, terms in scored.capture.terms.items() if terms}  # of the others no loss
+    for parameter in uses:
         if is_partitioned(parameter):
             pose_as_whole(parameter)
-        deliveries.append(_Deliver.apply(parameter, uses, units))
-    return value + torch.stack(deliveries).sum()
+    # in the order of the forward pass: their backward runs in the opposite one
+    deliveries = torch.stack([_Deliver.apply(sweep, *parameters) for parameters in _together(uses)]).sum()
+    return lambda weights: deliveries + sweep.weigh(weights)
+
+
+class _Sweep:
+    """What the deliveries of a micro-batch have in common; no part of their graph, which refers to it."""
+
+    def __init__(self, scored: Scored) -> None:
+        self._scored = scored
+        self._kept: Tensor | None = None  # indices of the samples that take part, if not all do
+        self.units: Tensor | None = None  # what their gradients are multiplied by
+
+    def weigh(self, weights: Tensor) -> Tensor:
+        """Take in what `weight_gradient_sweep` says, and give the weighted mean loss."""
+        scored = self._scored
+        losses = scored.losses
+        units = weights if scored.capture.units == len(losses) else weights.sum()[None]
+        left_out = units == 0
+        if scored.documents is not None and left_out.any():  # as those of one token are, whose gradients are 0
+            left_out &= ~_are_finite(scored)
+        if left_out.any():  # 0 · NaN is NaN, so a weight of 0 would not do
+            kept = (~left_out).nonzero().squeeze(1)
+            self._kept, units = to_device(kept, losses.device), units[kept]
+        self.units = to_device(units / (scored.rows * scored.scale), losses.device, losses.dtype)
+        return mean_loss(losses, to_device(weights, losses.device, losses.dtype))
+
+    def gradient(self, parameter: Tensor, units: Tensor) -> Tensor:
+        """Σ_i units[i] G_i, as ``parameter``; its terms, a layer's activations and output gradients, are given up."""
+        terms: list[Term] = self._scored.capture.terms.pop(parameter)
+        if self._kept is not None:
+            terms = [term.select(self._kept) for term in terms]
+        total = terms[0].weighted_sum(units, parameter.dtype)
+        for term in terms[1:]:
+            total += term.weighted_sum(units, parameter.dtype)
+        return total
+
+
+def _together(uses: dict[Tensor, list[Term]]) -> Iterator[list[Tensor]]:
+    """Parameters that are delivered at once: about a block of layers, no more than `MOST_ELEMENTS`."""
+    parameters: list[Tensor] = []
+    size = 0
+    for parameter in uses:
+        size += full_shape(parameter).numel()
+        if parameters and size > MOST_ELEMENTS:
+            yield parameters
+            parameters, size = [], full_shape(parameter).numel()
+        parameters.append(parameter)
+    if parameters:
+        yield parameters
 
 
 def _are_finite(scored: Scored) -> Tensor:
@@ -55,15 +95,12 @@ def _are_finite(scored: Scored) -> Tensor:
 
 class _Deliver(Function):
     @staticmethod
-    def forward(ctx: Any, parameter: Tensor, terms: list[Term], weights: Tensor) -> Tensor:
-        ctx.terms, ctx.weights, ctx.dtype = terms, weights, parameter.dtype
-        return weights.new_zeros(())
+    def forward(ctx: Any, sweep: _Sweep, *parameters: Tensor) -> Tensor:
+        ctx.sweep, ctx.parameters = sweep, parameters
+        return parameters[0].new_zeros((), dtype=wide(parameters[0].dtype))
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
-        weights = ctx.weights * grad_outputs[0]
-        total = ctx.terms[0].weighted_sum(weights, ctx.dtype)
-        for term in ctx.terms[1:]:
-            total += term.weighted_sum(weights, ctx.dtype)
-        ctx.terms = None  # frees the layer's activations and output gradients
-        return total, None, None
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        units = ctx.sweep.units * grad_outputs[0]
+        gradients = [ctx.sweep.gradient(parameter, units) for parameter in reversed(ctx.parameters)]
+        return None, *reversed(gradients)

@@ -1,5 +1,7 @@
 """From the scores of an optimizer step to one set of weights for all its samples, on every rank and micro-step."""
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -32,8 +34,10 @@ class Reweighting:
     the bit. There is one collective per optimizer step (and one more in the first, with running statistics), and one
     before it for alignments; signal leverage and near-duplicates have their own (`presence_ds.reweighting.gram`).
 
+    A device waits for the weights of a step, and not for what is told and learned of it: `finish` leaves that to
+    `settle`, which is to be called while the device has work, and is where anything needs it. No collective is in it.
+
     Attributes:
-        worth: what weights and sources have been worth lately; None where nothing is aligned.
         targets: of the step finished last, over all ranks.
     """
 
@@ -61,16 +65,22 @@ class Reweighting:
         self._group = group
         self._unequal = unequal
         self._bounded = bounded and running and not self._function.is_bounded
-        self.worth = Worth(config) if config.aligns else None
+        self._worth = Worth(config) if config.aligns else None
         self._range: Tensor | None = None  # [2] least and greatest value of the last finished step, if bounded
         self.targets = 0
         self._total_sketch: Tensor | None = None  # of the step being finished
-        self._lesson: tuple[Tensor, Any, Tensor, Tensor] | None = None  # of the last finished step, not learned yet
+        self._later: Callable[[], Any] | None = None  # what is left of the last finished step
         self._figures: Any = None  # that the step in progress is weighed by
         self._extremes: Tensor | None = None  # whose terms bound those of the step in progress
         self._rows: list[Tensor] = []  # of every micro-batch so far
         self._features: list[Tensor] = []
         self._sketches: list[Tensor] = []
+
+    @property
+    def worth(self) -> Worth | None:
+        """What weights and sources have been worth lately; None where nothing is aligned."""
+        self.settle()
+        return self._worth
 
     @property
     def collected(self) -> int:
@@ -98,7 +108,7 @@ class Reweighting:
         there are none, those of its first micro-batch over all ranks serve for the whole step.
         """
         assert not self._complete, "the step's own statistics are not known before `finish`"
-        self._learn()
+        self.settle()
         if self._running is not None and self._figures is None:
             self._figures, self._extremes = self._running.current, self._range
             if self._figures is None:
@@ -123,8 +133,8 @@ class Reweighting:
             NonFiniteError: on every rank alike, if no sample of the step that has targets is finite. The step is
                 forgotten.
         """
+        self.settle()
         samples = self._gather(complete=True)
-        self._learn()
         self.targets = int(samples.targets.sum())
         if not samples.counted.any():
             return self._without_samples(samples, step)
@@ -139,11 +149,8 @@ class Reweighting:
             self._figures, self._extremes = self._running.current, self._range
         figures = fitted if self._figures is None else self._figures
 
-        tau = self._scheduled(step)
-        statistics: dict[str, Any] = {"step": step}
+        tau = scheduled = self._scheduled(step)
         if self._config.min_effective_share is not None:
-            if self._schedule is not None:
-                statistics["tau_scheduled"] = tau
             floor = self._config.min_effective_share * len(kept)
             tau = tau_with_floor(lambda t: self._function.terms(values, figures, t, complete=True), tau, floor)
         terms = torch.zeros(len(samples), dtype=torch.float64)
@@ -151,49 +158,59 @@ class Reweighting:
         if self._config.weighting.placebo:
             terms = self._placebo(terms, samples.counted, step)
         total = terms.sum()
-
-        if self._schedule is not None:
-            statistics |= {"tau": tau, "stage": self._schedule.stage(step)}
-        else:
-            statistics["stage"] = "constant"
-        statistics |= describe(samples, terms / total) | self._function.describe(figures, tau)
+        near_duplicates = None
         if self._config.near_duplicates is not None and gradients is not None:
-            statistics["near_duplicate_share"] = gradients.near_duplicate_share(self._config.near_duplicates)
-        if self._schedule is not None:
-            self._schedule.observe(step, statistics["loss"])
-            if self._config.schedule.kind == "auto" and self._schedule.switch_step is not None:
-                statistics["switch_step"] = self._schedule.switch_step
-        if self.worth is not None:
-            statistics |= self._observe(kept, values, figures, terms[samples.counted])
-        if self._running is not None:
-            self._running.update(fitted)
-            self._range = _range(values) if self._bounded else None
+            near_duplicates = gradients.near_duplicate_share(self._config.near_duplicates)
+
+        def rest() -> dict[str, Any]:
+            statistics: dict[str, Any] = {"step": step}
+            if self._config.min_effective_share is not None and self._schedule is not None:
+                statistics["tau_scheduled"] = scheduled
+            if self._schedule is not None:
+                statistics |= {"tau": tau, "stage": self._schedule.stage(step)}
+            else:
+                statistics["stage"] = "constant"
+            statistics |= describe(samples, terms / total) | self._function.describe(figures, tau)
+            if near_duplicates is not None:
+                statistics["near_duplicate_share"] = near_duplicates
+            if self._schedule is not None:
+                self._schedule.observe(step, statistics["loss"])
+                if self._config.schedule.kind == "auto" and self._schedule.switch_step is not None:
+                    statistics["switch_step"] = self._schedule.switch_step
+            if self._worth is not None:
+                statistics |= self._observe(self._worth, kept, values, figures, terms[samples.counted])
+            if self._running is not None:
+                self._running.update(fitted)
+                self._range = _range(values) if self._bounded else None
+            return statistics
 
         local, own, total_sketch = self._sizes.own(terms), samples.part(self._sizes.own), self._total_sketch
         self.forget_step()
+        self._later = statistics = cache(rest)
         mean, weights = (total / len(terms)).item(), terms / total
         return StepWeights((local / total).float(), local, total_sketch, mean, statistics, samples, weights, own)
 
-    def _observe(self, kept: Samples, values: Tensor, figures: Any, terms: Tensor) -> dict[str, float]:
+    def settle(self) -> None:
+        """Tell and learn what is left of the step finished last."""
+        if self._later is not None:
+            later, self._later = self._later, None
+            later()
+
+    def _observe(
+        self, worth: Worth, kept: Samples, values: Tensor, figures: Any, terms: Tensor
+    ) -> dict[str, float]:
         """Take in what the samples that count were worth, and describe the gradient that they have in common."""
-        assert self.worth is not None
         if len(kept) < 2:
             return {}
-        noise, signal = self.worth.observe(kept, terms)
+        noise, signal = worth.observe(kept, terms)
         if self._config.calibrates:
-            self._lesson = values[None], figures, noise[None], signal[None]
-        square, rest = self.worth.moments
-        scale = self.worth.noise_scale
+            self._function.learn(values[None], figures, noise[None], signal[None])
+        square, rest = worth.moments
+        scale = worth.noise_scale
         found = {"gradient_sq_norm": square, "gradient_noise": rest}
         if scale.samples is not None:
             found |= {"noise_scale": scale.samples, "noise_scale_tokens": scale.samples * scale.tokens_per_sample}
         return found
-
-    def _learn(self) -> None:
-        """What `finish` has left for when the device has other work than to wait for weights."""
-        if self._lesson is not None:
-            lesson, self._lesson = self._lesson, None
-            self._function.learn(*lesson)
 
     def _placebo(self, terms: Tensor, counted: Tensor, step: int) -> Tensor:
         """``terms`` ([N] of all ranks) permuted: of the whole step, or as they were given to every micro-batch."""
@@ -212,11 +229,11 @@ class Reweighting:
                 f"self-influence; nothing was updated (look at the data, the learning rate and the precision)"
             )
         statistics = {"step": step} | count(samples)
-        return StepWeights(nothing.float(), nothing, total_sketch, 0.0, statistics, samples, weights, own)
+        return StepWeights(nothing.float(), nothing, total_sketch, 0.0, lambda: statistics, samples, weights, own)
 
     def state_dict(self) -> dict[str, Any]:
         """State to keep in a checkpoint between optimizer steps: plain numbers, and tensors on the host."""
-        self._learn()
+        self.settle()
         state: dict[str, Any] = {}
         if self._schedule is not None:
             state["schedule"] = self._schedule.state_dict()
@@ -226,8 +243,8 @@ class Reweighting:
             state["range"] = {self._running_key: self._range.tolist()}
         if learned := self._function.state_dict():
             state["learned"] = {self._running_key: learned}
-        if self.worth is not None:
-            state["worth"] = self.worth.state_dict()
+        if self._worth is not None:
+            state["worth"] = self._worth.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -236,8 +253,8 @@ class Reweighting:
         Figures of another signal, normalizer or weight function than the configured ones are left aside: they are in
         another unit, and the configured ones start anew.
         """
+        self.settle()  # what is told of a step has nothing to do with what is restored
         self.forget_step()
-        self._lesson = None
         if self._schedule is not None:
             self._schedule.load_state_dict(state.get("schedule", {}))
         if self._running is not None:
@@ -250,10 +267,10 @@ class Reweighting:
         self._function = build_weight_function(self._config)
         if self._running_key in state.get("learned", {}):
             self._function.load_state_dict(state["learned"][self._running_key])
-        if self.worth is not None:
-            self.worth = Worth(self._config)
+        if self._worth is not None:
+            self._worth = Worth(self._config)
             if "worth" in state:
-                self.worth.load_state_dict(state["worth"])
+                self._worth.load_state_dict(state["worth"])
 
     @property
     def _running_key(self) -> str:

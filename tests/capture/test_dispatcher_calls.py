@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from presence_ds.engine.scorer import Scorer
-from presence_ds.engine.weight_gradients import weight_gradient_loss
+from presence_ds.engine.weight_gradients import weight_gradient_sweep
 from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
 from tests.models import VOCABULARY, tokens
 
@@ -85,7 +85,7 @@ def one_pass(model: nn.Module, projection_dim: int | None) -> Counter[str]:
 
     def step() -> None:
         scored = scorer.score(model.forward, (), {"input_ids": ids, "labels": ids})
-        weight_gradient_loss(scored, torch.ones(3, dtype=torch.float64)).backward()
+        weight_gradient_sweep(scored)(torch.ones(3, dtype=torch.float64)).backward()
 
     return calls_of(step)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from presence_ds.capture import DenseTerm, LookupTerm, OuterTerm, Term
 from presence_ds.engine.scorer import Scorer
-from presence_ds.engine.weight_gradients import weight_gradient_loss
+from presence_ds.engine.weight_gradients import weight_gradient_sweep
 from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
 from tests.models import KINDS, tiny_model, tokens
 
@@ -60,7 +60,7 @@ def test_the_gradient_of_a_model_in_bf16_is_as_large_as_its_weight(kind: str) ->
     def gradient(weight: float) -> Tensor:
         model.zero_grad()
         scored = scorer.score(model.forward, (), {"input_ids": ids, "labels": ids})
-        weight_gradient_loss(scored, torch.full((3,), weight, dtype=torch.float64)).backward()
+        weight_gradient_sweep(scored)(torch.full((3,), weight, dtype=torch.float64)).backward()
         return torch.cat([parameter.grad.flatten().double() for parameter in model.parameters()])
 
     plain = gradient(3.0)  # 1 after the division by 3 samples

@@ -10,7 +10,7 @@ from presence_ds.capture import Documents
 from presence_ds.engine.batch import DOCUMENTS, is_encoder_decoder, number_documents
 from presence_ds.engine.objective import Objective, weighted_mean_loss
 from presence_ds.engine.scorer import Scored, Scorer
-from presence_ds.engine.weight_gradients import weight_gradient_loss
+from presence_ds.engine.weight_gradients import weight_gradient_sweep
 from presence_ds.errors import AttributionError
 from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
 from tests.engine.documents import KINDS, LENGTHS, Step, build, compare, one_at_a_time, pack, refusals
@@ -72,7 +72,7 @@ def test_gradients_are_weighed_by_document(kind: str, tied: bool, strategy: str)
     model, packed = build(kind, tied=tied), pack(kind)
     losses, gradients = one_at_a_time(model, packed, kind)
     if strategy == "one_pass":
-        result = weight_gradient_loss(scored(model, packed.batch), WEIGHTS)
+        result = weight_gradient_sweep(scored(model, packed.batch))(WEIGHTS)
     else:
         objective = Objective(model, SampleLoss(shifted=kind == "t5"))
         own, _ = objective(model.forward, (), numbered(model, packed.batch))

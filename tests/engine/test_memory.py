@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from presence_ds.engine.scorer import Scorer
-from presence_ds.engine.weight_gradients import weight_gradient_loss
+from presence_ds.engine.weight_gradients import weight_gradient_sweep
 from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
 from tests.models import KINDS, tiny_model, tokens
 
@@ -29,7 +29,7 @@ def test_a_capture_dies_with_its_step(kind: str, backward: bool) -> None:
             for term in terms[:1]
             if hasattr(term, "cols")
         ]
-        loss = weight_gradient_loss(scored, torch.ones(3, dtype=torch.float64))
+        loss = weight_gradient_sweep(scored)(torch.ones(3, dtype=torch.float64))
         del scored
         if backward:
             loss.backward()

@@ -10,7 +10,7 @@ from transformers import T5ForConditionalGeneration
 
 from presence_ds.engine.objective import Objective, weighted_mean_loss
 from presence_ds.engine.scorer import Scorer
-from presence_ds.engine.weight_gradients import weight_gradient_loss
+from presence_ds.engine.weight_gradients import weight_gradient_sweep
 from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
 from presence_ds.influence.projected import JointProjection
 from tests.models import t5_config, tiny_model, tokens
@@ -64,7 +64,7 @@ def test_scores_and_gradients_are_added_in_one_order(k: int | None, keeps_sketch
     weights = torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64)
     with Scattered() as scattered:
         scored = scorer.score(model.forward, (), batch)
-        weight_gradient_loss(scored, weights).backward()
+        weight_gradient_sweep(scored)(weights).backward()
         losses, _ = objective(model.forward, (), batch)
         weighted_mean_loss(losses, weights, len(losses)).backward()
     assert (scored.features is not None) == (scored.sketches is not None) == keeps_sketches

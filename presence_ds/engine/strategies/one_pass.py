@@ -12,7 +12,7 @@ from torch import Tensor
 
 from presence_ds.engine.scorer import Scorer
 from presence_ds.engine.strategies.strategy import Forward, Strategy
-from presence_ds.engine.weight_gradients import weight_gradient_loss
+from presence_ds.engine.weight_gradients import weight_gradient_sweep
 
 if TYPE_CHECKING:
     from presence_ds.engine.engine import PresenceEngine
@@ -31,13 +31,13 @@ class OnePass(Strategy):
 
         def micro_step(forward: Forward, *args: Any, **batch: Any) -> Tensor:
             scored = self.scorer.score(forward, args, self.objective.complete(batch), at.scale)
+            weighted_loss = weight_gradient_sweep(scored)
             presence.collect(at, sources, scored)
-            weights = presence.weigh(at)
-            return presence.overflow_or(weight_gradient_loss(scored, weights))
+            return presence.overflow_or(weighted_loss(presence.weigh(at)))
 
         return engine.forward_as(micro_step, *args, **batch)
 
     def run_alone(self, batch: dict[str, Any]) -> None:
         """Forward and both sweeps."""
         scored = self.scorer.score(self._model.forward, (), self.objective.options | batch)
-        weight_gradient_loss(scored, torch.ones(len(scored.losses), dtype=torch.float64)).backward()
+        weight_gradient_sweep(scored)(torch.ones(len(scored.losses), dtype=torch.float64)).backward()
