@@ -1,7 +1,8 @@
 """What one forward pass and its input-gradient sweep leave behind: the terms of every parameter's gradient."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,8 @@ class Capture:
         self.sweeping = False
         self._observe = observe
         self._keep = keep
+        self._shared: ref[Tensor] | None = None
+        self._sharers: list[Tensor] = []
         self._missing: dict[Tensor, int] = {}  # uses in the forward pass whose term has not come yet
 
     @property
@@ -65,10 +68,23 @@ class Capture:
                 self.terms.setdefault(parameter, [])
                 self._missing[parameter] = self._missing.get(parameter, 0) + 1
 
-    def add_outer(self, parameter: Tensor, rows: Tensor, cols: Tensor) -> None:
-        """Add Σ_t rows ⊗ cols; both [B·…, width] with the samples outermost."""
+    def share(self, parameter: Tensor, cols: Tensor) -> list[Tensor]:
+        """Note in the forward pass that ``cols`` will be the columns of a term of ``parameter``.
+
+        Returns:
+            the parameters whose terms have this very tensor, as far as they follow each other; it grows with them.
+        """
+        if self._shared is None or self._shared() is not cols:
+            self._shared, self._sharers = ref(cols), []
         if parameter.requires_grad:
-            self._add(parameter, OuterTerm(self._by_position(rows), self._by_position(cols), self._places(rows)))
+            self._sharers.append(parameter)
+        return self._sharers
+
+    def add_outer(self, parameter: Tensor, rows: Tensor, cols: Tensor, sharers: Sequence[Tensor] = ()) -> None:
+        """Add Σ_t rows ⊗ cols; both [B·…, width] with the samples outermost. ``sharers``: what `share` returned."""
+        if parameter.requires_grad:
+            parts = self._by_position(rows), self._by_position(cols)
+            self._add(parameter, OuterTerm(*parts, self._places(rows), sharers))
 
     def add_lookup(self, parameter: Tensor, ids: Tensor, cols: Tensor) -> None:
         """Add Σ_t e(ids) ⊗ cols; ids [B·…], cols [B·…, C]."""

@@ -7,6 +7,7 @@ Shapes below: B samples, T positions of one sample, R rows and C columns of the 
 apart by document a term has the `Places` of its positions; what is of a sample is then of one of P documents.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -21,6 +22,17 @@ _T = TypeVar("_T", bound="_ForSamples")
 @dataclass
 class _ForSamples:
     """Tensors with the samples in their first dimension."""
+
+    @property
+    def values(self) -> Tensor:
+        """Of its tensors the last, which is one of gradients or factors of them."""
+        return [value for value in vars(self).values() if isinstance(value, Tensor)][-1]
+
+    @property
+    def units(self) -> int:
+        """How many samples, or documents, it is of."""
+        places: Places | None = getattr(self, "places", None)
+        return len(self.values) if places is None else places.count
 
     def select(self: _T, samples: Tensor) -> _T:
         """The term of the samples, or documents, with indices ``samples`` ([n] int64) alone."""
@@ -42,21 +54,33 @@ class OuterTerm(_ForSamples):
         rows: [B, T, R].
         cols: [B, T, C], same dtype as rows.
         places: of the positions, by document.
+        sharers: parameters of which a term has the same tensor for columns, in one object for all these terms.
     """
 
     rows: Tensor
     cols: Tensor
     places: Places | None = None
+    sharers: Sequence[Tensor] = ()
 
     def weighted_sum(self, weights: Tensor, dtype: torch.dtype) -> Tensor:
         """Σ_i weights[i] G_i as [R, C] in ``dtype``; ``weights`` is [B] float32 or wider."""
-        rows, cols = self.rows, self.cols
         # The weight goes on the narrower factor: the head's output gradient is a whole vocabulary wide.
-        if rows.shape[-1] <= cols.shape[-1]:
-            rows = scale(rows, _by_position(weights, self.places))
-        else:
-            cols = scale(cols, _by_position(weights, self.places))
-        return (rows.flatten(0, 1).mT @ cols.flatten(0, 1)).to(dtype)
+        if self.rows.shape[-1] <= self.cols.shape[-1]:
+            return _products(scale(self.rows, _by_position(weights, self.places)), self.cols, dtype)
+        return self.sum_with(self.weighted_cols(weights), dtype)
+
+    @property
+    def shares_weighted_cols(self) -> bool:
+        """Whether it is cheapest to weight the columns, once for all terms that have them."""
+        return len(self.sharers) > 1 and self.cols.shape[-1] <= len(self.sharers) * self.rows.shape[-1]
+
+    def weighted_cols(self, weights: Tensor) -> Tensor:
+        """``cols`` times the weight of their sample, or document."""
+        return scale(self.cols, _by_position(weights, self.places))
+
+    def sum_with(self, weighted_cols: Tensor, dtype: torch.dtype) -> Tensor:
+        """`weighted_sum`, from what `weighted_cols` gave for one of the terms with the same columns."""
+        return _products(self.rows, weighted_cols, dtype)
 
 
 @dataclass
@@ -97,6 +121,11 @@ class DenseTerm(_ForSamples):
 
 
 Term = OuterTerm | LookupTerm | DenseTerm
+
+
+def _products(rows: Tensor, cols: Tensor, dtype: torch.dtype) -> Tensor:
+    """Σ_t rows ⊗ cols over all positions of all samples: [R, C]."""
+    return (rows.flatten(0, 1).mT @ cols.flatten(0, 1)).to(dtype)
 
 
 def _by_position(weights: Tensor, places: Places | None) -> Tensor:

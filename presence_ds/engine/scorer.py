@@ -179,7 +179,8 @@ class Scorer:
         if self._tells_apart:
             found["vocabulary_scores"] = sweep.scores_apart() / scale**2
         if self._influence.keeps_sketches:
-            found |= self._of_sketches(sweep.sketches() / scale, counted)
+            sketches = sweep.sketches()
+            found |= self._of_sketches(sketches if scale == 1.0 else sketches / scale, counted)
         found["scores"] = found["scores"].expand(len(losses))
         return Scored(losses=losses, targets=targets, documents=documents, capture=capture, scale=scale, **found)
 

@@ -5,14 +5,14 @@ and ZeRO's own hooks reduce and partition them. All of it is made ready before t
 still computes the input gradients: between the sweeps it waits for the weights alone.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from presence_ds.capture import Term, full_shape, wide
+from presence_ds.capture import OuterTerm, Term, full_shape, wide
 from presence_ds.engine.objective import mean_loss
 from presence_ds.engine.scorer import Scored
 from presence_ds.engine.transfers import to_device
@@ -47,6 +47,7 @@ class _Sweep:
         self._scored = scored
         self._kept: Tensor | None = None  # indices of the samples that take part, if not all do
         self.units: Tensor | None = None  # what their gradients are multiplied by
+        self._weighted: tuple[Sequence[Tensor], Tensor] | None = None  # columns of the term before, and who shares them
 
     def weigh(self, weights: Tensor) -> Tensor:
         """Take in what `weight_gradient_sweep` says, and give the weighted mean loss."""
@@ -67,10 +68,17 @@ class _Sweep:
         terms: list[Term] = self._scored.capture.terms.pop(parameter)
         if self._kept is not None:
             terms = [term.select(self._kept) for term in terms]
-        total = terms[0].weighted_sum(units, parameter.dtype)
+        total = self._weighted_sum(terms[0], units, parameter.dtype)
         for term in terms[1:]:
-            total += term.weighted_sum(units, parameter.dtype)
+            total += self._weighted_sum(term, units, parameter.dtype)
         return total
+
+    def _weighted_sum(self, term: Term, units: Tensor, dtype: torch.dtype) -> Tensor:
+        if not isinstance(term, OuterTerm) or not term.shares_weighted_cols:
+            return term.weighted_sum(units, dtype)
+        if self._weighted is None or self._weighted[0] is not term.sharers:
+            self._weighted = term.sharers, term.weighted_cols(units)
+        return term.sum_with(self._weighted[1], dtype)
 
 
 def _together(uses: dict[Tensor, list[Term]]) -> Iterator[list[Tensor]]:

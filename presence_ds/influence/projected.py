@@ -7,6 +7,7 @@ rank; it averages out over parameters, whose projections are independent.
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
 
 import torch
@@ -22,7 +23,8 @@ class Projection:
     creation. A side no wider than k is left as it is: that costs nothing and adds no variance. So are vectors.
 
     Attributes:
-        size: number of elements of one sample's sketch.
+        shape: of one sample's sketch.
+        cols: P_col, [C, k] in the parameter's dtype; None where columns are left as they are.
     """
 
     def __init__(
@@ -34,26 +36,48 @@ class Projection:
         the parameter's dtype.
         """
         shape = full_shape(parameter)
-        self._row = self._col = None
+        self._row = self.cols = None
         rows, cols = shape[0] if shape else 1, shape[1:].numel()
         if k is not None and len(shape) > 1:
             like = torch.empty(0, device=device, dtype=parameter.dtype)
             self._row = _gaussian(rows, k, f"{seed}:{name}:row", like)
-            self._col = _gaussian(cols, k, f"{seed}:{name}:col", like)
-        self.size = (rows if self._row is None else k or 0) * (cols if self._col is None else k or 0)
+            self.cols = _gaussian(cols, k, f"{seed}:{name}:col", like)
+        sides = rows if self._row is None else self._row.shape[1], cols if self.cols is None else self.cols.shape[1]
+        self.shape = sides if len(shape) > 1 else (rows,)
 
-    def sketch(self, term: Term) -> Tensor:
-        """P_rowᵀ G_i P_col of what ``term`` adds to G_i: [B, ≤k, ≤k] in float32 (float64 if the term is).
+    @property
+    def size(self) -> int:
+        """Number of elements of one sample's sketch."""
+        return math.prod(self.shape)
 
-        By document it is [P, ≤k, ≤k]: positions are dealt out once they are narrow. A vector's is [B, p]. Sketches are
-        linear in the term: those of one parameter's terms add up.
+    def sketch(
+        self, term: Term, out: Tensor | None = None, *, add: bool = False, narrow_cols: Tensor | None = None
+    ) -> Tensor:
+        """P_rowᵀ G_i P_col of what ``term`` adds to G_i: [B, *shape] in float32 (float64 if the term is).
+
+        By document it is [P, *shape]: positions are dealt out once they are narrow. Sketches are linear in the term:
+        those of one parameter's terms add up.
+
+        Args:
+            out: what the sketches are written to, or with ``add`` added to; of any strides.
+            narrow_cols: [B, T, ≤k], the columns of an outer term times P_col, if they are known.
         """
+        if isinstance(term, OuterTerm) and term.places is None:
+            rows = _project(term.rows, self._row)
+            return _products(rows, _project(term.cols, self.cols) if narrow_cols is None else narrow_cols, out, add)
+        found = self._sketch(term)
+        if out is None:
+            return found
+        return out.add_(found) if add else out.copy_(found)
+
+    def _sketch(self, term: Term) -> Tensor:
         match term:
             case OuterTerm():
-                rows, cols = widen(_project(term.rows, self._row)), widen(_project(term.cols, self._col))
-                return torch.bmm(rows.mT, cols) if term.places is None else term.places.outer(rows, cols)
+                assert term.places is not None
+                rows, cols = widen(_project(term.rows, self._row)), widen(_project(term.cols, self.cols))
+                return term.places.outer(rows, cols)
             case LookupTerm():
-                cols = widen(_project(term.cols, self._col))
+                cols = widen(_project(term.cols, self.cols))
                 if self._row is not None:
                     rows = widen(self._row[term.ids])
                     return torch.bmm(rows.mT, cols) if term.places is None else term.places.outer(rows, cols)
@@ -64,7 +88,7 @@ class Projection:
                 if term.grads.dim() <= 2:
                     return widen(term.grads).view(len(term.grads), -1)
                 rows = _project(term.grads.flatten(2).mT, self._row).mT
-                return widen(_project(rows, self._col))
+                return widen(_project(rows, self.cols))
 
 
 class JointProjection:
@@ -116,3 +140,11 @@ def _gaussian(size: int, k: int, key: str, like: Tensor) -> Tensor | None:
 
 def _project(x: Tensor, matrix: Tensor | None) -> Tensor:
     return x if matrix is None else x @ matrix
+
+
+def _products(rows: Tensor, cols: Tensor, out: Tensor | None, add: bool) -> Tensor:
+    """Σ_t rows ⊗ cols, [B, T, r] and [B, T, c] to [B, r, c], accumulated in float32 or wider."""
+    rows, cols = widen(rows).mT, widen(cols)
+    if out is not None and add:
+        return torch.baddbmm(out, rows, cols, out=out)
+    return torch.bmm(rows, cols, out=out)

@@ -196,9 +196,7 @@ class Reweighting:
             later, self._later = self._later, None
             later()
 
-    def _observe(
-        self, worth: Worth, kept: Samples, values: Tensor, figures: Any, terms: Tensor
-    ) -> dict[str, float]:
+    def _observe(self, worth: Worth, kept: Samples, values: Tensor, figures: Any, terms: Tensor) -> dict[str, float]:
         """Take in what the samples that count were worth, and describe the gradient that they have in common."""
         if len(kept) < 2:
             return {}
