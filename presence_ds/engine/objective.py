@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from presence_ds.engine.batch import DOCUMENTS, logits_of, replace_samples, take_labels, takes, without_cache
 from presence_ds.engine.scorer import Found
+from presence_ds.engine.transfers import to_device
 from presence_ds.errors import ConfigError
 from presence_ds.influence import SampleLoss
 
@@ -185,7 +186,7 @@ def weighted_mean_loss(losses: Tensor, weights: Tensor, rows: int, terms: Tensor
         rows: B.
         terms: 0-dimensional; its gradient is added, unweighted, and its value is not.
     """
-    weights = weights.to(losses.device, losses.dtype)
+    weights = to_device(weights, losses.device, losses.dtype)
     surrogate = (weights * losses).sum() / rows
     value = mean_loss(losses, weights)
     if terms is not None:

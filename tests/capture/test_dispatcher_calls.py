@@ -29,6 +29,8 @@ from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
 from tests.models import VOCABULARY, tokens
 
 WIDTH = 32
+aten = torch.ops.aten
+WITHOUT_KERNEL = {aten._unsafe_view.default, aten.empty_like.default, aten.empty.memory_format, aten.new_empty.default}
 
 
 class Linears(nn.Module):
@@ -60,25 +62,27 @@ MODELS: dict[str, Callable[[int], nn.Module]] = {
 
 
 class Calls(TorchDispatchMode):
-    """Counts the operators that are called inside, by name."""
+    """Counts the operators that are called inside, by name; of those that a GPU would launch, if ``launched``."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, launched: bool = False) -> None:
         super().__init__()
         self.counts: Counter[str] = Counter()
+        self._launched = launched
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        self.counts[str(func)] += 1
+        if not (self._launched and (func.is_view or func in WITHOUT_KERNEL)):
+            self.counts[str(func)] += 1
         return func(*args, **(kwargs or {}))
 
 
-def calls_of(step: Callable[[], object]) -> Counter[str]:
+def calls_of(step: Callable[[], object], *, launched: bool = False) -> Counter[str]:
     step()  # what is made once is made
-    with Calls() as calls:
+    with Calls(launched=launched) as calls:
         step()
     return calls.counts
 
 
-def one_pass(model: nn.Module, projection_dim: int | None) -> Counter[str]:
+def one_pass(model: nn.Module, projection_dim: int | None, *, launched: bool = False) -> Counter[str]:
     ids = tokens(3, 11)
     influence = SelfInfluence(select_parameters(model, "all"), projection_dim, 0)
     scorer = Scorer(model, influence, SampleLoss())
@@ -87,12 +91,12 @@ def one_pass(model: nn.Module, projection_dim: int | None) -> Counter[str]:
         scored = scorer.score(model.forward, (), {"input_ids": ids, "labels": ids})
         weight_gradient_sweep(scored)(torch.ones(3, dtype=torch.float64)).backward()
 
-    return calls_of(step)
+    return calls_of(step, launched=launched)
 
 
-def ordinary(model: nn.Module) -> Counter[str]:
+def ordinary(model: nn.Module, *, launched: bool = False) -> Counter[str]:
     ids, loss = tokens(3, 11), SampleLoss()
-    return calls_of(lambda: loss(model(input_ids=ids)[0], ids).sum().backward())
+    return calls_of(lambda: loss(model(input_ids=ids)[0], ids).sum().backward(), launched=launched)
 
 
 def per_layer(model: Callable[[int], nn.Module], count: Callable[[nn.Module], Counter[str]]) -> Counter[str]:
@@ -119,3 +123,20 @@ def test_a_layer_makes_as_many_calls_as_it_did(name: str, plain: int, projected:
     found = {kind: counts.total() for kind, counts in calls.items()}
     expected = {"plain": plain, "projected": projected, "exact": exact}
     assert found == expected, f"{found}: {calls}"
+
+
+@pytest.mark.parametrize(
+    ("name", "of_linears", "more"),
+    [
+        ("linear", 4, 4),  # two projections, their product, the weights on a factor
+        ("block of a Llama", 22, 44),  # seven of them, of which three and two share an input; two norms have the rest
+    ],
+)
+def test_a_layer_launches_no_more_than_it_did(name: str, of_linears: int, more: int) -> None:
+    """Beyond a plain step; factors in float32, whose products need no conversion, as those of bf16 on a GPU."""
+    launches = per_layer(MODELS[name], lambda model: one_pass(model, 4, launched=True))
+    launches.subtract(per_layer(MODELS[name], lambda model: ordinary(model, launched=True)))
+    norms = 2 * (name != "linear")  # each has its gradient weighted in a product, and one factor scaled
+    products = launches["aten.mm.default"] + launches["aten.bmm.out"] - norms
+    assert products + launches["aten.mul.out"] - norms == of_linears
+    assert launches.total() == more, {operator: number for operator, number in launches.items() if number}

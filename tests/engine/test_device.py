@@ -30,17 +30,19 @@ CASES: list[tuple[int, dict[str, Any]]] = [  # accumulation steps, section
 ]
 
 
-def start(kind: str, section: dict[str, Any], accumulation_steps: int) -> Engine:
+def start(kind: str, section: dict[str, Any], accumulation_steps: int, *, may_overflow: bool = True) -> Engine:
     with torch.device(DEVICE):
         model = tiny_model(kind, tied=kind == "gpt2")
-    config = PresenceConfig.from_mapping({"schedule": {"training_steps": 10}} | section)
+    config = PresenceConfig.from_mapping(section)
+    config.fill_training_steps(10)
     config.validate()
-    return Engine(model, config, micro_batch_size=SAMPLES, accumulation_steps=accumulation_steps)
+    sizes = {"micro_batch_size": SAMPLES, "accumulation_steps": accumulation_steps}
+    return Engine(model, config, **sizes, may_overflow=may_overflow)
 
 
-def train(engine: Engine, accumulation_steps: int) -> None:
+def train(engine: Engine, accumulation_steps: int, *, masked: bool = True) -> None:
     ids = torch.zeros(SAMPLES, LENGTH, dtype=torch.int64, device=DEVICE)
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+    batch = {"input_ids": ids, "labels": ids} | ({"attention_mask": torch.ones_like(ids)} if masked else {})
     if engine.presence.config.signal == "alignment":
         with OneDevice(answer=False):  # to whether no sample of the reference is finite
             engine.presence.observe_reference(engine.module.forward, (), batch, 1.0)
@@ -71,6 +73,34 @@ def test_no_micro_step_mixes_devices(
         resumed = start(kind, section, accumulation_steps)
         resumed.presence.load_state_dict(torch.load(file, weights_only=True))
         train(resumed, accumulation_steps)
+
+
+@pytest.mark.usefixtures("one_process")
+@pytest.mark.parametrize(
+    ("accumulation_steps", "section", "waits"),
+    [
+        (1, {"projection_dim": 4}, 1),
+        (1, {"projection_dim": 4, "preset": "paper", "alignment": True}, 1),
+        (1, {"estimator": "exact"}, 1),
+        (1, {"projection_dim": 4, "preset": "calibrated", "weighting": {"features": ["norm", "momentum"]}}, 1),
+        (1, {"projection_dim": 4, "granularity": "microbatch"}, 1),
+        (2, {"projection_dim": 4}, 2),  # one in each micro-step
+        (2, {"projection_dim": 4, "strategy": "two_pass"}, 3),  # and which samples to replace in each of the others
+        (1, {"signal": "loss"}, 2),  # and whether all is finite, without which there would be a second forward
+        (1, LEVERAGE, 4),
+    ],
+    ids=str,
+)
+def test_a_step_waits_for_its_weights_alone(
+    monkeypatch: pytest.MonkeyPatch, accumulation_steps: int, section: dict[str, Any], waits: int
+) -> None:
+    """Times in which the host stands still until the device has come as far, in a step after the first one."""
+    with collectives_of_the_device(monkeypatch), OneDevice() as device:
+        engine = start("llama", section, accumulation_steps, may_overflow=False)
+        for _ in range(2):
+            device.waits.clear()
+            train(engine, accumulation_steps, masked=False)
+    assert len(device.waits) == waits, device.waits
 
 
 def test_a_mistake_is_found() -> None:

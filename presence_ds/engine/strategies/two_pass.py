@@ -17,6 +17,7 @@ from presence_ds.engine.objective import mean_loss, weighted_mean_loss
 from presence_ds.engine.random_states import RandomStates, at_random_states, random_states
 from presence_ds.engine.scorer import Found
 from presence_ds.engine.strategies.strategy import Forward, Strategy
+from presence_ds.engine.transfers import to_device
 from presence_ds.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class TwoPass(Strategy):
         self._waiting.append(Waiting(args, batch, states, finite))
         weights = finite & (found.targets > 0)
         if result is not None:
-            weights = result.terms[-len(weights) :].to(weights.device) * weights
+            weights = to_device(result.terms[-len(weights) :], weights.device) * weights
         self._loss = mean_loss(found.losses, weights.to(found.losses.dtype))
         return self._loss
 
