@@ -11,7 +11,7 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presence_ds.reweighting import MicroBatch, Reweighting, StepWeights
+from presence_ds.reweighting import MicroBatch, Reweighting, ReweightingConfig, StepWeights, WeightingConfig
 from presence_ds.reweighting.normalizers import Moments
 from tests.ranks import Ranks
 from tests.reweighting.steps import (
@@ -160,6 +160,32 @@ def test_state_is_restored_to_the_bit(fields: dict[str, Any], running: bool) -> 
     if fields.get("weighting") != {"kind": "clip"}:
         assert result.statistics["stage"] == "inverse"
         assert 25 < result.statistics["switch_step"] < 69  # found, and after the checkpoint
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_what_is_told_of_a_step_can_wait(running: bool) -> None:
+    """Asked for at once, one step late or not at all: weights, and what is told and learned, are the same."""
+    config = ReweightingConfig(weighting=WeightingConfig("calibrated", features=["norm", "loss"]))
+    config.validate("presence")
+    targets = [Reweighting(config, running=running, group=None) for _ in range(3)]
+    late: StepWeights | None = None
+    for step in range(1, 90):
+        generator = torch.Generator().manual_seed(step)
+        length = torch.rand(16, 1, generator=generator) * 4  # long gradients are noise
+        sketches = 1.0 + length * torch.randn(16, 8, generator=generator)
+        batch = random_batch({}, 16, step)
+        results = []
+        for target in targets:
+            own = {"sketches": sketches.clone(), "scores": sketches.square().sum(1)}  # a step overwrites sketches
+            target.collect(MicroBatch(**(vars(batch) | own)))
+            results.append(target.finish(step))
+        told = results[0].statistics
+        assert all(torch.equal(results[0].terms, other.terms) for other in results)
+        assert late is None or late.statistics == told_before
+        late, told_before = results[1], told
+    assert told["calibration_strength"] > 0.0
+    states = [str(target.state_dict()) for target in targets]
+    assert states == states[:1] * 3
 
 
 def test_a_skipped_step_can_be_undone() -> None:
