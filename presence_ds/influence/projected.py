@@ -62,20 +62,20 @@ class Projection:
             out: what the sketches are written to, or with ``add`` added to; of any strides.
             narrow_cols: [B, T, ≤k], the columns of an outer term times P_col, if they are known.
         """
-        if isinstance(term, OuterTerm) and term.places is None:
+        if isinstance(term, OuterTerm):
             rows = _project(term.rows, self._row)
-            return _products(rows, _project(term.cols, self.cols) if narrow_cols is None else narrow_cols, out, add)
-        found = self._sketch(term)
+            cols = _project(term.cols, self.cols) if narrow_cols is None else narrow_cols
+            if term.places is None:
+                return _products(rows, cols, out, add)
+            found = term.places.outer(widen(rows), widen(cols))
+        else:
+            found = self._sketch(term)
         if out is None:
             return found
         return out.add_(found) if add else out.copy_(found)
 
-    def _sketch(self, term: Term) -> Tensor:
+    def _sketch(self, term: LookupTerm | DenseTerm) -> Tensor:
         match term:
-            case OuterTerm():
-                assert term.places is not None
-                rows, cols = widen(_project(term.rows, self._row)), widen(_project(term.cols, self.cols))
-                return term.places.outer(rows, cols)
             case LookupTerm():
                 cols = widen(_project(term.cols, self.cols))
                 if self._row is not None:

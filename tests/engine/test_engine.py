@@ -62,13 +62,13 @@ def test_a_step_of_another_number_of_micro_batches_than_planned(two_ranks: Ranks
     assert max(two_ranks.run(behaviour.stated_boundary, stage, strategy)) < 1e-6
 
 
-@pytest.mark.parametrize("accumulation_steps", [1, 2])
+@pytest.mark.parametrize(("accumulation_steps", "stage"), [(1, 2), (2, 2), (1, 3), (2, 3)])
 @pytest.mark.parametrize("strategy", ["one_pass", "two_pass"])
 def test_training_goes_on_after_a_step_without_a_finite_sample(
-    two_ranks: Ranks, strategy: str, accumulation_steps: int
+    two_ranks: Ranks, strategy: str, accumulation_steps: int, stage: int
 ) -> None:
     """Where the caller takes the error: nothing of that step is left."""
-    assert max(two_ranks.run(behaviour.step_after_a_failure, strategy, accumulation_steps)) < 1e-7
+    assert max(two_ranks.run(behaviour.step_after_a_failure, strategy, accumulation_steps, stage)) < 1e-7
 
 
 @pytest.mark.parametrize("strategy", ["one_pass", "two_pass"])

@@ -13,6 +13,8 @@ from torch import Tensor
 from presence_ds.engine.scorer import Scorer
 from presence_ds.engine.strategies.strategy import Forward, Strategy
 from presence_ds.engine.weight_gradients import weight_gradient_sweep
+from presence_ds.engine.zero import restore_partition
+from presence_ds.errors import NonFiniteError
 
 if TYPE_CHECKING:
     from presence_ds.engine.engine import PresenceEngine
@@ -33,7 +35,13 @@ class OnePass(Strategy):
             scored = self.scorer.score(forward, args, self.objective.complete(batch), at.scale)
             weighted_loss = weight_gradient_sweep(scored)
             presence.collect(at, sources, scored)
-            return presence.overflow_or(weighted_loss(presence.weigh(at)))
+            try:
+                weights = presence.weigh(at)
+            except NonFiniteError:  # there will be no backward
+                for parameter in scored.capture.terms:
+                    restore_partition(parameter)
+                raise
+            return presence.overflow_or(weighted_loss(weights))
 
         return engine.forward_as(micro_step, *args, **batch)
 
