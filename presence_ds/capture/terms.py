@@ -17,6 +17,13 @@ from presence_ds.capture.documents import Places, sum_by_id
 
 _T = TypeVar("_T", bound="_ForSamples")
 
+MAX_ELEMENTS = 1 << 25  # of a wide copy, 128 MiB in float32; more is copied part by part
+
+# Where narrow factors can have a wide product: cuBLAS can, and the meta device, which stands in for a GPU in estimates.
+_WIDE_PRODUCTS = {"meta"} if torch.version.hip else {"cuda", "meta"}
+if "dtype" not in torch.ops.aten.bmm.overloads():  # torch before 2.8
+    _WIDE_PRODUCTS = set()
+
 
 @dataclass
 class _ForSamples:
@@ -129,3 +136,21 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 def widen(tensor: Tensor) -> Tensor:
     """``tensor`` in the dtype that sums and norms are formed in."""
     return tensor.to(wide(tensor.dtype))
+
+
+def bmm_wide(a: Tensor, b: Tensor) -> Tensor:
+    """Batched product, its sums formed and left in `wide` of the factors' dtype: [B, n, t] and [B, t, m] to [B, n, m].
+
+    No wide copy of a narrow factor exists on a GPU. On other devices there is one of `MAX_ELEMENTS` numbers at a time.
+    """
+    dtype = wide(a.dtype)
+    if a.dtype == b.dtype == dtype:
+        return torch.bmm(a, b)
+    if a.dtype == b.dtype and a.device.type in _WIDE_PRODUCTS:
+        return torch.bmm(a, b, out_dtype=dtype)
+    step = max(1, MAX_ELEMENTS // max(1, len(a) * max(a.shape[1], b.shape[2])))
+    parts = zip(a.split(step, dim=2), b.split(step, dim=1), strict=True)
+    found = torch.bmm(*map(widen, next(parts)))
+    for left, right in parts:
+        found.baddbmm_(widen(left), widen(right))
+    return found

@@ -12,7 +12,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from presence_ds.capture import DenseTerm, LookupTerm, OuterTerm, Term, full_shape, sum_by_id_apart, widen
+from presence_ds.capture import (
+    DenseTerm,
+    LookupTerm,
+    OuterTerm,
+    Places,
+    Term,
+    bmm_wide,
+    full_shape,
+    sum_by_id_apart,
+    widen,
+)
 
 
 class Projection:
@@ -50,13 +60,13 @@ class Projection:
         """
         match term:
             case OuterTerm():
-                rows, cols = widen(_project(term.rows, self._row)), widen(_project(term.cols, self._col))
-                return torch.bmm(rows.mT, cols) if term.places is None else term.places.outer(rows, cols)
+                rows, cols = _project(term.rows, self._row), _project(term.cols, self._col)
+                return _outer(rows, cols, term.places)
             case LookupTerm():
-                cols = widen(_project(term.cols, self._col))
+                cols = _project(term.cols, self._col)
                 if self._row is not None:
-                    rows = widen(self._row[term.ids])
-                    return torch.bmm(rows.mT, cols) if term.places is None else term.places.outer(rows, cols)
+                    return _outer(self._row[term.ids], cols, term.places)
+                cols = widen(cols)
                 if term.places is None:
                     return sum_by_id_apart(term.ids, cols, term.num_rows)
                 return term.places.lookup(term.ids, cols, term.num_rows)
@@ -112,6 +122,10 @@ def _gaussian(size: int, k: int, key: str, like: Tensor) -> Tensor | None:
         return None
     matrix = torch.randn(size, k, generator=_generator(key), dtype=torch.float32) / k**0.5
     return matrix.to(device=like.device, dtype=like.dtype)
+
+
+def _outer(rows: Tensor, cols: Tensor, places: Places | None) -> Tensor:
+    return bmm_wide(rows.mT, cols) if places is None else places.outer(widen(rows), widen(cols))
 
 
 def _project(x: Tensor, matrix: Tensor | None) -> Tensor:
