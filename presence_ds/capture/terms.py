@@ -118,9 +118,9 @@ def sum_by_id_apart(ids: Tensor, cols: Tensor, count: int) -> Tensor:
 
 
 def scale(values: Tensor, factors: Tensor) -> Tensor:
-    """``values · factors``, in the dtype of ``values``; ``factors`` broadcast and are float32 or wider.
+    """``values · factors``, in the dtype of ``values``; ``factors`` broadcast, in any dtype that has them unrounded.
 
-    The product is formed in the wider dtype and rounded once. Rounded by itself, to the 8 bits of bf16, a sample's
+    The product is formed in float32 or wider and rounded once. Rounded by itself, to the 8 bits of bf16, a sample's
     weight would be off by up to 0.4 % in every element alike, which no sum averages out. On a GPU that is one kernel
     that converts as it reads and writes; no wide copy of ``values`` exists.
     """
