@@ -158,7 +158,8 @@ class Reweighting:
             statistics["stage"] = "constant"
         statistics |= describe(samples, terms / total) | self._function.describe(figures, tau)
         if self._config.near_duplicates is not None and gradients is not None:
-            statistics["near_duplicate_share"] = gradients.near_duplicate_share(self._config.near_duplicates)
+            share = gradients.near_duplicate_share(self._config.near_duplicates)
+            statistics["near_duplicate_share"] = share.item()
         if self._schedule is not None:
             self._schedule.observe(step, statistics["loss"])
             if self._config.schedule.kind == "auto" and self._schedule.switch_step is not None:
