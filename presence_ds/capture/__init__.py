@@ -7,7 +7,16 @@ from presence_ds.capture.documents import Documents, Places, sum_by_id
 from presence_ds.capture.instrument import Instrumentation
 from presence_ds.capture.registry import register, register_where
 from presence_ds.capture.rule import Rule
-from presence_ds.capture.terms import DenseTerm, LookupTerm, OuterTerm, Term, sum_by_id_apart, wide, widen
+from presence_ds.capture.terms import (
+    DenseTerm,
+    LookupTerm,
+    OuterTerm,
+    Term,
+    bmm_wide,
+    sum_by_id_apart,
+    wide,
+    widen,
+)
 
 __all__ = [
     "Capture",
@@ -20,6 +29,7 @@ __all__ = [
     "Rule",
     "Term",
     "attributes_as",
+    "bmm_wide",
     "check_attribution",
     "full_shape",
     "register",

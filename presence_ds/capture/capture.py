@@ -29,6 +29,7 @@ class Capture:
         forwards: what a call of an instrumented module runs outside of `Instrumentation.recording`: the forward of its
             class, or one set on the instance, such as a fused kernel.
         terms: terms of every parameter used, parameters in the order of their first use in the forward pass.
+        shared: what rules make once for all modules that are alike, by a key of theirs.
         sweeping: set it when the forward pass is over: what runs again after that, for activation checkpointing, is no
             new use of a parameter.
     """
@@ -49,6 +50,7 @@ class Capture:
         self.forwards: dict[nn.Module, Callable[..., Any]] = {}
         self.terms: dict[Tensor, list[Term]] = {}
         self.names = names
+        self.shared: dict[Any, Any] = {}
         self.sweeping = False
         self._observe = observe
         self._keep = keep

@@ -18,6 +18,13 @@ from presence_ds.capture.documents import Places, sum_by_id
 
 _T = TypeVar("_T", bound="_ForSamples")
 
+MAX_ELEMENTS = 1 << 25  # of a wide copy, 128 MiB in float32; more is copied part by part
+
+# Where narrow factors can have a wide product: cuBLAS can, and the meta device, which stands in for a GPU in estimates.
+_WIDE_PRODUCTS = {"meta"} if torch.version.hip else {"cuda", "meta"}
+if "dtype" not in torch.ops.aten.bmm.overloads():  # torch before 2.8
+    _WIDE_PRODUCTS = set()
+
 
 @dataclass
 class _ForSamples:
@@ -140,9 +147,9 @@ def sum_by_id_apart(ids: Tensor, cols: Tensor, count: int) -> Tensor:
 
 
 def scale(values: Tensor, factors: Tensor) -> Tensor:
-    """``values · factors``, in the dtype of ``values``; ``factors`` broadcast and are float32 or wider.
+    """``values · factors``, in the dtype of ``values``; ``factors`` broadcast, in any dtype that has them unrounded.
 
-    The product is formed in the wider dtype and rounded once. Rounded by itself, to the 8 bits of bf16, a sample's
+    The product is formed in float32 or wider and rounded once. Rounded by itself, to the 8 bits of bf16, a sample's
     weight would be off by up to 0.4 % in every element alike, which no sum averages out. On a GPU that is one kernel
     that converts as it reads and writes; no wide copy of ``values`` exists.
     """
@@ -158,3 +165,23 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 def widen(tensor: Tensor) -> Tensor:
     """``tensor`` in the dtype that sums and norms are formed in."""
     return tensor.to(wide(tensor.dtype))
+
+
+def bmm_wide(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """Batched product, its sums formed and left in `wide` of the factors' dtype: [B, n, t] and [B, t, m] to [B, n, m].
+
+    ``out`` of any strides, where there is one, gets it.
+
+    No wide copy of a narrow factor exists on a GPU. On other devices there is one of `MAX_ELEMENTS` numbers at a time.
+    """
+    dtype = wide(a.dtype)
+    if a.dtype == b.dtype == dtype:
+        return torch.bmm(a, b, out=out)
+    if a.dtype == b.dtype and a.device.type in _WIDE_PRODUCTS:
+        return torch.bmm(a, b, out_dtype=dtype) if out is None else torch.bmm(a, b, out_dtype=dtype, out=out)
+    step = max(1, MAX_ELEMENTS // max(1, len(a) * max(a.shape[1], b.shape[2])))
+    parts = zip(a.split(step, dim=2), b.split(step, dim=1), strict=True)
+    found = torch.bmm(*map(widen, next(parts)), out=out)
+    for left, right in parts:
+        found.baddbmm_(widen(left), widen(right))
+    return found

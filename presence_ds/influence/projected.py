@@ -13,7 +13,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from presence_ds.capture import DenseTerm, LookupTerm, OuterTerm, Term, full_shape, sum_by_id_apart, widen
+from presence_ds.capture import (
+    DenseTerm,
+    LookupTerm,
+    OuterTerm,
+    Places,
+    Term,
+    bmm_wide,
+    full_shape,
+    sum_by_id_apart,
+    widen,
+)
 
 
 class Projection:
@@ -65,9 +75,9 @@ class Projection:
         if isinstance(term, OuterTerm):
             rows = _project(term.rows, self._row)
             cols = _project(term.cols, self.cols) if narrow_cols is None else narrow_cols
-            if term.places is None:
-                return _products(rows, cols, out, add)
-            found = term.places.outer(widen(rows), widen(cols))
+            if term.places is None and not add:
+                return bmm_wide(rows.mT, cols, out)
+            found = _outer(rows, cols, term.places)
         else:
             found = self._sketch(term)
         if out is None:
@@ -77,10 +87,10 @@ class Projection:
     def _sketch(self, term: LookupTerm | DenseTerm) -> Tensor:
         match term:
             case LookupTerm():
-                cols = widen(_project(term.cols, self.cols))
+                cols = _project(term.cols, self.cols)
                 if self._row is not None:
-                    rows = widen(self._row[term.ids])
-                    return torch.bmm(rows.mT, cols) if term.places is None else term.places.outer(rows, cols)
+                    return _outer(self._row[term.ids], cols, term.places)
+                cols = widen(cols)
                 if term.places is None:
                     return sum_by_id_apart(term.ids, cols, term.num_rows)
                 return term.places.lookup(term.ids, cols, term.num_rows)
@@ -138,13 +148,9 @@ def _gaussian(size: int, k: int, key: str, like: Tensor) -> Tensor | None:
     return matrix.to(device=like.device, dtype=like.dtype)
 
 
+def _outer(rows: Tensor, cols: Tensor, places: Places | None) -> Tensor:
+    return bmm_wide(rows.mT, cols) if places is None else places.outer(widen(rows), widen(cols))
+
+
 def _project(x: Tensor, matrix: Tensor | None) -> Tensor:
     return x if matrix is None else x @ matrix
-
-
-def _products(rows: Tensor, cols: Tensor, out: Tensor | None, add: bool) -> Tensor:
-    """Σ_t rows ⊗ cols, [B, T, r] and [B, T, c] to [B, r, c], accumulated in float32 or wider."""
-    rows, cols = widen(rows).mT, widen(cols)
-    if out is not None and add:
-        return torch.baddbmm(out, rows, cols, out=out)
-    return torch.bmm(rows, cols, out=out)

@@ -241,16 +241,14 @@ def check_comparable(config: ReweightingConfig, samples: int, width: int, field:
         width: numbers in a joint projection, projection_dim².
         unit: what the message calls the samples.
     """
-    side = min(samples, width)
-    if config.signal == "leverage" and side > LARGEST_SIDE:
+    if config.signal == "leverage" and width > LARGEST_SIDE:
         raise ConfigError(
-            f"{field}.projection_dim is {isqrt(width)} with signal leverage, which solves {side:,} equations on every "
-            f"rank ({samples:,} {unit} in an optimizer step): it must be at most {isqrt(LARGEST_SIDE)}"
+            f"{field}.projection_dim is {isqrt(width)} with signal leverage, which solves {width:,} equations on every "
+            f"rank: it must be at most {isqrt(LARGEST_SIDE)}"
         )
-    gathers = config.near_duplicates is not None or (config.signal == "leverage" and samples <= width)
-    if gathers and samples * width > LARGEST_GATHER:
-        what = "signal leverage" if config.near_duplicates is None else f"near_duplicates {config.near_duplicates}"
+    if config.near_duplicates is not None and samples * width > LARGEST_GATHER:
         raise ConfigError(
-            f"{field}.projection_dim is {isqrt(width)} with {what}, which gathers {samples:,} {unit} of {width:,} "
-            f"numbers each on every rank: it must be at most {isqrt(LARGEST_GATHER // samples)}"
+            f"{field}.projection_dim is {isqrt(width)} with near_duplicates {config.near_duplicates}, which gathers "
+            f"{samples:,} {unit} of {width:,} numbers each on every rank: it must be at most "
+            f"{isqrt(LARGEST_GATHER // samples)}"
         )

@@ -172,7 +172,7 @@ class Reweighting:
                 statistics["stage"] = "constant"
             statistics |= describe(samples, terms / total) | self._function.describe(figures, tau)
             if near_duplicates is not None:
-                statistics["near_duplicate_share"] = near_duplicates
+                statistics["near_duplicate_share"] = near_duplicates.item()
             if self._schedule is not None:
                 self._schedule.observe(step, statistics["loss"])
                 if self._config.schedule.kind == "auto" and self._schedule.switch_step is not None:

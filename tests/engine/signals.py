@@ -19,11 +19,11 @@ REFERENCE_BATCHES = 3
 def log_weights(presence: dict[str, Any], stage: int) -> tuple[Tensor, Tensor]:
     """Log weights of one step's samples over all ranks by the engine, and their signal from exact gradients.
 
-    The projections are as wide as the model, so that only the joint projection is an approximation.
+    The projections are as wide as the model, or nearly, so that only the joint projection is an approximation.
     """
     ranks, rank = dist.get_world_size(), dist.get_rank()
     (step,) = data(1, 1)
-    presence = {"projection_dim": VOCABULARY, "schedule": {"kind": "constant", "tau_direct": 0.5}} | presence
+    presence = {"schedule": {"kind": "constant", "tau_direct": 0.5}} | presence
     engine = start(stage=stage, presence=presence)
     references = tokens(REFERENCE_BATCHES, ranks, MICRO_BATCH, LENGTH, seed=8)
     references[-1, 0] = step[0, 1]  # otherwise all alignments are alike, within what the joint projection can tell
@@ -68,7 +68,7 @@ def comparisons(count: int, width: int) -> dict[str, Any]:
     cosines = torch.nn.functional.cosine_similarity(kept[:, None], kept[None], dim=2).fill_diagonal_(0.0)
     return {
         "leverage": (found.leverage(0.3), ((kept @ inverse) * kept).sum(1)),
-        "near duplicates": (found.near_duplicate_share(0.99), (cosines > 0.99).any(1).double().mean().item()),
+        "near duplicates": (found.near_duplicate_share(0.99).item(), (cosines > 0.99).any(1).double().mean().item()),
         "weights": _weights_by_leverage(local),
     }
 

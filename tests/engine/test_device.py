@@ -87,7 +87,7 @@ def test_no_micro_step_mixes_devices(
         (2, {"projection_dim": 4}, 2),  # one in each micro-step
         (2, {"projection_dim": 4, "strategy": "two_pass"}, 3),  # and which samples to replace in each of the others
         (1, {"signal": "loss"}, 2),  # and whether all is finite, without which there would be a second forward
-        (1, LEVERAGE, 4),
+        (1, LEVERAGE, 3),
     ],
     ids=str,
 )

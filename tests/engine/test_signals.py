@@ -5,17 +5,24 @@ import torch
 
 from tests.engine import signals
 from tests.engine.training import MICRO_BATCH
+from tests.models import VOCABULARY
 from tests.ranks import Ranks
 
 
 @pytest.mark.parametrize("stage", [2, 3])
-@pytest.mark.parametrize("presence", [{"signal": "alignment"}, {"signal": "leverage", "damping": 0.3}])
+@pytest.mark.parametrize(
+    "presence",
+    [
+        {"signal": "alignment", "projection_dim": VOCABULARY},
+        {"signal": "leverage", "projection_dim": 64, "damping": 0.3},
+    ],
+)
 def test_weights_follow_the_exact_signal(two_ranks: Ranks, presence: dict[str, object], stage: int) -> None:
-    """log w is τ z + constant, so it is linear in the signal; a count sketch of width 97² leaves 1 % of noise."""
+    """log w is τ z + constant, so it is linear in the signal; sketches of width 97², 64² leave some noise."""
     found = two_ranks.run(signals.log_weights, presence, stage)
     for weights, signal in found:
         assert weights.std() > 0.3
-        assert torch.corrcoef(torch.stack([weights, signal]))[0, 1] > 0.98
+        assert torch.corrcoef(torch.stack([weights, signal]))[0, 1] > 0.95
     assert torch.equal(found[0][0], found[1][0])
 
 

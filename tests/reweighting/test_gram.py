@@ -1,6 +1,7 @@
 """Ridge leverage and near-duplicates against their definitions in gradient space, of few samples and of many."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,10 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from presence_ds.reweighting import gram
+from presence_ds.reweighting.config import SMALLEST_DAMPING
 from presence_ds.reweighting.gram import Gradients
 from presence_ds.trainer.estimate.activations import Allocations
+from tests.engine.one_device import DEVICE, OneDevice, collectives_of_the_device
 from tests.reweighting.steps import finished, reweighting
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -40,6 +44,40 @@ def test_leverage_is_self_influence_under_curvature(shape: tuple[int, int, int],
     found = leverage(gradients(shape), damping)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert ((found >= 0) & (found < count)).all()
+
+
+@pytest.mark.parametrize("count", [1, 3, 40, 200])
+@pytest.mark.parametrize("damping", [SMALLEST_DAMPING, 1.0])
+def test_leverage_is_that_of_the_matrix_of_all_pairs(count: int, damping: float) -> None:
+    """N · [K (K + NλI)⁻¹]_ii, of fewer samples than numbers and of more, some twice, some small, some 0."""
+    features = gradients((count, 40, count))
+    features = torch.cat([features, features[:2], 1e-4 * features[-1:], torch.zeros(2, 40)])
+    pairs = features.double() @ features.double().T
+    ridge = damping * pairs.diagonal().mean() * torch.eye(len(pairs), dtype=torch.float64)
+    expected = len(pairs) * torch.linalg.solve(pairs + ridge, pairs).diagonal()
+    torch.testing.assert_close(leverage(features, damping), expected, rtol=1e-8, atol=0.0)
+
+
+def test_the_device_is_asked_for_the_leverages_and_for_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Questions(OneDevice):
+        number = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = super().__torch_dispatch__(func, types, args, kwargs)
+            given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and leaf.is_meta]
+            if given and not any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves(out)):
+                self.number += 1
+            return out
+
+    counted = torch.tensor([True, False, True, True])
+    with collectives_of_the_device(monkeypatch), Questions() as questions:
+        found = Gradients(torch.empty(4, 6, device=DEVICE), counted, None)
+        share = found.near_duplicate_share(0.9)
+        assert questions.number == 0
+        assert found.leverage(0.5).shape == (3,)
+        assert questions.number == 1
+        share.item()
+        assert questions.number == 2
 
 
 @given(shape=shapes)
@@ -71,7 +109,7 @@ def test_near_duplicates_are_counted_pair_by_pair(shape: tuple[int, int, int], c
     for elements in (1 << 24, 8):  # all products at once, and a few
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(gram, "MAX_ELEMENTS", elements)
-            assert found.near_duplicate_share(cosine) == pytest.approx(sum(near) / len(near))
+            assert found.near_duplicate_share(cosine).item() == pytest.approx(sum(near) / len(near))
 
 
 def test_no_rank_holds_what_all_pairs_take(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +119,7 @@ def test_no_rank_holds_what_all_pairs_take(monkeypatch: pytest.MonkeyPatch) -> N
     found = Gradients(features, torch.ones(3000, dtype=torch.bool), None)
     with Allocations("cpu") as allocations:
         assert found.leverage(0.5).sum().item() < 4 * 3000
-        assert 0.0 < found.near_duplicate_share(0.999) < 1.0
+        assert 0.0 < found.near_duplicate_share(0.999).item() < 1.0
     assert allocations.peak < 4 << 20
 
 

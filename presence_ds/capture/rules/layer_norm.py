@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from presence_ds.capture.registry import register
 from presence_ds.capture.rule import Rule
+from presence_ds.capture.terms import wide
 
 
 @register(nn.LayerNorm)
@@ -17,7 +18,11 @@ class LayerNorm(Rule):
         return output, (x, mean, rstd)
 
     def backward(self, weight: Tensor, delta: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> Tensor | None:
-        self.capture.add_summed(self.module.weight, (x - mean) * rstd * delta)
+        if x.dtype == wide(x.dtype):
+            normalized = (x - mean).mul_(rstd)
+        else:  # what has the statistics in it would be as wide as they are, float32
+            normalized, _, _ = torch.native_layer_norm(x, self.module.normalized_shape, None, None, self.module.eps)
+        self.capture.add_summed(self.module.weight, normalized.mul_(delta))
         self.capture.add_summed(self.bias, delta)
         if not self.wanted[0]:
             return None

@@ -105,9 +105,12 @@ class ScaledNorm(Rule):
         return self.module.parameters(recurse=False)
 
     def held(self) -> tuple[Tensor, dict[str, Tensor]]:
-        weight = next(self.parameters())
-        factor = widen(weight.detach()) + _offsets[self.module]
-        return factor, _units(self.module, weight.dtype, factor.device)
+        (name, weight), *bias = self.module.named_parameters(recurse=False)
+        weight, offset = weight.detach(), _offsets[self.module]
+        key = ScaledNorm, name, *(other for other, _ in bias), offset, full_shape(weight), weight.dtype
+        if key not in self.capture.shared:
+            self.capture.shared[key] = _units(self.module, weight.dtype, weight.device)
+        return widen(weight) + offset if offset else weight, self.capture.shared[key]
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor]]:
         return self.capture.forwards[self.module](x), (x,)
