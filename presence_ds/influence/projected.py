@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from presence_ds.capture import DenseTerm, LookupTerm, OuterTerm, Term, full_shape, sum_by_id_apart, widen
+from presence_ds.influence.kernels.trial import Kernels
+from presence_ds.influence.outer import project, sketch_outer
 
 
 class Projection:
@@ -26,7 +28,14 @@ class Projection:
     """
 
     def __init__(
-        self, parameter: Tensor, name: str, k: int | None, seed: int, device: torch.device | str = "cpu"
+        self,
+        parameter: Tensor,
+        name: str,
+        k: int | None,
+        seed: int,
+        device: torch.device | str = "cpu",
+        *,
+        kernels: Kernels = "auto",
     ) -> None:
         """Dimensions of ``parameter`` after the first count as columns; without ``k`` nothing is projected.
 
@@ -35,6 +44,7 @@ class Projection:
         """
         shape = full_shape(parameter)
         self._row = self._col = None
+        self._kernels: Kernels = kernels
         rows, cols = shape[0] if shape else 1, shape[1:].numel()
         if k is not None and len(shape) > 1:
             like = torch.empty(0, device=device, dtype=parameter.dtype)
@@ -50,10 +60,12 @@ class Projection:
         """
         match term:
             case OuterTerm():
-                rows, cols = widen(_project(term.rows, self._row)), widen(_project(term.cols, self._col))
-                return torch.bmm(rows.mT, cols) if term.places is None else term.places.outer(rows, cols)
+                if term.places is None:
+                    return sketch_outer(term.rows, term.cols, self._row, self._col, kernels=self._kernels)
+                rows, cols = widen(project(term.rows, self._row)), widen(project(term.cols, self._col))
+                return term.places.outer(rows, cols)
             case LookupTerm():
-                cols = widen(_project(term.cols, self._col))
+                cols = widen(project(term.cols, self._col))
                 if self._row is not None:
                     rows = widen(self._row[term.ids])
                     return torch.bmm(rows.mT, cols) if term.places is None else term.places.outer(rows, cols)
@@ -63,8 +75,8 @@ class Projection:
             case DenseTerm():
                 if term.grads.dim() <= 2:
                     return widen(term.grads).view(len(term.grads), -1)
-                rows = _project(term.grads.flatten(2).mT, self._row).mT
-                return widen(_project(rows, self._col))
+                rows = project(term.grads.flatten(2).mT, self._row).mT
+                return widen(project(rows, self._col))
 
 
 class JointProjection:
@@ -112,7 +124,3 @@ def _gaussian(size: int, k: int, key: str, like: Tensor) -> Tensor | None:
         return None
     matrix = torch.randn(size, k, generator=_generator(key), dtype=torch.float32) / k**0.5
     return matrix.to(device=like.device, dtype=like.dtype)
-
-
-def _project(x: Tensor, matrix: Tensor | None) -> Tensor:
-    return x if matrix is None else x @ matrix

@@ -9,6 +9,7 @@ from torch import Tensor
 from presence_ds.capture import LookupTerm, Term
 from presence_ds.errors import ConfigError
 from presence_ds.influence import exact
+from presence_ds.influence.kernels.trial import Kernels
 from presence_ds.influence.projected import JointProjection, Projection
 
 
@@ -30,12 +31,14 @@ class SelfInfluence:
         *,
         keeps_sketches: bool = False,
         apart: Collection[Tensor] = (),
+        kernels: Kernels = "auto",
     ) -> None:
         """Score over ``selected``, exactly if ``projection_dim`` is None, else by projections of that width.
 
         Embeddings that are used in no other way are scored exactly in any case, which costs less than a projection.
         Sketches change no score but by rounding; without ``projection_dim`` they are the gradients themselves.
         ``device`` is where the model computes. What is in the parameters ``apart`` is told by itself too.
+        ``kernels`` is as in `sketch_outer`.
         """
         self.selected = dict(selected)
         self.apart = {parameter for parameter in apart if parameter in self.selected}
@@ -46,7 +49,7 @@ class SelfInfluence:
         self._make_joint = partial(JointProjection, seed=seed, device=device)
         if not self._is_exact or keeps_sketches:
             self.projections = {
-                parameter: Projection(parameter, name, projection_dim, seed, device)
+                parameter: Projection(parameter, name, projection_dim, seed, device, kernels=kernels)
                 for parameter, name in self.selected.items()
             }
 
