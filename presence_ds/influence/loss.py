@@ -9,7 +9,7 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from presence_ds.capture import Documents
-from presence_ds.influence.kernels.trial import Kernels, passes
+from presence_ds.influence.kernels.trial import passes
 
 IGNORED = -100
 MAX_ELEMENTS = 1 << 20  # of a chunk of float32 logits: 4 MiB, so that its passes stay in a CPU's cache
@@ -32,12 +32,12 @@ class SampleLoss:
             over a batch of 1024 samples are the paper's constant for mT5-base, 234496).
         shifted: whether the target of position t is ``labels[t]`` (encoder-decoder models) rather than ``labels[t +
             1]`` (causal models).
-        kernels: auto computes it by a kernel where one can be used, which changes nothing but rounding; off, by torch.
+        kernels: whether to use a kernel where one can be, which changes nothing but rounding.
     """
 
     normalizer: Normalizer = "token_mean"
     shifted: bool = False
-    kernels: Kernels = "auto"
+    kernels: bool = True
 
     def __call__(self, logits: Tensor, labels: Tensor, documents: Documents | None = None) -> Tensor:
         """Losses of a micro-batch.
@@ -89,8 +89,8 @@ class _CrossEntropy(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, kernels: Kernels) -> Tensor:
-        if kernels == "auto" and _has_kernel(logits):
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, kernels: bool) -> Tensor:
+        if kernels and _has_kernel(logits):
             return _by_kernel(ctx, logits, targets)
         wide = torch.promote_types(logits.dtype, torch.float32)
         flat, kept = logits.flatten(0, 1), (targets != IGNORED).flatten()  # [B·T, V], [B·T]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from presence_ds.capture import widen
-from presence_ds.influence.kernels.trial import Kernels, passes
+from presence_ds.influence.kernels.trial import passes
 
 WIDEST = 64  # columns of a side in the kernel, which keeps what is narrow in registers
 
@@ -17,7 +17,7 @@ def sketch_outer(
     out: Tensor | None = None,
     *,
     add: bool = False,
-    kernels: Kernels = "auto",
+    kernels: bool = True,
 ) -> Tensor:
     """S_i = Σ_t (rows[i, t] P)ᵀ (cols[i, t] Q): [B, k, k] in float32 (float64 of float64).
 
@@ -28,9 +28,9 @@ def sketch_outer(
         col_matrix: Q [C, k], as well.
         out: where the result goes, a view of any strides; None makes a tensor.
         add: add to ``out`` what is found.
-        kernels: auto takes the kernel where it can be used, which changes nothing but rounding; off, torch.
+        kernels: whether to use the kernel where it can be, which changes nothing but rounding.
     """
-    if kernels == "auto" and _has_kernel(rows, cols, row_matrix, col_matrix):
+    if kernels and _has_kernel(rows, cols, row_matrix, col_matrix):
         from presence_ds.influence.kernels import sketch
 
         return sketch.sketch(rows, cols, row_matrix, col_matrix, out, add=add)

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from presence_ds.capture import DenseTerm, LookupTerm, OuterTerm, Term, full_shape, sum_by_id_apart, widen
-from presence_ds.influence.kernels.trial import Kernels
 from presence_ds.influence.outer import project, sketch_outer
 
 
@@ -35,7 +34,7 @@ class Projection:
         seed: int,
         device: torch.device | str = "cpu",
         *,
-        kernels: Kernels = "auto",
+        kernels: bool = True,
     ) -> None:
         """Dimensions of ``parameter`` after the first count as columns; without ``k`` nothing is projected.
 
@@ -44,7 +43,7 @@ class Projection:
         """
         shape = full_shape(parameter)
         self._row = self._col = None
-        self._kernels: Kernels = kernels
+        self._kernels = kernels
         rows, cols = shape[0] if shape else 1, shape[1:].numel()
         if k is not None and len(shape) > 1:
             like = torch.empty(0, device=device, dtype=parameter.dtype)

@@ -9,7 +9,6 @@ from torch import Tensor
 from presence_ds.capture import LookupTerm, Term
 from presence_ds.errors import ConfigError
 from presence_ds.influence import exact
-from presence_ds.influence.kernels.trial import Kernels
 from presence_ds.influence.projected import JointProjection, Projection
 
 
@@ -31,7 +30,7 @@ class SelfInfluence:
         *,
         keeps_sketches: bool = False,
         apart: Collection[Tensor] = (),
-        kernels: Kernels = "auto",
+        kernels: bool = True,
     ) -> None:
         """Score over ``selected``, exactly if ``projection_dim`` is None, else by projections of that width.
 

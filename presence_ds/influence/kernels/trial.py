@@ -5,13 +5,10 @@ import warnings
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
-from typing import Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-Kernels = Literal["auto", "off"]  # auto: where they can be used
 
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _passed: set[tuple[object, ...]] = set()
@@ -51,7 +48,7 @@ def passes(
             if not dist.is_initialized() or dist.get_rank() == 0:
                 warnings.warn(
                     f"the Triton kernel {kernel} fails its trial in {like.dtype} on {like.device}, and PyTorch's own "
-                    f"operations take its place: {reason}; presence.kernels off leaves it alone",
+                    f"operations take its place: {reason}; presence.kernels false leaves it alone",
                     stacklevel=2,
                 )
             return False

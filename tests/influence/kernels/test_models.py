@@ -1,6 +1,5 @@
 """Whole models scored by the kernels, against torch."""
 
-from typing import Literal
 from unittest.mock import patch
 
 import pytest
@@ -16,7 +15,7 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 
 def scored(
-    tied: bool, dtype: torch.dtype, kernels: Literal["auto", "off"], keeps_sketches: bool = False
+    tied: bool, dtype: torch.dtype, kernels: bool, keeps_sketches: bool = False
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Scores, losses and sketches of three samples, one of which has a third of its tokens."""
     model = tiny_model("llama", tied=tied, dtype=dtype)
@@ -41,9 +40,9 @@ def test_scores_are_those_of_torch_but_for_rounding(tied: bool, dtype: torch.dty
         patch.object(sketch, "sketch", wraps=sketch.sketch) as sketches,
         patch.object(cross_entropy, "cross_entropy", wraps=cross_entropy.cross_entropy) as losses,
     ):
-        kernel = scored(tied, dtype, "auto")
+        kernel = scored(tied, dtype, True)
         expected = sketches.call_count, losses.call_count
-        torch_path = scored(tied, dtype, "off")
+        torch_path = scored(tied, dtype, False)
         assert (sketches.call_count, losses.call_count) == expected
     assert expected[0] >= 15  # seven linear layers in each of two blocks, and the head
     assert expected[1] >= 1
@@ -56,7 +55,7 @@ def test_scores_are_those_of_torch_but_for_rounding(tied: bool, dtype: torch.dty
 @pytest.mark.parametrize("tied", [False, True])
 @interpreted
 def test_sketches_of_a_whole_model_are_those_of_torch(tied: bool) -> None:
-    kernel, torch_path = (scored(tied, torch.float32, kernels, True)[2] for kernels in ("auto", "off"))
+    kernel, torch_path = (scored(tied, torch.float32, kernels, True)[2] for kernels in (True, False))
     assert kernel is not None
     assert torch_path is not None
     torch.testing.assert_close(kernel, torch_path, rtol=1e-4, atol=1e-6)
@@ -65,4 +64,4 @@ def test_sketches_of_a_whole_model_are_those_of_torch(tied: bool) -> None:
 
 @interpreted
 def test_scores_are_the_same_again_to_the_bit() -> None:
-    assert torch.equal(scored(True, torch.bfloat16, "auto")[0], scored(True, torch.bfloat16, "auto")[0])
+    assert torch.equal(scored(True, torch.bfloat16, True)[0], scored(True, torch.bfloat16, True)[0])

@@ -22,7 +22,7 @@ def sketches(k: int = 8) -> tuple[Tensor, Tensor]:
         torch.randn(shape, generator=generator) for shape in ((2, 30, 40), (2, 30, 50), (40, k), (50, k))
     )
     given = rows, cols, row_matrix, col_matrix
-    return sketch_outer(*given), sketch_outer(*given, kernels="off")
+    return sketch_outer(*given), sketch_outer(*given, kernels=False)
 
 
 @interpreted
@@ -43,7 +43,7 @@ def test_a_kernel_that_gives_something_else_is_not_used() -> None:
 
     original = sketch.sketch
     expected = (
-        "kernel sketch fails its trial in torch.float32 on cpu.*: it is off by .*; presence.kernels off leaves it"
+        "kernel sketch fails its trial in torch.float32 on cpu.*: it is off by .*; presence.kernels false leaves it"
     )
 
     def wrong(
@@ -72,7 +72,7 @@ def test_a_kernel_that_raises_is_not_used() -> None:
     with patch.object(trial, "_passed", set()), patch.object(trial, "_failed", set()), no_compiler:
         with pytest.warns(UserWarning, match="cross_entropy fails its trial .*: RuntimeError: no C compiler at all; "):
             found = SampleLoss()(logits, labels)
-        assert torch.equal(found, SampleLoss(kernels="off")(logits, labels))
+        assert torch.equal(found, SampleLoss(kernels=False)(logits, labels))
         assert trial._failed == {"cross_entropy"}
 
 
