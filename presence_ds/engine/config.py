@@ -42,7 +42,7 @@ class PresenceConfig(ReweightingConfig):
             fewer cost accuracy.
         reference_decay: Decay of the running reference gradient, per reference batch.
         seed: Seed of the projection matrices, combined with each parameter's name.
-        kernels: Whether losses, and projected gradients of linear layers, are computed by Triton kernels on a GPU, where
+        kernels: Whether losses, and projected gradients of linear layers, are computed by Triton kernels on a GPU where
             those are seen to give what PyTorch gives but for rounding.
     """
 

@@ -35,7 +35,7 @@ def passes(
     if (
         type(like) is not Tensor
         or like.dtype not in _DTYPES
-        or not (like.is_cuda or _interpreted())
+        or not (like.is_cuda or (like.is_cpu and _interpreted()))
         or kernel in _failed
         or not _triton_found()
     ):
