@@ -97,6 +97,9 @@ def test_takes_any_strides() -> None:
     for left in (rows, padded[:, 1:38, 5:55]):
         for right in (cols, positions_first, columns_first):
             assert_close(by_kernel((left, right, turned, col_matrix)), expected)
+    assert col_matrix is not None
+    beside = torch.cat([torch.full((3, 37, 5), torch.nan), cols @ col_matrix, torch.full((3, 37, 6), torch.nan)], dim=2)
+    assert_close(by_kernel((rows, beside[..., 5:13], row_matrix, None)), expected)  # projected with others
     same = rows[:1].expand(3, -1, -1)
     assert_close(by_kernel((same, cols, row_matrix, col_matrix)), by_float64((same, cols, row_matrix, col_matrix)))
 
