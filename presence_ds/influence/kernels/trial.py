@@ -20,8 +20,8 @@ def passes(
 ) -> bool:
     """Whether ``kernel`` is to be used on tensors ``like``, in float32 or narrower on a GPU; or else torch.
 
-    The first time in a process, which is while the engine tries the model out, ``compare`` runs the kernel beside torch
-    on small random input. Where it raises or is further off than rounding, which is said once, torch is taken for good.
+    The first time in a process, mostly while the engine tries the model out, ``compare`` runs the kernel beside torch
+    on small random input. Where it raises or is off by more than rounding, which is said once, torch is taken for good.
 
     Ranks need not decide alike: what has to be the same on all of them, to the bit, they compute from figures that each
     has found of its own samples and has sent to all.
