@@ -9,7 +9,18 @@ import pytest
 
 from tests.trainer.conftest import ROOT, write_recipe
 
-HEAVY = ("torch", "transformers", "datasets", "deepspeed", "wandb", "pyarrow", "accelerate", "tokenizers", "altair")
+HEAVY = (
+    "torch",
+    "transformers",
+    "datasets",
+    "deepspeed",
+    "wandb",
+    "pyarrow",
+    "accelerate",
+    "tokenizers",
+    "altair",
+    "triton",
+)
 SECONDS = 3.0  # of the processor; 0.3 to 0.6 on an idle machine
 REPORT = """
 import sys

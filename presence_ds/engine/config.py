@@ -42,6 +42,8 @@ class PresenceConfig(ReweightingConfig):
             fewer cost accuracy.
         reference_decay: Decay of the running reference gradient, per reference batch.
         seed: Seed of the projection matrices, combined with each parameter's name.
+        kernels: Whether losses, and projected gradients of linear layers, are computed by Triton kernels on a GPU where
+            those are seen to give what PyTorch gives but for rounding.
     """
 
     layers: str | list[str] = "all"
@@ -54,6 +56,7 @@ class PresenceConfig(ReweightingConfig):
     alignment_dim: int | None = limited(None, least=1)
     reference_decay: float = limited(0.9, least=0, below=1)
     seed: int = 0
+    kernels: bool = True
 
     @classmethod
     def from_mapping(cls, section: Mapping[str, Any]) -> "PresenceConfig":

@@ -147,6 +147,7 @@ def scoring_config(config: PresenceConfig, field: str = "presence") -> PresenceC
         alignment_with="reference" if config.uses_reference else "step",
         strategy="two_pass",
         granularity=config.granularity,
+        kernels=config.kernels,
         **{name: getattr(config, name) for name in OF_SCORES},
     )
 

@@ -8,6 +8,7 @@ of models or of coefficients is needed.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -115,7 +116,7 @@ class Objective:
             own = getattr(output, "loss", None)
             if not isinstance(own, Tensor) or own.dim() != 0:
                 return
-            expected = SampleLoss(shifted=self.loss.shifted)(logits, labels).mean()
+            expected = replace(self.loss, normalizer="token_mean")(logits, labels).mean()
             rests.append((own - expected).item())
             noise = max(noise, max(1e-5, 4 * torch.finfo(own.dtype).eps) * (1.0 + expected.abs().item()))
         if abs(rests[0] - rests[1]) > noise:

@@ -48,7 +48,7 @@ PRESENCE: Table = [
     ),
     (
         "strategy weighting.threshold weighting.placebo min_effective_share damping near_duplicates "
-        "alignment reference_decay",
+        "alignment reference_decay kernels",
         Rule("applied"),
     ),
     (

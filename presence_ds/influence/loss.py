@@ -9,6 +9,7 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from presence_ds.capture import Documents
+from presence_ds.influence.kernels.trial import passes
 
 IGNORED = -100
 MAX_ELEMENTS = 1 << 20  # of a chunk of float32 logits: 4 MiB, so that its passes stay in a CPU's cache
@@ -31,10 +32,12 @@ class SampleLoss:
             over a batch of 1024 samples are the paper's constant for mT5-base, 234496).
         shifted: whether the target of position t is ``labels[t]`` (encoder-decoder models) rather than ``labels[t +
             1]`` (causal models).
+        kernels: whether to use a kernel where one can be, which changes nothing but rounding.
     """
 
     normalizer: Normalizer = "token_mean"
     shifted: bool = False
+    kernels: bool = True
 
     def __call__(self, logits: Tensor, labels: Tensor, documents: Documents | None = None) -> Tensor:
         """Losses of a micro-batch.
@@ -51,7 +54,7 @@ class SampleLoss:
         targets = self._targets(labels, documents)
         counts = _counts(targets, documents).clamp(min=1)
         wide = torch.promote_types(logits.dtype, torch.float32)
-        by_position: Tensor = _CrossEntropy.apply(logits, targets)
+        by_position: Tensor = _CrossEntropy.apply(logits, targets, self.kernels)
         losses = by_position.sum(1) if documents is None else documents.targets.sum(by_position)
         if self.normalizer == "sum":
             return losses
@@ -86,7 +89,9 @@ class _CrossEntropy(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, kernels: bool) -> Tensor:
+        if kernels and _has_kernel(logits):
+            return _by_kernel(ctx, logits, targets)
         wide = torch.promote_types(logits.dtype, torch.float32)
         flat, kept = logits.flatten(0, 1), (targets != IGNORED).flatten()  # [B·T, V], [B·T]
         index = targets.flatten().masked_fill(~kept, 0).unsqueeze(1)  # valid everywhere
@@ -111,14 +116,33 @@ class _CrossEntropy(Function):
         return torch.where(kept, losses, 0.0).view(targets.shape)  # ignored positions may hold anything
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
         (derivative,) = ctx.saved_tensors
         flat = derivative.flatten(0, 1)
         factors = (grad_outputs[0] / _UNITS.get(flat.dtype, 1.0)).reshape(-1, 1)
         gradient = torch.empty_like(flat)
         for part in _chunks(flat):
             gradient[part] = flat[part] * factors[part]  # the product in the dtype of the losses
-        return gradient.view_as(derivative), None
+        return gradient.view_as(derivative), None, None
+
+
+def _by_kernel(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+    from presence_ds.influence.kernels.cross_entropy import cross_entropy
+
+    unit, derive = _UNITS.get(logits.dtype, 1.0), ctx.needs_input_grad[0]
+    losses, derivative = cross_entropy(logits.flatten(0, 1), targets.flatten(), IGNORED, unit, derive=derive)
+    if derivative is not None:
+        ctx.save_for_backward(derivative.view_as(logits))
+    return losses.view_as(targets)
+
+
+def _has_kernel(logits: Tensor) -> bool:
+    def compare(dtype: torch.dtype, device: torch.device) -> tuple[float, float]:
+        from presence_ds.influence.kernels import cross_entropy
+
+        return cross_entropy.compare(dtype, device, logits.shape[-1], _UNITS.get(dtype, 1.0))
+
+    return passes("cross_entropy", logits, logits.shape[-1], compare)
 
 
 def _chunks(flat: Tensor) -> list[slice]:

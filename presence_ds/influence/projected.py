@@ -24,6 +24,7 @@ from presence_ds.capture import (
     sum_by_id_apart,
     widen,
 )
+from presence_ds.influence.outer import project, sketch_outer
 
 
 class Projection:
@@ -38,7 +39,14 @@ class Projection:
     """
 
     def __init__(
-        self, parameter: Tensor, name: str, k: int | None, seed: int, device: torch.device | str = "cpu"
+        self,
+        parameter: Tensor,
+        name: str,
+        k: int | None,
+        seed: int,
+        device: torch.device | str = "cpu",
+        *,
+        kernels: bool = True,
     ) -> None:
         """Dimensions of ``parameter`` after the first count as columns; without ``k`` nothing is projected.
 
@@ -47,6 +55,7 @@ class Projection:
         """
         shape = full_shape(parameter)
         self._row = self.cols = None
+        self._kernels = kernels
         rows, cols = shape[0] if shape else 1, shape[1:].numel()
         if k is not None and len(shape) > 1:
             like = torch.empty(0, device=device, dtype=parameter.dtype)
@@ -73,11 +82,10 @@ class Projection:
             narrow_cols: [B, T, ≤k], the columns of an outer term times P_col, if they are known.
         """
         if isinstance(term, OuterTerm):
-            rows = _project(term.rows, self._row)
-            cols = _project(term.cols, self.cols) if narrow_cols is None else narrow_cols
-            if term.places is None and not add:
-                return bmm_wide(rows.mT, cols, out)
-            found = _outer(rows, cols, term.places)
+            cols, matrix = (term.cols, self.cols) if narrow_cols is None else (narrow_cols, None)
+            if term.places is None:
+                return sketch_outer(term.rows, cols, self._row, matrix, out, add=add, kernels=self._kernels)
+            found = _outer(project(term.rows, self._row), project(cols, matrix), term.places)
         else:
             found = self._sketch(term)
         if out is None:
@@ -87,7 +95,7 @@ class Projection:
     def _sketch(self, term: LookupTerm | DenseTerm) -> Tensor:
         match term:
             case LookupTerm():
-                cols = _project(term.cols, self.cols)
+                cols = project(term.cols, self.cols)
                 if self._row is not None:
                     return _outer(self._row[term.ids], cols, term.places)
                 cols = widen(cols)
@@ -97,8 +105,8 @@ class Projection:
             case DenseTerm():
                 if term.grads.dim() <= 2:
                     return widen(term.grads).view(len(term.grads), -1)
-                rows = _project(term.grads.flatten(2).mT, self._row).mT
-                return widen(_project(rows, self.cols))
+                rows = project(term.grads.flatten(2).mT, self._row).mT
+                return widen(project(rows, self.cols))
 
 
 class JointProjection:
@@ -150,7 +158,3 @@ def _gaussian(size: int, k: int, key: str, like: Tensor) -> Tensor | None:
 
 def _outer(rows: Tensor, cols: Tensor, places: Places | None) -> Tensor:
     return bmm_wide(rows.mT, cols) if places is None else places.outer(widen(rows), widen(cols))
-
-
-def _project(x: Tensor, matrix: Tensor | None) -> Tensor:
-    return x if matrix is None else x @ matrix

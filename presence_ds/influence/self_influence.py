@@ -34,12 +34,14 @@ class SelfInfluence:
         *,
         keeps_sketches: bool = False,
         apart: Collection[Tensor] = (),
+        kernels: bool = True,
     ) -> None:
         """Score over ``selected``, exactly if ``projection_dim`` is None, else by projections of that width.
 
         Embeddings that are used in no other way are scored exactly in any case, which costs less than a projection.
         Sketches change no score but by rounding; without ``projection_dim`` they are the gradients themselves.
         ``device`` is where the model computes. What is in the parameters ``apart`` is told by itself too.
+        ``kernels`` is as in `sketch_outer`.
         """
         self.selected = dict(selected)
         self.apart = {parameter for parameter in apart if parameter in self.selected}
@@ -52,7 +54,7 @@ class SelfInfluence:
         self._make_joint = partial(JointProjection, seed=seed, device=device)
         if not self._is_exact or keeps_sketches:
             self.projections = {
-                parameter: Projection(parameter, name, projection_dim, seed, device)
+                parameter: Projection(parameter, name, projection_dim, seed, device, kernels=kernels)
                 for parameter, name in self.selected.items()
             }
             self._place()

@@ -40,6 +40,7 @@ PRESENCE: Factors = {
     "floor": [{}, {"min_effective_share": 0.9}],
     "near_duplicates": [{}, {"near_duplicates": 0.9}],
     "layers": [{}, {"layers": "first"}, {"layers": ["*attn*"]}],
+    "kernels": [{}, {"kernels": False}],
     "loss_normalizer": [{}, {"loss_normalizer": "sum"}, {"loss_normalizer": 229.0}],
 }
 TRAINING: Factors = {"accumulation": [1, 2], "stage": [2, 0, 1, 3], "precision": ["fp32", "bf16"], "ranks": [1, 2]}

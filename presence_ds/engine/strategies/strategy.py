@@ -57,7 +57,7 @@ class Strategy(ABC):
 
         ``group`` is the data-parallel group; None: this process has no others, and `run_alone` is what is called.
         """
-        loss = SampleLoss(config.loss_normalizer, shifted=is_encoder_decoder(model))
+        loss = SampleLoss(config.loss_normalizer, shifted=is_encoder_decoder(model), kernels=config.kernels)
         # The sweeps of one_pass start from the losses of samples alone, and what it accumulates is divided as a whole.
         trains_terms = config.strategy == "two_pass" or (not config.computes_gradients and accumulation_steps == 1)
         self.objective = Objective(model, loss, trains_terms=trains_terms)
@@ -73,6 +73,7 @@ class Strategy(ABC):
                 device,
                 keeps_sketches=config.keeps_sketches,
                 apart=vocabulary_parameters(model) if "vocabulary" in config.features else (),
+                kernels=config.kernels,
             )
             self.scorer = Scorer(
                 model,

@@ -56,7 +56,7 @@ class Evaluation(Callback):
     def _evaluate(self, trainer: Trainer) -> dict[str, float | None]:
         engine, names = trainer.engine, trainer.source_names
         shifted = is_encoder_decoder(engine.module)
-        loss = SampleLoss("sum", shifted=shifted)
+        loss = SampleLoss("sum", shifted=shifted, kernels=engine.presence.config.kernels)
         options = without_cache(engine.module)
         engine.eval()
         sums = torch.zeros(3, len(names), dtype=torch.float64)  # loss, targets and bytes of every source
