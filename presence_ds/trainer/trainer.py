@@ -5,12 +5,16 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from presence_ds.data import BatchStream, StreamedBatches
 from presence_ds.engine import PresenceEngine
 from presence_ds.errors import Stopped
 from presence_ds.reweighting.update_share import source_shares
 from presence_ds.trainer.building.document_mask import model_inputs
 from presence_ds.trainer.callbacks.callback import Callback
+from presence_ds.trainer.host_copy import HostCopy
 from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.run_directory.hang_watch import HangWatch
 
@@ -28,6 +32,8 @@ class Trainer:
         tokens: of text seen so far, over all ranks; padding is none.
         step_tokens: those of the last optimizer step.
         tokens_per_step: what they are without padding.
+        gradient_norm: of the last optimizer step; None at ZeRO stage 0, where DeepSpeed has none, and of a step without
+            a target.
     """
 
     def __init__(
@@ -52,6 +58,7 @@ class Trainer:
         self.tokens_per_step = tokens_per_step
         self.source_names = source_names
         self.step = self.tokens = self.step_tokens = 0
+        self.gradient_norm: HostCopy | None = None
         self.waited = 0.0  # seconds in which this rank has waited for batches
         self.stop: Stopped | None = None  # set by a callback, on every rank alike: the run ends here, to go on later
         self._text_tokens = text_tokens
@@ -98,7 +105,7 @@ class Trainer:
             metrics = self._train_step()
             self.notify("on_step", metrics)
             if self.step % self._log_every_steps == 0 or self.is_last_step or "validation/loss" in metrics:
-                self.notify("on_log", metrics | self._source_metrics())
+                self.notify("on_log", metrics | self._logged_metrics())
             self.notify("on_step_end")
             if self.stop is not None:
                 raise self.stop
@@ -127,6 +134,7 @@ class Trainer:
         self.step += 1
         self.step_tokens = self._text_tokens(self.engine.presence.targets + (0 if total is None else total()))
         self.tokens += self.step_tokens
+        self.gradient_norm = self._gradient_norm()
         return self._metrics(learning_rate)
 
     def model_inputs(self, batch: Batch) -> dict[str, Any]:
@@ -134,22 +142,26 @@ class Trainer:
         by_document = self.engine.presence.by_document
         return model_inputs(self.engine.module, batch, self.engine.device, by_document=by_document)
 
+    def _gradient_norm(self) -> HostCopy | None:
+        norm: Any = self.engine.get_global_grad_norm()  # after a step without a target that of the step before
+        if norm is None or self.engine.presence.is_empty:
+            return None
+        return HostCopy(norm if isinstance(norm, Tensor) else torch.tensor(norm))
+
     def _metrics(self, learning_rate: float) -> Metrics:
         statistics = self.engine.presence.statistics
-        # DeepSpeed has none at ZeRO stage 0, and after a step without a target that of the step before
-        norm = None if self.engine.presence.is_empty else self.engine.get_global_grad_norm()
         return {
             "step": self.step,
             "tokens": self.tokens,
             **{name: value for name, value in statistics.items() if name not in ("step", "sources")},
             "learning_rate": learning_rate,
-            "gradient_norm": None if norm is None else float(norm),
         }
 
-    def _source_metrics(self) -> Metrics:
-        """What takes a loop over the sources, for the steps that are logged."""
-        epochs = self.batches.source_epochs
-        metrics: Metrics = {"epoch": int(min(epochs.values()))}
+    def _logged_metrics(self) -> Metrics:
+        """What takes a loop over the sources, or waits for the device, for the steps that are logged."""
+        norm, epochs = self.gradient_norm, self.batches.source_epochs
+        metrics: Metrics = {"gradient_norm": None if norm is None else float(norm.values)}
+        metrics["epoch"] = int(min(epochs.values()))
         presence = self.engine.presence
         for source_id, source in presence.statistics.get("sources", {}).items():
             metrics |= {f"source/{self.source_names[source_id]}/{name}": value for name, value in source.items()}

@@ -45,6 +45,7 @@ class Checkpoints(Callback):
         self._due |= every is not None and trainer.step % every == 0
         if at_end or (self._due and not self._anomalies.spiking):
             self._due = False
+            self._anomalies.before_checkpoint(trainer)
             self._complete(trainer)
             with trainer.watch.long():
                 trainer.notify("on_checkpoint")
