@@ -160,7 +160,7 @@ def set_up(
         engine.compile(recipe.model.compile_backend)
     transformers.set_seed(recipe.training.seed + 1 + ranks.rank)  # dropout differs between ranks
 
-    batches = training_batches(corpus, recipe, ranks)
+    batches = training_batches(corpus, recipe, ranks, engine.presence.messages)
     neighbours = ranks.neighbours(RANKS_PER_FILE)
     with ranks.agreement():
         callbacks = make_callbacks(

@@ -32,6 +32,7 @@ class Trainer:
         tokens: of text seen so far, over all ranks; padding is none.
         step_tokens: those of the last optimizer step.
         tokens_per_step: what they are without padding.
+        messages: what ranks tell each other in a step.
         gradient_norm: of the last optimizer step; None at ZeRO stage 0, where DeepSpeed has none, and of a step without
             a target.
     """
@@ -54,6 +55,7 @@ class Trainer:
         self.engine = engine
         self.ranks = ranks
         self.watch = watch
+        self.messages = engine.presence.messages
         self.total_steps = total_steps
         self.tokens_per_step = tokens_per_step
         self.source_names = source_names
@@ -116,23 +118,22 @@ class Trainer:
         learning_rate = self.engine.get_lr()[0]
         micro_steps = self.engine.gradient_accumulation_steps()
         further = 0  # documents that begin in a sample after its first one; their first tokens are no targets either
-        total: Callable[[], int] | None = None  # of them over all ranks, added up while the last micro-step runs
         for number in range(1, micro_steps + 1):
             asked = time.perf_counter()
             batch = next(self.batches)
             self.waited += time.perf_counter() - asked
             if "document_indices" in batch:
                 further += int(batch["document_indices"].amax(1).sum())
-                total = self.ranks.total(further) if number == micro_steps else None
             source_ids = batch["source_ids"].to(self.engine.device, non_blocking=True)
-            loss = self.engine(**self.model_inputs(batch), source_ids=source_ids)
             if number == micro_steps:
-                self.notify("on_last_backward")
+                self.messages.tell("further documents", further)
+                self.notify("on_last_forward")
+            loss = self.engine(**self.model_inputs(batch), source_ids=source_ids)
             self.engine.backward(loss)
             self.engine.step()
             self.notify("on_micro_step", batch)
         self.step += 1
-        self.step_tokens = self._text_tokens(self.engine.presence.targets + (0 if total is None else total()))
+        self.step_tokens = self._text_tokens(self.engine.presence.targets + self.messages.total("further documents"))
         self.tokens += self.step_tokens
         self.gradient_norm = self._gradient_norm()
         return self._metrics(learning_rate)

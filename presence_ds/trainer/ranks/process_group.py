@@ -147,15 +147,8 @@ class Ranks:
 
     def largest(self, value: int) -> Callable[[], int]:
         """Begin to compare ``value`` between the ranks; what is returned waits for the largest one, and no device."""
-        return self._reduced(value, dist.ReduceOp.MAX)
-
-    def total(self, value: int) -> Callable[[], int]:
-        """Begin to add up ``value`` over the ranks; what is returned waits for the sum, and no device."""
-        return self._reduced(value, dist.ReduceOp.SUM)
-
-    def _reduced(self, value: int, operation: Any) -> Callable[[], int]:
         box = torch.tensor(value)
-        work = dist.all_reduce(box, operation, group=self._control, async_op=True)
+        work = dist.all_reduce(box, dist.ReduceOp.MAX, group=self._control, async_op=True)
 
         def result() -> int:
             work.wait()
