@@ -3,6 +3,8 @@
 from functools import partial
 from typing import Any
 
+from deepspeed.accelerator import get_accelerator
+
 from presence_ds.data import (
     BatchStream,
     Corpus,
@@ -58,7 +60,10 @@ def streamed_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks, messages: Mes
     assert data.streaming is not None
     assert data.sequence_length is not None
     assert data.packing is not None
-    readers = ranks.world_size * max(1, data.num_workers)
+    workers = loading_processes(data)
+    if data.num_workers is None and workers and data.streaming.lanes % (ranks.world_size * workers) != 0:
+        workers = 1
+    readers = ranks.world_size * max(1, workers)
     if data.streaming.lanes % readers != 0:
         ranks.warn(
             f"data.streaming.lanes is {data.streaming.lanes}, no multiple of {readers} (ranks x data.num_workers): "
@@ -86,11 +91,18 @@ def streamed_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks, messages: Mes
             samples,
             objective,
             recipe.training.micro_batch_size,
-            data.num_workers,
+            workers,
             ranks,
             messages,
             recipe.training.accumulation_steps(ranks.world_size),
         )
+
+
+def loading_processes(data: DataConfig) -> int:
+    """Of each rank: ``data.num_workers``, or what it comes to where that is left open."""
+    if data.num_workers is not None:
+        return data.num_workers
+    return 0 if get_accelerator().device_name() == "cpu" else 2
 
 
 def loader_options(recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
@@ -100,7 +112,7 @@ def loader_options(recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
         "rank": ranks.rank,
         "world_size": ranks.world_size,
         "seed": recipe.data.seed,
-        "num_workers": recipe.data.num_workers,
+        "num_workers": loading_processes(recipe.data),
     }
 
 

@@ -12,11 +12,12 @@ from presence_ds.data import BatchStream, StreamedBatches
 from presence_ds.engine import PresenceEngine
 from presence_ds.errors import Stopped
 from presence_ds.reweighting.update_share import source_shares
-from presence_ds.trainer.building.document_mask import model_inputs
+from presence_ds.trainer.building.document_mask import model_inputs, on_device
 from presence_ds.trainer.callbacks.callback import Callback
-from presence_ds.trainer.host_copy import HostCopy
 from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.run_directory.hang_watch import HangWatch
+from presence_ds.trainer.transfer.feed import Feed, Inputs
+from presence_ds.trainer.transfer.host_copy import HostCopy
 
 # input_ids, labels and, in a corpus with padding, attention_mask: int64 [B, T], labels of an encoder-decoder model of
 # another T; position_ids and document_indices in its place where documents are kept apart; source_ids, offsets: int64
@@ -65,6 +66,7 @@ class Trainer:
         self.stop: Stopped | None = None  # set by a callback, on every rank alike: the run ends here, to go on later
         self._text_tokens = text_tokens
         self.batches = batches
+        self._feed = Feed(batches, self._inputs, engine.device)
         self._callbacks = callbacks
         self._log_every_steps = log_every_steps
 
@@ -120,16 +122,17 @@ class Trainer:
         further = 0  # documents that begin in a sample after its first one; their first tokens are no targets either
         for number in range(1, micro_steps + 1):
             asked = time.perf_counter()
-            batch = next(self.batches)
+            batch, inputs = next(self._feed)
             self.waited += time.perf_counter() - asked
             if "document_indices" in batch:
                 further += int(batch["document_indices"].amax(1).sum())
-            source_ids = batch["source_ids"].to(self.engine.device, non_blocking=True)
             if number == micro_steps:
                 self.messages.tell("further documents", further)
                 self.notify("on_last_forward")
-            loss = self.engine(**self.model_inputs(batch), source_ids=source_ids)
+            loss = self.engine(**inputs)
             self.engine.backward(loss)
+            if number < micro_steps or self.step + 1 < self.total_steps:
+                self._prefetch()
             self.engine.step()
             self.notify("on_micro_step", batch)
         self.step += 1
@@ -138,7 +141,17 @@ class Trainer:
         self.gradient_norm = self._gradient_norm()
         return self._metrics(learning_rate)
 
-    def model_inputs(self, batch: Batch) -> dict[str, Any]:
+    def _prefetch(self) -> None:
+        """Have the next batch drawn while the device is busy with a backward."""
+        asked = time.perf_counter()
+        self._feed.prefetch()
+        self.waited += time.perf_counter() - asked
+
+    def _inputs(self, batch: Batch) -> Inputs:
+        """What the engine takes of a batch in training."""
+        return self.model_inputs(batch) | on_device({"source_ids": batch["source_ids"]}, self.engine.device)
+
+    def model_inputs(self, batch: Batch) -> Inputs:
         """What the model takes of a batch, on this rank's device."""
         by_document = self.engine.presence.by_document
         return model_inputs(self.engine.module, batch, self.engine.device, by_document=by_document)
@@ -160,7 +173,7 @@ class Trainer:
 
     def _logged_metrics(self) -> Metrics:
         """What takes a loop over the sources, or waits for the device, for the steps that are logged."""
-        norm, epochs = self.gradient_norm, self.batches.source_epochs
+        norm, epochs = self.gradient_norm, self._feed.source_epochs
         metrics: Metrics = {"gradient_norm": None if norm is None else float(norm.values)}
         metrics["epoch"] = int(min(epochs.values()))
         presence = self.engine.presence
@@ -184,7 +197,7 @@ class Trainer:
         return {
             "step": self.step,
             "tokens": self.tokens,
-            "batches": self.batches.state_dict(),
+            "batches": self._feed.state_dict(),
             "callbacks": {name: callback.state_dict() for name, callback in self._callbacks.items()},
         }
 
@@ -192,7 +205,7 @@ class Trainer:
         """Take back what `state_dict` gave; callbacks that were off then start empty."""
         self.step = state["step"]
         self.tokens = state.get("tokens", self.step * self.tokens_per_step)  # earlier versions counted padding
-        self.batches.load_state_dict(state["batches"])
+        self._feed.load_state_dict(state["batches"])
         for name, callback in self._callbacks.items():
             callback.load_state_dict(state["callbacks"].get(name, callback.state_dict()))
 

@@ -16,10 +16,10 @@ from presence_ds.errors import PresenceError
 from presence_ds.trainer import run
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.stopping import LOOK_EVERY
-from presence_ds.trainer.host_copy import HostCopy
 from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.ranks.stop_signals import StopSignals
 from presence_ds.trainer.run_directory.lock import RunLock
+from presence_ds.trainer.transfer.host_copy import HostCopy
 from tests.trainer.checkpoint.runs import make_parser
 
 

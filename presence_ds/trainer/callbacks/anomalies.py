@@ -14,7 +14,7 @@ from presence_ds.errors import AnomalyError
 from presence_ds.trainer.callbacks.anomalies_config import AnomaliesConfig, Limit
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.spikes import Spikes
-from presence_ds.trainer.host_copy import HostCopy
+from presence_ds.trainer.transfer.host_copy import HostCopy
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Metrics, Trainer

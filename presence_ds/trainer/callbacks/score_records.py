@@ -23,10 +23,10 @@ import torch
 
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.score_schema import SCHEMA
-from presence_ds.trainer.host_copy import HostCopy
 from presence_ds.trainer.ranks.process_group import Neighbours
 from presence_ds.trainer.ranks.rank_log import print_warning
 from presence_ds.trainer.run_directory.layout import score_file_name
+from presence_ds.trainer.transfer.host_copy import HostCopy
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Batch, Metrics, Trainer

@@ -14,8 +14,8 @@ from presence_ds.trainer.callbacks.anomalies_config import AnomaliesConfig, Limi
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.spikes import Spikes
 from presence_ds.trainer.checkpoint.manifest import complete_checkpoints
-from presence_ds.trainer.host_copy import HostCopy
 from presence_ds.trainer.trainer import Trainer
+from presence_ds.trainer.transfer.host_copy import HostCopy
 from tests.engine.precision import fp16_on_any_processor
 from tests.ranks import Ranks
 from tests.trainer import pool_runs

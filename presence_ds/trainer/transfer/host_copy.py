@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from deepspeed.accelerator import get_accelerator
 from torch import Tensor
 
@@ -19,10 +20,9 @@ class HostCopy:
         self._values = tensor
         self._arrived: Any = None
         if tensor.device.type != "cpu":
-            accelerator = get_accelerator()
-            self._values = accelerator.pin_memory(tensor.new_empty(tensor.shape, device="cpu"))
+            self._values = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             self._values.copy_(tensor, non_blocking=True)
-            self._arrived = accelerator.Event()
+            self._arrived = get_accelerator().Event()
             self._arrived.record()
 
     @property
