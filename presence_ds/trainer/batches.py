@@ -60,9 +60,7 @@ def streamed_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks, messages: Mes
     assert data.streaming is not None
     assert data.sequence_length is not None
     assert data.packing is not None
-    workers = loading_processes(data)
-    if data.num_workers is None and workers and data.streaming.lanes % (ranks.world_size * workers) != 0:
-        workers = 1
+    workers = loading_processes(data, ranks.world_size)
     readers = ranks.world_size * max(1, workers)
     if data.streaming.lanes % readers != 0:
         ranks.warn(
@@ -98,11 +96,14 @@ def streamed_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks, messages: Mes
         )
 
 
-def loading_processes(data: DataConfig) -> int:
+def loading_processes(data: DataConfig, world_size: int) -> int:
     """Of each rank: ``data.num_workers``, or what it comes to where that is left open."""
     if data.num_workers is not None:
         return data.num_workers
-    return 0 if get_accelerator().device_name() == "cpu" else 2
+    if get_accelerator().device_name() == "cpu":
+        return 0
+    divides = data.streaming is None or data.streaming.lanes % (2 * world_size) == 0
+    return 2 if divides else 1  # or lanes would be read twice
 
 
 def loader_options(recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
@@ -112,7 +113,7 @@ def loader_options(recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
         "rank": ranks.rank,
         "world_size": ranks.world_size,
         "seed": recipe.data.seed,
-        "num_workers": loading_processes(recipe.data),
+        "num_workers": loading_processes(recipe.data, ranks.world_size),
     }
 
 

@@ -135,7 +135,8 @@ class ModelScores:
         return model_inputs(self._inference.module, batch, self._inference.device, by_document=by_document)
 
     def _batches(self, dataset: Any, stretches: Sequence[range]) -> RowBatches:
-        size, workers = self._recipe.training.micro_batch_size, loading_processes(self._recipe.data)
+        size = self._recipe.training.micro_batch_size
+        workers = loading_processes(self._recipe.data, self._ranks.world_size)
         return RowBatches(dataset, stretches, size, self._ranks, workers)
 
     def _ask(self, otherwise: int = NOTHING) -> Callable[[], int]:
