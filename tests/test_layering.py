@@ -30,6 +30,7 @@ FLOORS = (
     "building",
     "recipe",
     "estimate",
+    "transfer",
     "trainer",
     "batches",
     "checkpoint",

@@ -55,7 +55,7 @@ class DataConfig:
         seed: Seed of the split, of the noise, of the order of samples and of the spans that span_corruption cuts out;
             with prepared, of the last two.
         num_workers: Processes per rank that load batches. 0: the training process loads them, which is cheap unless
-            text is streamed.
+            text is streamed. null: 2 where there is an accelerator to keep busy, on a CPU 0.
     """
 
     sources: list[SourceConfig] = field(default_factory=list)
@@ -73,7 +73,7 @@ class DataConfig:
     on_bad_file: Literal["stop", "skip"] = "stop"
     max_document_megabytes: float = limited(64.0, least=1e-6)
     seed: int = 0
-    num_workers: int = limited(0, least=0)
+    num_workers: int | None = limited(None, least=0)
 
     def __post_init__(self) -> None:
         if isinstance(self.noise, NoiseConfig):

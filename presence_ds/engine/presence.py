@@ -16,7 +16,7 @@ from presence_ds.engine.resume_rules import PRESENCE, Change, changes, plain_val
 from presence_ds.engine.scorer import Found
 from presence_ds.engine.strategies import MicroStep, build_strategy
 from presence_ds.errors import ConfigError, NonFiniteError
-from presence_ds.reweighting import MicroBatch, Reweighting, Samples, StepWeights, Worth, check_comparable
+from presence_ds.reweighting import Messages, MicroBatch, Reweighting, Samples, StepWeights, Worth, check_comparable
 
 
 class Presence:
@@ -147,6 +147,11 @@ class Presence:
     def targets(self) -> int:
         """Target tokens of the last finished optimizer step, over all ranks and micro-steps; 0 before the first."""
         return self._reweighting.targets
+
+    @property
+    def messages(self) -> Messages:
+        """Small numbers that ranks tell each other along with a step's scores: tell them before its last forward."""
+        return self._reweighting.messages
 
     @property
     def scored(self) -> list[str]:

@@ -6,6 +6,7 @@ from presence_ds.lazy import lazy_names
 
 if TYPE_CHECKING:
     from presence_ds.reweighting.config import ReweightingConfig, WeightingConfig, check_comparable, check_running
+    from presence_ds.reweighting.messages import Messages
     from presence_ds.reweighting.reweighting import Reweighting
     from presence_ds.reweighting.samples import MicroBatch, Samples
     from presence_ds.reweighting.schedule import ScheduleConfig, TemperatureSchedule
@@ -15,6 +16,7 @@ else:
     __getattr__ = lazy_names(__name__, __file__)
 
 __all__ = [
+    "Messages",
     "MicroBatch",
     "Reweighting",
     "ReweightingConfig",

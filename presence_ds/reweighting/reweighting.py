@@ -13,6 +13,7 @@ from presence_ds.reweighting.alignment import leave_one_out
 from presence_ds.reweighting.building import build_weight_function
 from presence_ds.reweighting.config import ReweightingConfig
 from presence_ds.reweighting.gram import Gradients
+from presence_ds.reweighting.messages import Messages
 from presence_ds.reweighting.normalizers import Running
 from presence_ds.reweighting.placebo import permuted, permuted_by_micro_batch
 from presence_ds.reweighting.samples import COLUMNS, MicroBatch, Samples
@@ -39,6 +40,7 @@ class Reweighting:
 
     Attributes:
         targets: of the step finished last, over all ranks.
+        messages: what ranks tell each other along with the rows.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Reweighting:
         self._worth = Worth(config) if config.aligns else None
         self._range: Tensor | None = None  # [2] least and greatest value of the last finished step, if bounded
         self.targets = 0
+        self.messages = Messages()
         self._total_sketch: Tensor | None = None  # of the step being finished
         self._later: Callable[[], Any] | None = None  # what is left of the last finished step
         self._figures: Any = None  # that the step in progress is weighed by
@@ -318,7 +321,11 @@ class Reweighting:
             alignment, self._total_sketch = leave_one_out(self._sketches, counted, self._group)
             rows, columns = torch.cat([rows, alignment[:, None]], dim=1), [*columns, "alignment"]
         self._sizes = Sizes.of([*map(len, self._rows)], self._group, rows.device, unequal=self._unequal)
-        return Samples.of_rows(self._sizes.gather(rows, self._group), *columns)
+        if not complete:
+            return Samples.of_rows(self._sizes.gather(rows, self._group), *columns)
+        every, told = self._sizes.gather_with(self.messages.rows(rows.shape[1], rows.device), rows, self._group)
+        self.messages.hear(told)
+        return Samples.of_rows(every, *columns)
 
 
 def _range(values: Tensor) -> Tensor:

@@ -43,8 +43,14 @@ class Sizes:
 
     def gather(self, local: Tensor, group: dist.ProcessGroup | None) -> Tensor:
         """``local`` [n, …] of all ranks, ordered by rank, on the host: [N, …]."""
-        every = gather_rows(self.padded(local), group).cpu()
-        return every if len(every) == sum(self.totals) else every[self._places]
+        return self.gather_with(local[:0], local, group)[0]
+
+    def gather_with(self, head: Tensor, local: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor]:
+        """`gather`, and ``head`` ([r, …], with the columns of ``local``) of every rank in one tensor: [ranks, r, …]."""
+        rows = torch.cat([head, self.padded(local)]) if len(head) else self.padded(local)
+        heads, every = gather_rows(rows, group).cpu().unflatten(0, (len(self.by_rank), -1)).tensor_split([len(head)], 1)
+        every = every.flatten(0, 1)
+        return every if len(every) == sum(self.totals) else every[self._places], heads
 
     def padded(self, local: Tensor) -> Tensor:
         """``local`` [n, …] with rows of zeros, up to as many as the rank has that has most."""

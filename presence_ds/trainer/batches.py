@@ -1,8 +1,9 @@
 """Where the micro-batches of a rank come from: a corpus, read or prepared, or text that is streamed."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
+
+from deepspeed.accelerator import get_accelerator
 
 from presence_ds.data import (
     BatchStream,
@@ -21,6 +22,7 @@ from presence_ds.data.corpus.prepared import prepared_folder
 from presence_ds.data.samples.objective import Objective, make_objective
 from presence_ds.data.sources.finding import find_files, is_remote
 from presence_ds.errors import PresenceError
+from presence_ds.reweighting import Messages
 from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.recipe.recipe import Recipe
 from presence_ds.trainer.run_directory.layout import RunDirectory
@@ -38,10 +40,13 @@ def load_corpus(data: DataConfig, directory: RunDirectory, ranks: Ranks) -> Corp
     return corpus
 
 
-def training_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks) -> BatchStream | StreamedBatches:
-    """Micro-batches of this rank out of the whole training part, or of text that is streamed."""
+def training_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks, messages: Messages) -> BatchStream | StreamedBatches:
+    """Micro-batches of this rank out of the whole training part, or of text that is streamed.
+
+    ``messages`` are those of the engine, which takes them.
+    """
     if recipe.data.streaming is not None:
-        return streamed_batches(corpus, recipe, ranks)
+        return streamed_batches(corpus, recipe, ranks, messages)
     weights = mixture_weights(recipe.data.sources, corpus.noise_shares)
     loader = build_loader(
         corpus.train, **loader_options(recipe, ranks), weights=weights, source_names=corpus.source_names
@@ -49,13 +54,14 @@ def training_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks) -> BatchStrea
     return BatchStream(loader)
 
 
-def streamed_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks) -> StreamedBatches:
+def streamed_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks, messages: Messages) -> StreamedBatches:
     """Micro-batches of this rank out of the text as it is read."""
     data = recipe.data
     assert data.streaming is not None
     assert data.sequence_length is not None
     assert data.packing is not None
-    readers = ranks.world_size * max(1, data.num_workers)
+    workers = loading_processes(data, ranks.world_size)
+    readers = ranks.world_size * max(1, workers)
     if data.streaming.lanes % readers != 0:
         ranks.warn(
             f"data.streaming.lanes is {data.streaming.lanes}, no multiple of {readers} (ranks x data.num_workers): "
@@ -79,7 +85,25 @@ def streamed_batches(corpus: Corpus, recipe: Recipe, ranks: Ranks) -> StreamedBa
             document_mask=data.document_mask,
         )
         samples = RankSamples(stream, ranks.rank, ranks.world_size)
-        return SharedBatches(samples, objective, recipe.training.micro_batch_size, data.num_workers, ranks)
+        return SharedBatches(
+            samples,
+            objective,
+            recipe.training.micro_batch_size,
+            workers,
+            ranks,
+            messages,
+            recipe.training.accumulation_steps(ranks.world_size),
+        )
+
+
+def loading_processes(data: DataConfig, world_size: int) -> int:
+    """Of each rank: ``data.num_workers``, or what it comes to where that is left open."""
+    if data.num_workers is not None:
+        return data.num_workers
+    if get_accelerator().device_name() == "cpu":
+        return 0
+    divides = data.streaming is None or data.streaming.lanes % (2 * world_size) == 0
+    return 2 if divides else 1  # or lanes would be read twice
 
 
 def loader_options(recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
@@ -89,24 +113,34 @@ def loader_options(recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
         "rank": ranks.rank,
         "world_size": ranks.world_size,
         "seed": recipe.data.seed,
-        "num_workers": recipe.data.num_workers,
+        "num_workers": loading_processes(recipe.data, ranks.world_size),
     }
 
 
 class SharedBatches(StreamedBatches):
     """Streamed batches of this rank, where a fault in the text that one rank meets ends the run on all of them.
 
-    A batch is read while the one before is given, and ranks ask each other whether all could read it while they train
-    on that one, so that none waits for the answer.
+    Those of an optimizer step are read during the one before. So ranks tell each other along with its scores whether
+    they could be, and all of them end before a step that one of them could not take.
     """
 
     def __init__(
-        self, samples: RankSamples, objective: Objective, micro_batch_size: int, num_workers: int, ranks: Ranks
+        self,
+        samples: RankSamples,
+        objective: Objective,
+        micro_batch_size: int,
+        num_workers: int,
+        ranks: Ranks,
+        messages: Messages,
+        micro_steps: int,
     ) -> None:
+        """``messages`` are those of the engine, whose optimizer steps have ``micro_steps`` batches of each rank."""
         super().__init__(samples, objective, micro_batch_size, num_workers)
         self._ranks = ranks
-        self._error: PresenceError | None = None  # of this rank, in the next batch
-        self._faults: Callable[[], int] | None = None  # on any rank, in the next batch
+        self._messages = messages
+        self._micro_steps = micro_steps
+        self._given = 0  # batches, since the start
+        self._error: PresenceError | None = None  # of this rank, in what it was reading
 
     def prime(self) -> None:
         """Read the first sample of every lane; on every rank at once.
@@ -118,29 +152,35 @@ class SharedBatches(StreamedBatches):
             super().prime()
 
     def __next__(self) -> dict[str, Any]:
-        """The next batch; on every rank at once.
+        """The next batch; on every rank at once, the first of a step when the scores of the one before are there.
 
         Raises:
-            PresenceError: the same on every rank, if the text cannot be read on on any.
+            PresenceError: the same on every rank, if the text of the step cannot be read on any.
         """
-        if self._faults is None:
-            self._begin_next()
-        assert self._faults is not None
-        if self._faults():
-            with self._ranks.agreement():
-                if self._error is not None:
-                    raise self._error
+        if self._given % self._micro_steps == 0:
+            if self._given == 0:
+                self._read_a_step()
+                faults = self._ranks.largest(int(self._error is not None))()
+            else:
+                faults = self._messages.largest("faults in text")
+            if faults:
+                with self._ranks.agreement():
+                    if self._error is not None:
+                        raise self._error
         batch = super().__next__()
-        self._begin_next()
+        self._given += 1
+        self._read_a_step()
+        self._messages.tell("faults in text", int(self._error is not None))
         return batch
 
-    def _begin_next(self) -> None:
-        try:
-            self.read_ahead()
-        except PresenceError as error:
-            self._error = error
-        self._faults = self._ranks.largest(int(self._error is not None))
+    def _read_a_step(self) -> None:
+        """Have as many batches ahead as a step has."""
+        if self._error is None:
+            try:
+                self.read_ahead(self._micro_steps)
+            except PresenceError as error:
+                self._error = error
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self._error = self._faults = None
+        self._given, self._error = 0, None

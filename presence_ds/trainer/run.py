@@ -28,6 +28,7 @@ from presence_ds.trainer.callbacks.checkpoint import Checkpoints
 from presence_ds.trainer.callbacks.console import Console, print_setup
 from presence_ds.trainer.callbacks.evaluation import make_evaluation
 from presence_ds.trainer.callbacks.metrics_file import MetricsFile
+from presence_ds.trainer.callbacks.profiler import Profiler
 from presence_ds.trainer.callbacks.reference import make_reference
 from presence_ds.trainer.callbacks.requeues import Requeues
 from presence_ds.trainer.callbacks.score_records import RANKS_PER_FILE, ScoreRecords
@@ -159,7 +160,7 @@ def set_up(
         engine.compile(recipe.model.compile_backend)
     transformers.set_seed(recipe.training.seed + 1 + ranks.rank)  # dropout differs between ranks
 
-    batches = training_batches(corpus, recipe, ranks)
+    batches = training_batches(corpus, recipe, ranks, engine.presence.messages)
     neighbours = ranks.neighbours(RANKS_PER_FILE)
     with ranks.agreement():
         callbacks = make_callbacks(
@@ -229,4 +230,6 @@ def make_callbacks(
     callbacks["stage_summary"] = StageSummary(directory.summary, evaluation, throughput, anomalies, console)
     callbacks["stopping"] = Stopping(recipe.stop, directory, signals)
     callbacks["checkpoints"] = Checkpoints(recipe.checkpoint, directory.checkpoints, values, anomalies)
+    if recipe.profiler.enabled and ranks.rank in recipe.profiler.ranks:
+        callbacks["profiler"] = Profiler(recipe.profiler, directory.profile, ranks.rank)  # last: as it counts steps
     return callbacks

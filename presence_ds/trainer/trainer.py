@@ -5,14 +5,19 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from presence_ds.data import BatchStream, StreamedBatches
 from presence_ds.engine import PresenceEngine
 from presence_ds.errors import Stopped
 from presence_ds.reweighting.update_share import source_shares
-from presence_ds.trainer.building.document_mask import model_inputs
+from presence_ds.trainer.building.document_mask import model_inputs, on_device
 from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.run_directory.hang_watch import HangWatch
+from presence_ds.trainer.transfer.feed import Feed, Inputs
+from presence_ds.trainer.transfer.host_copy import HostCopy
 
 # input_ids, labels and, in a corpus with padding, attention_mask: int64 [B, T], labels of an encoder-decoder model of
 # another T; position_ids and document_indices in its place where documents are kept apart; source_ids, offsets: int64
@@ -28,6 +33,9 @@ class Trainer:
         tokens: of text seen so far, over all ranks; padding is none.
         step_tokens: those of the last optimizer step.
         tokens_per_step: what they are without padding.
+        messages: what ranks tell each other in a step.
+        gradient_norm: of the last optimizer step; None at ZeRO stage 0, where DeepSpeed has none, and of a step without
+            a target.
     """
 
     def __init__(
@@ -48,14 +56,17 @@ class Trainer:
         self.engine = engine
         self.ranks = ranks
         self.watch = watch
+        self.messages = engine.presence.messages
         self.total_steps = total_steps
         self.tokens_per_step = tokens_per_step
         self.source_names = source_names
         self.step = self.tokens = self.step_tokens = 0
+        self.gradient_norm: HostCopy | None = None
         self.waited = 0.0  # seconds in which this rank has waited for batches
         self.stop: Stopped | None = None  # set by a callback, on every rank alike: the run ends here, to go on later
         self._text_tokens = text_tokens
         self.batches = batches
+        self._feed = Feed(batches, self._inputs, engine.device)
         self._callbacks = callbacks
         self._log_every_steps = log_every_steps
 
@@ -98,7 +109,7 @@ class Trainer:
             metrics = self._train_step()
             self.notify("on_step", metrics)
             if self.step % self._log_every_steps == 0 or self.is_last_step or "validation/loss" in metrics:
-                self.notify("on_log", metrics | self._source_metrics())
+                self.notify("on_log", metrics | self._logged_metrics())
             self.notify("on_step_end")
             if self.stop is not None:
                 raise self.stop
@@ -109,47 +120,62 @@ class Trainer:
         learning_rate = self.engine.get_lr()[0]
         micro_steps = self.engine.gradient_accumulation_steps()
         further = 0  # documents that begin in a sample after its first one; their first tokens are no targets either
-        total: Callable[[], int] | None = None  # of them over all ranks, added up while the last micro-step runs
         for number in range(1, micro_steps + 1):
             asked = time.perf_counter()
-            batch = next(self.batches)
+            batch, inputs = next(self._feed)
             self.waited += time.perf_counter() - asked
             if "document_indices" in batch:
                 further += int(batch["document_indices"].amax(1).sum())
-                total = self.ranks.total(further) if number == micro_steps else None
-            source_ids = batch["source_ids"].to(self.engine.device, non_blocking=True)
-            loss = self.engine(**self.model_inputs(batch), source_ids=source_ids)
             if number == micro_steps:
-                self.notify("on_last_backward")
+                self.messages.tell("further documents", further)
+                self.notify("on_last_forward")
+            loss = self.engine(**inputs)
             self.engine.backward(loss)
+            if number < micro_steps or self.step + 1 < self.total_steps:
+                self._prefetch()
             self.engine.step()
             self.notify("on_micro_step", batch)
         self.step += 1
-        self.step_tokens = self._text_tokens(self.engine.presence.targets + (0 if total is None else total()))
+        self.step_tokens = self._text_tokens(self.engine.presence.targets + self.messages.total("further documents"))
         self.tokens += self.step_tokens
+        self.gradient_norm = self._gradient_norm()
         return self._metrics(learning_rate)
 
-    def model_inputs(self, batch: Batch) -> dict[str, Any]:
+    def _prefetch(self) -> None:
+        """Have the next batch drawn while the device is busy with a backward."""
+        asked = time.perf_counter()
+        self._feed.prefetch()
+        self.waited += time.perf_counter() - asked
+
+    def _inputs(self, batch: Batch) -> Inputs:
+        """What the engine takes of a batch in training."""
+        return self.model_inputs(batch) | on_device({"source_ids": batch["source_ids"]}, self.engine.device)
+
+    def model_inputs(self, batch: Batch) -> Inputs:
         """What the model takes of a batch, on this rank's device."""
         by_document = self.engine.presence.by_document
         return model_inputs(self.engine.module, batch, self.engine.device, by_document=by_document)
 
+    def _gradient_norm(self) -> HostCopy | None:
+        norm: Any = self.engine.get_global_grad_norm()  # after a step without a target that of the step before
+        if norm is None or self.engine.presence.is_empty:
+            return None
+        return HostCopy(norm if isinstance(norm, Tensor) else torch.tensor(norm))
+
     def _metrics(self, learning_rate: float) -> Metrics:
         statistics = self.engine.presence.statistics
-        # DeepSpeed has none at ZeRO stage 0, and after a step without a target that of the step before
-        norm = None if self.engine.presence.is_empty else self.engine.get_global_grad_norm()
         return {
             "step": self.step,
             "tokens": self.tokens,
             **{name: value for name, value in statistics.items() if name not in ("step", "sources")},
             "learning_rate": learning_rate,
-            "gradient_norm": None if norm is None else float(norm),
         }
 
-    def _source_metrics(self) -> Metrics:
-        """What takes a loop over the sources, for the steps that are logged."""
-        epochs = self.batches.source_epochs
-        metrics: Metrics = {"epoch": int(min(epochs.values()))}
+    def _logged_metrics(self) -> Metrics:
+        """What takes a loop over the sources, or waits for the device, for the steps that are logged."""
+        norm, epochs = self.gradient_norm, self._feed.source_epochs
+        metrics: Metrics = {"gradient_norm": None if norm is None else float(norm.values)}
+        metrics["epoch"] = int(min(epochs.values()))
         presence = self.engine.presence
         for source_id, source in presence.statistics.get("sources", {}).items():
             metrics |= {f"source/{self.source_names[source_id]}/{name}": value for name, value in source.items()}
@@ -171,7 +197,7 @@ class Trainer:
         return {
             "step": self.step,
             "tokens": self.tokens,
-            "batches": self.batches.state_dict(),
+            "batches": self._feed.state_dict(),
             "callbacks": {name: callback.state_dict() for name, callback in self._callbacks.items()},
         }
 
@@ -179,7 +205,7 @@ class Trainer:
         """Take back what `state_dict` gave; callbacks that were off then start empty."""
         self.step = state["step"]
         self.tokens = state.get("tokens", self.step * self.tokens_per_step)  # earlier versions counted padding
-        self.batches.load_state_dict(state["batches"])
+        self._feed.load_state_dict(state["batches"])
         for name, callback in self._callbacks.items():
             callback.load_state_dict(state["callbacks"].get(name, callback.state_dict()))
 

@@ -52,7 +52,8 @@ TRACKERS: Factors = {  # wandb takes seconds: one of the runs has it
         {"trackio": {"enabled": True, "table_every": 1, "sample_text": False}},
     ]
 }
-TRAINER = PRESENCE | TRAINING | DATA | TRACKERS
+PROFILER: Factors = {"profiler": [{}, {"profiler": {"enabled": True, "first_step": 2, "steps": 1}}]}
+TRAINER = PRESENCE | TRAINING | DATA | TRACKERS | PROFILER
 
 # A loop tells nobody how many steps there will be: the switch step is stated first.
 LOOP = {
@@ -121,5 +122,5 @@ def describe(factors: Factors, combination: Combination) -> str:
     """A combination in one line, for whoever reads of a failure."""
     values = {name: factors[name][index] for name, index in combination.items()}
     stated = [str(value) for name, value in values.items() if name in PRESENCE and value]
-    others = (TRAINING | DATA | TRACKERS).keys() & values.keys()
+    others = (TRAINING | DATA | TRACKERS | PROFILER).keys() & values.keys()
     return ", ".join([f"{name} {values[name]}" for name in others] + stated)

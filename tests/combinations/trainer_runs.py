@@ -82,7 +82,8 @@ class TrainerRuns:
             "checkpoint": {"every_steps": 1, "keep": None},
             "logging": {"every_steps": 1},
         }
-        path.write_text(yaml.safe_dump(recipe | value(factors, combination, "tracker") | more))
+        beside = value(factors, combination, "tracker") | value(factors, combination, "profiler")
+        path.write_text(yaml.safe_dump(recipe | beside | more))
         return path
 
     def run(self, pool: Ranks, factors: Factors, combination: Combination, **more: Any) -> None:

@@ -1,5 +1,6 @@
 """Recipes small enough to train in seconds, and real launches of them."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -45,6 +46,26 @@ def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_recipe(corpus_file: Path, tmp_path: Path) -> Path:
     """A recipe file; tests override what they are about."""
     return write_recipe(tmp_path / "tiny.yaml", corpus_file)
+
+
+@pytest.fixture
+def streaming_recipe(tiny_recipe: Path, tmp_path: Path) -> Path:
+    """The tiny recipe with a second, compressed source, a validation source, and nothing that needs stored samples."""
+    texts = [f"{number} " + " ".join(WORDS[number % 11 :: 2]) for number in range(100)]
+    rows = "".join(json.dumps({"text": text, "id": f"m{number}"}) + "\n" for number, text in enumerate(texts))
+    (tmp_path / "more.jsonl.gz").write_bytes(gzip.compress(rows.encode()))
+    (tmp_path / "dev.txt").write_text("\n".join(f"{number} {' '.join(WORDS)}" for number in range(60)))
+    recipe = yaml.safe_load(tiny_recipe.read_text())
+    (lines,) = recipe["data"]["sources"]
+    more = {"name": "more", "path": str(tmp_path / "more.jsonl.gz"), "id_field": "id"}
+    recipe["data"] |= {
+        "sources": [lines | {"weight": 3.0}, more | {"weight": 1.0}],
+        "validation_sources": [{"name": "dev", "path": str(tmp_path / "dev.txt"), "documents": "line"}],
+        "noise": None,
+        "streaming": {"lanes": 4, "buffer_samples": 4, "tokenizer_megabytes": 0.005},
+    }
+    tiny_recipe.write_text(yaml.safe_dump(recipe))
+    return tiny_recipe
 
 
 def write_recipe(path: Path, corpus_file: Path) -> Path:

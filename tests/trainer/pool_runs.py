@@ -19,6 +19,7 @@ from presence_ds.trainer.callbacks.stopping import LOOK_EVERY
 from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.ranks.stop_signals import StopSignals
 from presence_ds.trainer.run_directory.lock import RunLock
+from presence_ds.trainer.transfer.host_copy import HostCopy
 from tests.trainer.checkpoint.runs import make_parser
 
 
@@ -61,12 +62,20 @@ class Incident(Callback):
     def metric(self, trainer: Any, metrics: Any) -> None:
         metrics |= self.argument
 
+    def gradient_norm(self, trainer: Any, metrics: Any) -> None:
+        trainer.gradient_norm = HostCopy(torch.tensor(self.argument))
+
     def loss_scale(self, trainer: Any, metrics: Any) -> None:
         trainer.engine.optimizer.loss_scaler.cur_scale = self.argument
 
 
-def train(arguments: list[str], *incidents: tuple[Any, ...]) -> dict[str, Any]:
-    """Train on this rank as ``presence train`` would; the exit status, the message, the parameters."""
+def train(
+    arguments: list[str], *incidents: tuple[Any, ...], first: dict[str, Callback] | None = None
+) -> dict[str, Any]:
+    """Train on this rank as ``presence train`` would; the exit status, the message, the parameters.
+
+    ``first``: callbacks that are called before all others but the incidents.
+    """
     parser = make_parser()
     parsed = parser.parse_args(arguments)
     recipe, recipe_file = read_recipe(parser, parsed)
@@ -78,8 +87,8 @@ def train(arguments: list[str], *incidents: tuple[Any, ...]) -> dict[str, Any]:
             trainers.append(trainer)
 
     def with_incidents(*args: Any) -> dict[str, Callback]:
-        first = {f"incident {index}": Incident(*incident) for index, incident in enumerate(incidents)}
-        return first | {"keep": Keep()} | make(*args)
+        before = {f"incident {index}": Incident(*incident) for index, incident in enumerate(incidents)}
+        return before | {"keep": Keep()} | (first or {}) | make(*args)
 
     status, message = 0, ""
     run.make_callbacks = with_incidents

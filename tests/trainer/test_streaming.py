@@ -1,6 +1,5 @@
 """Runs on streamed text: the same through the launcher with workers, stopped and resumed, and on one rank."""
 
-import gzip
 import json
 import shutil
 from pathlib import Path
@@ -18,26 +17,6 @@ from tests.trainer.checkpoint.test_ranks import SAME_BATCH, STILL, samples
 from tests.trainer.conftest import WORDS, presence_train, read_metrics, read_scores
 from tests.trainer.recipe.test_bad_recipes import fails_with_one_line
 from tests.trainer.test_stopping import arguments, untimed
-
-
-@pytest.fixture
-def streaming_recipe(tiny_recipe: Path, tmp_path: Path) -> Path:
-    """The tiny recipe with a second, compressed source, a validation source, and nothing that needs stored samples."""
-    texts = [f"{number} " + " ".join(WORDS[number % 11 :: 2]) for number in range(100)]
-    rows = "".join(json.dumps({"text": text, "id": f"m{number}"}) + "\n" for number, text in enumerate(texts))
-    (tmp_path / "more.jsonl.gz").write_bytes(gzip.compress(rows.encode()))
-    (tmp_path / "dev.txt").write_text("\n".join(f"{number} {' '.join(WORDS)}" for number in range(60)))
-    recipe = yaml.safe_load(tiny_recipe.read_text())
-    (lines,) = recipe["data"]["sources"]
-    more = {"name": "more", "path": str(tmp_path / "more.jsonl.gz"), "id_field": "id"}
-    recipe["data"] |= {
-        "sources": [lines | {"weight": 3.0}, more | {"weight": 1.0}],
-        "validation_sources": [{"name": "dev", "path": str(tmp_path / "dev.txt"), "documents": "line"}],
-        "noise": None,
-        "streaming": {"lanes": 4, "buffer_samples": 4, "tokenizer_megabytes": 0.005},
-    }
-    tiny_recipe.write_text(yaml.safe_dump(recipe))
-    return tiny_recipe
 
 
 @pytest.mark.long

@@ -64,13 +64,13 @@ class StreamedBatches(Iterator[dict[str, Any]]):
         while len(self._ahead) < -(-lanes // self._samples.world_size):
             self._ahead.append(self._read())
 
-    def read_ahead(self) -> None:
-        """Read the samples of the next batch.
+    def read_ahead(self, batches: int = 1) -> None:
+        """Read the samples of the next ``batches``.
 
         Raises:
             DataError: the text cannot be read on.
         """
-        while len(self._ahead) < self._micro_batch_size:
+        while len(self._ahead) < batches * self._micro_batch_size:
             self._ahead.append(self._read())
 
     def __next__(self) -> dict[str, Any]:

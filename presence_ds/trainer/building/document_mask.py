@@ -76,8 +76,10 @@ def check_document_mask(engine: Engine) -> None:
 
 
 def on_device(inputs: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """``inputs`` with their tensors on ``device``."""
-    return {
-        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-        for name, value in inputs.items()
-    }
+    """``inputs`` with their tensors on ``device``, for which nothing waits: from pageable memory a copy would."""
+
+    def copied(tensor: Tensor) -> Tensor:
+        pinned = tensor if device.type == "cpu" or tensor.device.type != "cpu" else tensor.pin_memory()
+        return pinned.to(device, non_blocking=True)
+
+    return {name: copied(value) if isinstance(value, Tensor) else value for name, value in inputs.items()}

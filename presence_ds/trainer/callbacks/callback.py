@@ -21,8 +21,8 @@ class Callback:
     def on_train_start(self, trainer: Trainer) -> None:
         """Before the first step, after a checkpoint has been loaded."""
 
-    def on_last_backward(self, trainer: Trainer) -> None:
-        """Before the last backward of an optimizer step: ranks that ask each other here do not wait for the answer."""
+    def on_last_forward(self, trainer: Trainer) -> None:
+        """Before the last forward of an optimizer step: what is told here (`Trainer.messages`) is known after it."""
 
     def on_micro_step(self, trainer: Trainer, batch: Batch) -> None:
         """After forward, backward and step of a micro-batch."""

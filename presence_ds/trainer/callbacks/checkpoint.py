@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,23 +27,24 @@ class Checkpoints(Callback):
         self._config = config
         self._saver = Saver(config, folder, recipe)
         self._anomalies = anomalies
-        self._busy_ranks: Callable[[], int] | None = None
+        self._asked = False  # whether the one that is being written is on the disk, on every rank
         self._due = False
         self._problem: str | None = None
 
-    def on_last_backward(self, trainer: Trainer) -> None:
-        if self._saver.unfinished_step is not None:  # no step waits for the answer
-            self._busy_ranks = trainer.ranks.largest(int(self._saver.busy))
+    def on_last_forward(self, trainer: Trainer) -> None:
+        self._asked = self._saver.unfinished_step is not None
+        if self._asked:
+            trainer.messages.tell("ranks still saving", int(self._saver.busy))
 
     def on_step_end(self, trainer: Trainer) -> None:
-        answer, self._busy_ranks = self._busy_ranks, None
-        if answer is not None and not answer():
+        if self._asked and not trainer.messages.largest("ranks still saving"):
             self._complete(trainer)
         every, stopping = self._config.every_steps, trainer.stop is not None
         at_end = stopping or (trainer.is_last_step and self._config.at_end)
         self._due |= every is not None and trainer.step % every == 0
         if at_end or (self._due and not self._anomalies.spiking):
             self._due = False
+            self._anomalies.before_checkpoint(trainer)
             self._complete(trainer)
             with trainer.watch.long():
                 trainer.notify("on_checkpoint")

@@ -10,7 +10,9 @@ the last checkpoint and is written again by the resumed run.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -24,6 +26,7 @@ from presence_ds.trainer.callbacks.score_schema import SCHEMA
 from presence_ds.trainer.ranks.process_group import Neighbours
 from presence_ds.trainer.ranks.rank_log import print_warning
 from presence_ds.trainer.run_directory.layout import score_file_name
+from presence_ds.trainer.transfer.host_copy import HostCopy
 
 if TYPE_CHECKING:
     from presence_ds.trainer.trainer import Batch, Metrics, Trainer
@@ -52,7 +55,9 @@ class ScoreRecords(Callback):
         self._file = RecordFile(folder, neighbours.ranks) if neighbours.is_first else None
         self._seen: list[tuple[Any, ...]] = []  # in the step in progress
         self._found: list[list[Any]] = []  # of their samples, [b] each
-        self._batches: list[pa.RecordBatch] = []
+        self._steps: list[
+            Callable[[], pa.RecordBatch]
+        ] = []  # made when they are collected: what is found is on its way
         self._everywhere = 0  # records of all ranks that are not collected yet
 
     def on_micro_step(self, trainer: Trainer, batch: Batch) -> None:
@@ -63,45 +68,55 @@ class ScoreRecords(Callback):
         self._found.append([presence.losses, presence.has_targets, *(getattr(presence, name) for name in OPTIONAL)])
 
     def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
-        (positions, sources, documents, offsets), (losses, have_targets, *optional) = (
-            zip(*parts, strict=True) for parts in (self._seen, self._found)
-        )
-        self._seen, self._found = [], []
-        sizes = [len(part) for part in positions]
-        total = sum(sizes)
         presence = trainer.engine.presence
         assert presence.weights is not None
-        scores, vocabulary, momentum = (
-            pa.nulls(total, pa.float32()) if parts[0] is None else torch.cat(parts).float().cpu().numpy()
-            for parts in optional
-        )
-        alignments = (
-            pa.nulls(total, pa.float32()) if values is None else values.numpy()
-            for values in (presence.alignments, presence.reference_alignments)
-        )
-        columns: list[Any] = [
-            np.full(total, trainer.step, np.int32),
+        columns = [None if parts[0] is None else torch.cat(parts).float() for parts in zip(*self._found, strict=True)]
+        found = HostCopy(torch.stack([column for column in columns if column is not None]))
+        there = [column is not None for column in columns]
+        known = presence.alignments, presence.reference_alignments, presence.weights.float()
+        self._steps.append(partial(self._rows, trainer.step, self._seen, found, there, known))
+        self._seen, self._found = [], []
+        self._everywhere += presence.statistics.get("samples", 0)  # not known of a step that fp16 overflowed in
+        if self._everywhere >= ROWS_KEPT * trainer.ranks.world_size:
+            self._collect()
+
+    def _rows(
+        self,
+        step: int,
+        seen: list[tuple[Any, ...]],
+        found: HostCopy,
+        there: list[bool],
+        known: tuple[torch.Tensor | None, ...],
+    ) -> pa.RecordBatch:
+        """The records of a step: of its samples, the columns ``found`` that are ``there``, and what is on the host."""
+        positions, sources, documents, offsets = zip(*seen, strict=True)
+        sizes = [len(part) for part in positions]
+        total = sum(sizes)
+        nothing = pa.nulls(total, pa.float32())
+        columns = iter(found.values.numpy())
+        losses, have_targets, scores, vocabulary, momentum = (next(columns) if one else nothing for one in there)
+        alignments, references, weights = (nothing if values is None else values.numpy() for values in known)
+        rows: list[Any] = [
+            np.full(total, step, np.int32),
             np.repeat(np.arange(len(sizes), dtype=np.int16), sizes),
             np.full(total, self._rank, np.int32),
             np.concatenate(positions),
             pa.DictionaryArray.from_arrays(np.concatenate(sources), self._sources),
             [document for part in documents for document in part],
             np.concatenate(offsets),
-            torch.cat(losses).float().cpu().numpy(),
+            losses,
             scores,
-            *alignments,
+            alignments,
+            references,
             vocabulary,
             momentum,
-            presence.weights.float().cpu().numpy(),
-            torch.cat(have_targets).cpu().numpy(),
+            weights,
+            have_targets.astype(bool),
         ]
-        self._batches.append(pa.record_batch(columns, schema=SCHEMA))
-        self._everywhere += presence.statistics.get("samples", 0)  # not known of a step that fp16 overflowed in
-        if self._everywhere >= ROWS_KEPT * trainer.ranks.world_size:
-            self._collect()
+        return pa.record_batch(rows, schema=SCHEMA)
 
     def on_checkpoint(self, trainer: Trainer) -> None:
-        if self._batches:  # one for every step, on every rank
+        if self._steps:  # one for every step, on every rank
             self._collect()
         if self._file is not None:
             self._file.finish()
@@ -116,13 +131,13 @@ class ScoreRecords(Callback):
     def _collect(self) -> None:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, SCHEMA) as stream:
-            for batch in self._batches:
-                stream.write_batch(batch)
+            for rows in self._steps:
+                stream.write_batch(rows())
         parts = self._neighbours.collect(sink.getvalue().to_pybytes())
         if parts is not None and self._file is not None:
             table = pa.concat_tables([pa.ipc.open_stream(part).read_all() for part in parts])
             self._file.write(table)
-        self._batches, self._everywhere = [], 0
+        self._steps, self._everywhere = [], 0
 
 
 def origins(batch: Batch, by_document: bool) -> tuple[Any, ...]:

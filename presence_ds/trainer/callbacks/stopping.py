@@ -1,13 +1,12 @@
 """Stopping on request: agreed by all ranks in each step, so that all of them stop after the same one.
 
-They ask each other while the last backward of the step is computed, so that none of them waits for the answer. A
-request that comes later is one of the next step.
+They tell each other along with the scores of the step, before its last forward. A request that comes later is one of
+the next step.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +32,6 @@ class Stopping(Callback):
         self._signals = signals
         self._file: Path | None = None if config.stop_file is None else directory.path / config.stop_file
         self._looked = -LOOK_EVERY
-        self._answer: Callable[[], int] | None = None
 
     def on_train_start(self, trainer: Trainer) -> None:
         cause = trainer.ranks.largest(self._cause(trainer))()
@@ -43,12 +41,11 @@ class Stopping(Callback):
             with suppress(OSError):  # of a file system that has become read-only
                 self._directory.stopped.unlink(missing_ok=True)
 
-    def on_last_backward(self, trainer: Trainer) -> None:
-        self._answer = trainer.ranks.largest(self._cause(trainer))
+    def on_last_forward(self, trainer: Trainer) -> None:
+        trainer.messages.tell("stop", self._cause(trainer))
 
     def on_step_end(self, trainer: Trainer) -> None:
-        assert self._answer is not None
-        cause = self._answer()
+        cause = trainer.messages.largest("stop")
         if cause and not trainer.is_last_step:
             trainer.stop = Stopped(
                 f"stopped by {self._describe(cause)} after step {trainer.step} of {trainer.total_steps}, with a "

@@ -84,6 +84,7 @@ RECIPE: Table = [
         ),
     ),
     *of("logging", ("every_steps score_records peak_tflops", APPLIED)),
+    *of("profiler", ("enabled ranks first_step steps memory", APPLIED)),
     *of(
         "wandb",
         ("enabled project entity group name mode table_every sample_text alerts stall_minutes", APPLIED),

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import deepspeed
 import torch
 import torch.distributed as dist
+from deepspeed.accelerator import get_accelerator
 from deepspeed.constants import default_pg_timeout
 
 from presence_ds.errors import ConfigError, HealthError, PresenceError
@@ -29,7 +30,7 @@ class Ranks:
     """The process group of a run and, beside it, a gloo group with a long timeout for control messages."""
 
     def __init__(self, signals: StopSignals | None = None, timeout: timedelta | None = None) -> None:
-        """Connect the ranks.
+        """Choose this rank's device, before anything asks for it, and connect the ranks.
 
         Args:
             signals: they end the wait for the other ranks, and what runs under `agreement` before `set_up`.
@@ -41,6 +42,7 @@ class Ranks:
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(cores_per_rank(local_size()))
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        get_accelerator().set_device(local_rank)  # or the first device would have a context of every rank
         clear_stale_locks(local_rank, operator_folder())
         if local_rank == 0:
             clear_stale_buffers()
@@ -147,15 +149,8 @@ class Ranks:
 
     def largest(self, value: int) -> Callable[[], int]:
         """Begin to compare ``value`` between the ranks; what is returned waits for the largest one, and no device."""
-        return self._reduced(value, dist.ReduceOp.MAX)
-
-    def total(self, value: int) -> Callable[[], int]:
-        """Begin to add up ``value`` over the ranks; what is returned waits for the sum, and no device."""
-        return self._reduced(value, dist.ReduceOp.SUM)
-
-    def _reduced(self, value: int, operation: Any) -> Callable[[], int]:
         box = torch.tensor(value)
-        work = dist.all_reduce(box, operation, group=self._control, async_op=True)
+        work = dist.all_reduce(box, dist.ReduceOp.MAX, group=self._control, async_op=True)
 
         def result() -> int:
             work.wait()

@@ -80,6 +80,7 @@ def make_plan(
     training = recipe.training
     if recipe.data.streaming is not None:
         recipe.data.streaming.check_ranks(world_size)
+    recipe.profiler.check_ranks(world_size)
     accumulation_steps = training.accumulation_steps(world_size)
     precision = training.precision
     if precision == "auto":

@@ -17,6 +17,7 @@ from presence_ds.trainer.building.model_config import ModelConfig
 from presence_ds.trainer.building.optimizer_config import OptimizerConfig
 from presence_ds.trainer.callbacks.anomalies_config import AnomaliesConfig
 from presence_ds.trainer.callbacks.evaluation_config import EvaluationConfig
+from presence_ds.trainer.callbacks.profiler_config import ProfilerConfig
 from presence_ds.trainer.callbacks.reference_config import ReferenceConfig
 from presence_ds.trainer.checkpoint.config import CheckpointConfig
 from presence_ds.trainer.ranks.health_config import HealthConfig
@@ -114,6 +115,7 @@ class Recipe:
         stop: Ending the run early.
         anomalies: Steps that went wrong, and how many of them end the run.
         logging: Metrics and score records.
+        profiler: What the operators of a few steps take.
         wandb: Weights & Biases.
         tensorboard: TensorBoard.
         trackio: Trackio.
@@ -134,6 +136,7 @@ class Recipe:
     stop: StopConfig = field(default_factory=StopConfig)
     anomalies: AnomaliesConfig = field(default_factory=AnomaliesConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+    profiler: ProfilerConfig = field(default_factory=ProfilerConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
     tensorboard: TensorboardConfig = field(default_factory=TensorboardConfig)
     trackio: TrackioConfig = field(default_factory=TrackioConfig)
@@ -182,6 +185,7 @@ class Recipe:
         self.lr_schedule.validate("lr_schedule", self.training.steps)
         self.stop.validate("stop")
         self.anomalies.validate("anomalies")
+        self.profiler.validate("profiler", self.training.steps)
         self.tensorboard.validate("tensorboard")
         self.trackio.validate("trackio")
 

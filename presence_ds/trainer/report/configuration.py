@@ -25,6 +25,7 @@ APART = (
     "stop",
     "health",
     "anomalies",
+    "profiler",
     "tensorboard",
     "trackio",
 )

@@ -14,6 +14,7 @@ RUN_DIR/
   tracked.jsonl     with a tracker enabled: histograms and tables of samples, a line for each of metrics.jsonl
   wandb_run_id      with wandb enabled; and wandb/ (`presence_ds.trainer.trackers.wandb_run`)
   tensorboard/      with tensorboard enabled
+  profile/          with the profiler enabled: traces and tables of operators (`presence_ds.trainer.callbacks.profiler`)
   stopped.json      written when it has ended early: why, and after which step
   stacks/           of all ranks of a run in which nothing moved any more (`hang_watch`)
   summary.json      written when the run has finished
@@ -53,6 +54,7 @@ class RunDirectory:
         self.tracked = self.path / "tracked.jsonl"
         self.wandb_run_id = self.path / "wandb_run_id"
         self.tensorboard = self.path / "tensorboard"
+        self.profile = self.path / "profile"
         self.stopped = self.path / "stopped.json"
         self.stacks = self.path / "stacks"
         self.summary = self.path / "summary.json"

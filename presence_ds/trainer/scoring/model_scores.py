@@ -15,6 +15,7 @@ from presence_ds.data import Corpus
 from presence_ds.engine.inference import Inference
 from presence_ds.engine.reference import MeanGradient
 from presence_ds.errors import Stopped
+from presence_ds.trainer.batches import loading_processes
 from presence_ds.trainer.building.document_mask import model_inputs
 from presence_ds.trainer.ranks.process_group import Ranks
 from presence_ds.trainer.ranks.stop_signals import StopSignals, describe, reason
@@ -134,7 +135,8 @@ class ModelScores:
         return model_inputs(self._inference.module, batch, self._inference.device, by_document=by_document)
 
     def _batches(self, dataset: Any, stretches: Sequence[range]) -> RowBatches:
-        size, workers = self._recipe.training.micro_batch_size, self._recipe.data.num_workers
+        size = self._recipe.training.micro_batch_size
+        workers = loading_processes(self._recipe.data, self._ranks.world_size)
         return RowBatches(dataset, stretches, size, self._ranks, workers)
 
     def _ask(self, otherwise: int = NOTHING) -> Callable[[], int]:

@@ -139,6 +139,7 @@ def scoring_recipe(recipe: Recipe, request: Request) -> Recipe:
         recipe,
         model=replace(scoring, activation_checkpointing=False, compile=False),
         training=replace(recipe.training, global_batch_size=None, gradient_accumulation_steps=None),
+        profiler=replace(recipe.profiler, enabled=False),
         run_dir=None,
     )
 

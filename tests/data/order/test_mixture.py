@@ -13,6 +13,7 @@ from presence_ds.data import DataConfig, SourceConfig, open_corpus, prepare_corp
 from presence_ds.data.sources.noise import NoiseConfig
 from presence_ds.data.tokenizer.config import TokenizerConfig
 from presence_ds.errors import ConfigError
+from presence_ds.reweighting import Messages
 from presence_ds.trainer.batches import training_batches
 from presence_ds.trainer.recipe.recipe import Recipe, TrainingConfig
 
@@ -65,7 +66,7 @@ def test_a_recipe_of_three_to_one_with_noise(tmp_path: Path) -> None:
     corpus = open_corpus(tmp_path / "corpus")
     ranks: Any = SimpleNamespace(rank=0, world_size=1)
     recipe = Recipe(config, training=TrainingConfig(micro_batch_size=64))
-    batches = islice(training_batches(corpus, recipe, ranks), 1024 * 4 // 64)
+    batches = islice(training_batches(corpus, recipe, ranks, Messages()), 1024 * 4 // 64)
     counts = Counter(source_id for batch in batches for source_id in batch["source_ids"].tolist())
     shares = {corpus.source_names[source_id]: count / 4096 for source_id, count in counts.items()}
     assert shares == pytest.approx({"small": 0.525, "large": 0.175, "shuffled": 0.2, "permuted": 0.1}, abs=1e-3)

@@ -42,7 +42,8 @@ def group_of(
             "train",
             document_mask=config.document_mask,
         )
-        group.append(StreamedBatches(RankSamples(stream, rank, ranks), objective, micro_batch_size, config.num_workers))
+        samples = RankSamples(stream, rank, ranks)
+        group.append(StreamedBatches(samples, objective, micro_batch_size, config.num_workers or 0))
     if state is not None:
         own = state if len(state) == ranks else group[0].divide(iter(state), ranks)
         for batches, of_rank in zip(group, own, strict=True):

@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from presence_ds.errors import ConfigError
 from presence_ds.sections import check_ranges
 from presence_ds.trainer.callbacks.anomalies_config import AnomaliesConfig, Limit
+from presence_ds.trainer.callbacks.callback import Callback
 from presence_ds.trainer.callbacks.spikes import Spikes
 from presence_ds.trainer.checkpoint.manifest import complete_checkpoints
+from presence_ds.trainer.trainer import Trainer
+from presence_ds.trainer.transfer.host_copy import HostCopy
 from tests.engine.precision import fp16_on_any_processor
 from tests.ranks import Ranks
 from tests.trainer import pool_runs
@@ -86,16 +90,83 @@ def test_fp16_may_skip_until_it_has_found_its_loss_scale_but_not_later(
     assert skipped[28:] == [skipped[27] + 1, skipped[27] + 2, skipped[27] + 3]
 
 
+@pytest.mark.parametrize(
+    ("step", "logged_every", "saved_every", "stopped_after"),
+    [(2, 1, 1, 2), (2, 100, 3, 3), (3, 100, 3, 3), (4, 100, 3, 4)],
+    ids=["logged", "looked at with the next", "due to be saved", "the last"],
+)
 def test_a_model_that_was_updated_with_no_finite_gradient_is_not_saved(
-    two_ranks: Ranks, tiny_recipe: Path, tmp_path: Path
+    two_ranks: Ranks,
+    tiny_recipe: Path,
+    tmp_path: Path,
+    step: int,
+    logged_every: int,
+    saved_every: int,
+    stopped_after: int,
 ) -> None:
     """The checkpoint of the step before, which is still on its way to the disk, is completed."""
-    options = ["--training.steps", "4", "--checkpoint.every_steps", "1", "--checkpoint.asynchronous", "true"]
-    incident = metric(2, gradient_norm=-1.0)
+    options = ["--training.steps", "4", "--checkpoint.asynchronous", "true"]
+    options += ["--logging.every_steps", str(logged_every), "--checkpoint.every_steps", str(saved_every)]
+    options += ["--evaluation.every_steps", "null"]
+    incident = ("gradient_norm", step, None, -1.0)
     ended = two_ranks.run(pool_runs.train, arguments(tiny_recipe, tmp_path / "run", *options), incident)
     assert [rank["status"] for rank in ended] == [76, 76]
-    assert "updated with a gradient that is not finite" in ended[0]["message"]
-    assert [path.name for path in complete_checkpoints(tmp_path / "run" / "checkpoints")] == ["step_00000001"]
+    assert f"stopped after step {stopped_after}: in step {step} the model was updated with a" in ended[1]["message"]
+    saved = [path.name for path in complete_checkpoints(tmp_path / "run" / "checkpoints")]
+    assert saved == [f"step_{number:08d}" for number in range(saved_every, step, saved_every)]
+
+
+def test_spikes_of_the_gradient_are_those_of_their_steps_whenever_they_are_looked_at(
+    two_ranks: Ranks, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    options = ["--training.steps", "10", "--checkpoint.every_steps", "100", "--evaluation.every_steps", "7"]
+    options += ["--anomalies.gradient_spikes", "{consecutive: 2, in_window: null}"]
+    spikes = [("gradient_norm", step, None, norm) for step, norm in ((5, 1e10), (7, 1e25))]
+    lines = {}
+    for every in (1, 3):
+        run_dir = tmp_path / str(every)
+        parts = arguments(tiny_recipe, run_dir, *options, "--logging.every_steps", str(every))
+        stopped = two_ranks.run(pool_runs.train, parts, *spikes, ("early_signal", 5, 0, "SIGTERM"))
+        assert [rank["status"] for rank in stopped] == [75, 75]
+        ended = two_ranks.run(pool_runs.train, parts, *spikes)
+        assert [rank["status"] for rank in ended] == [0, 0]
+        lines[every] = {line["step"]: line["gradient_spikes"] for line in read_metrics(run_dir)}
+    assert lines[1] == dict(enumerate([0, 0, 0, 0, 1, 1, 2, 2, 2, 2], start=1))
+    assert lines[3] == {step: lines[1][step] for step in (3, 6, 7, 9, 10)}
+    in_a_row = [*spikes, ("gradient_norm", 8, None, 1e38)]
+    options += ["--logging.every_steps", "100"]
+    ended = two_ranks.run(pool_runs.train, arguments(tiny_recipe, tmp_path / "over", *options), *in_a_row)
+    assert [rank["status"] for rank in ended] == [76, 76]
+    assert ended[0]["message"].startswith("stopped after step 9: the gradient norm rose")
+
+
+def test_a_norm_is_asked_for_when_it_has_arrived(two_ranks: Ranks, tiny_recipe: Path, tmp_path: Path) -> None:
+    """With the next step, or at once where the step is logged or saved."""
+    options = ["--training.steps", "8", "--logging.every_steps", "4", "--checkpoint.every_steps", "6"]
+    looks = two_ranks.run(watched, arguments(tiny_recipe, tmp_path / "run", *options))
+    assert looks[0] == looks[1] == {1: 2, 2: 3, 3: 4, 4: 4, 5: 6, 6: 6, 7: 8, 8: 8}
+
+
+def watched(arguments: list[str]) -> dict[int, int]:
+    """Of every step, the one in which its gradient norm was first asked for."""
+    looks: dict[int, int] = {}
+
+    class Watched(HostCopy):
+        def __init__(self, trainer: Trainer, copy: HostCopy) -> None:
+            self._step, self._trainer, self._copy = trainer.step, trainer, copy
+
+        @property
+        def values(self) -> torch.Tensor:
+            looks.setdefault(self._step, self._trainer.step)
+            return self._copy.values
+
+    class Watch(Callback):
+        def on_step(self, trainer: Trainer, metrics: Any) -> None:
+            assert trainer.gradient_norm is not None
+            trainer.gradient_norm = Watched(trainer, trainer.gradient_norm)
+
+    pool_runs.train(arguments, first={"watch": Watch()})
+    return looks
 
 
 def test_spikes_stand_out_and_a_new_level_does_not_for_long() -> None:

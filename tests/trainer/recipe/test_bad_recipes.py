@@ -70,6 +70,10 @@ CASES = {
     "decay of no step": (["--lr_schedule.decay_steps", "0"], "lr_schedule.decay_steps is 0: it must be at least 1"),
     "ratio above 1": (["--lr_schedule.min_ratio", "1.1"], "lr_schedule.min_ratio is 1.1"),
     "peak of 0": (["--logging.peak_tflops", "0"], "logging.peak_tflops is 0"),
+    "profile of a rank that there is not": (
+        ["--profiler.enabled", "true", "--profiler.ranks", "[0, 2]", "--num_processes", "2"],
+        "profiler.ranks is [0, 2]: the last of 2 ranks is 1",
+    ),
     "tables of no step": (["--wandb.table_every", "0"], "wandb.table_every is 0: it must be at least 1"),
     "stall of no time": (["--wandb.stall_minutes", "0"], "wandb.stall_minutes is 0"),
     "no trackio project": (["--trackio.project", ""], "trackio.project is empty"),
