@@ -21,7 +21,7 @@ ALLOWED = {
     "trainer": METHOD | {"data", "launch", "trainer"},
     "commands": METHOD | {"data", "launch", "trainer", "commands"},
 }
-SHARED = {"errors", "lazy", "printable", "resources", "sections", "versions"}
+SHARED = {"errors", "lazy", "printable", "resources", "sections", "transfers", "versions"}
 # Inside presence_ds/trainer, from the bottom up. Settings (*config.py) stand beside what they set and import none of
 # it.
 FLOORS = (

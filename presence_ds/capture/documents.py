@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from presence_ds.errors import AttributionError, ConfigError
+from presence_ds.transfers import to_device
 
 LIKE = 4  # how many times the positions of another a document may have, for both to be multiplied together
 
@@ -30,16 +31,6 @@ def sum_by_id(ids: Tensor, cols: Tensor, count: int) -> Tensor:
     return summed
 
 
-def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """``tensor``, of the host, on ``device``, without waiting for what that has still to do.
-
-    From memory that is not pinned a GPU's driver may copy no more than some kB without waiting.
-    """
-    if torch.device(device).type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
-
-
 class Places:
     """The documents of the positions of a tensor [B, T, ...], T being of any length that the model makes of a row.
 
@@ -50,7 +41,7 @@ class Places:
 
     def __init__(self, ids: Tensor, count: int, device: torch.device | str) -> None:
         """``ids`` are on the host."""
-        self.ids = moved(ids, device)
+        self.ids = to_device(ids, device)
         self.count = count
         self._host = ids
         self._only: tuple[Tensor, Tensor, Places] | None = None  # what `only` was asked last, and its answer
@@ -90,7 +81,7 @@ class Places:
             found = numbers[self._host.flatten()]
             index = (found >= 0).nonzero().flatten()
             places = Places(found[index][None], len(kept), self.ids.device)
-            self._only = kept, moved(index, self.ids.device), places
+            self._only = kept, to_device(index, self.ids.device), places
         return self._only[1:]
 
     @cached_property
@@ -111,7 +102,7 @@ class Places:
             columns = torch.arange(longest)
             index = order[(starts[numbers, None] + columns).clamp(max=len(flat) - 1)]
             index = index.where(columns < sizes[numbers, None], len(flat))
-            found.append((moved(numbers, self.ids.device), moved(index, self.ids.device)))
+            found.append((to_device(numbers, self.ids.device), to_device(index, self.ids.device)))
             longest = int(sizes.where(sizes * LIKE <= longest, 0).max())
         return found
 
@@ -152,7 +143,7 @@ class Documents:
         self.count = int(sizes.sum())
         self.num_rows = len(sizes)
         rows = torch.arange(len(sizes)).repeat_interleave(sizes)
-        self.rows = moved(rows, device)
+        self.rows = to_device(rows, device)
         self._device = device
         self._of_row = [range(start, start + size) for start, size in zip(first.tolist(), sizes.tolist(), strict=True)]
         self._sequences = [torch.where(part < 0, self.count, part + first[:, None]) for part in sequences]
@@ -165,7 +156,7 @@ class Documents:
     @cached_property
     def numbers(self) -> Tensor:
         """[P] int64 on the device, which of its row each is."""
-        return moved(torch.cat([torch.arange(len(own)) for own in self._of_row]), self._device)
+        return to_device(torch.cat([torch.arange(len(own)) for own in self._of_row]), self._device)
 
     def of_row(self, row: int) -> range:
         """Numbers of the documents of a row."""
@@ -190,7 +181,7 @@ class Documents:
                 ids, axis = self._find(shape[:-1])
             except AttributionError:
                 ids, axis = self._find(shape)
-            self._like[shape] = moved(_broadcastable(ids, axis, len(shape)), self._device)
+            self._like[shape] = to_device(_broadcastable(ids, axis, len(shape)), self._device)
         return self._like[shape]
 
     def have_positions(self, kept: Tensor) -> bool:
@@ -217,7 +208,7 @@ class Documents:
         for number in (~kept & (sizes > 0)).nonzero().flatten():
             places = (flat == number).nonzero().flatten()
             source[places] = good[torch.arange(len(places)) % len(good)]
-        return value.flatten(0, 1)[moved(source, value.device)].view(value.shape)
+        return value.flatten(0, 1)[to_device(source, value.device)].view(value.shape)
 
     def _sizes(self, ids: Tensor) -> Tensor:
         """Positions of every document in a sequence: [P]."""

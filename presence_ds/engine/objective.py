@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from presence_ds.engine.batch import DOCUMENTS, logits_of, replace_samples, take_labels, takes, without_cache
 from presence_ds.engine.scorer import Found
-from presence_ds.engine.transfers import to_device
 from presence_ds.errors import ConfigError
 from presence_ds.influence import SampleLoss
+from presence_ds.transfers import to_device
 
 ON_REQUEST = "output_router_logits"  # an argument of forwards that adds own terms, and a field of configurations
 

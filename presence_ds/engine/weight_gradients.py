@@ -15,8 +15,8 @@ from torch.autograd import Function
 from presence_ds.capture import OuterTerm, Term, full_shape, wide
 from presence_ds.engine.objective import mean_loss
 from presence_ds.engine.scorer import Scored
-from presence_ds.engine.transfers import to_device
 from presence_ds.engine.zero import is_partitioned, pose_as_whole
+from presence_ds.transfers import to_device
 
 MOST_ELEMENTS = 1 << 24  # of the gradients that are delivered at once, if they are of several parameters
 

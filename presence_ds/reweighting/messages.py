@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from presence_ds.transfers import to_device
+
 BELOW = 2**24  # whole numbers that float32 holds
 
 
@@ -41,8 +43,7 @@ class Messages:
         numbers = [self._told[name] for name in sorted(self._told)]
         numbers += [0] * (-len(numbers) % columns)
         rows = torch.tensor(numbers, dtype=torch.float32).view(-1, columns)
-        # from pageable memory a copy would wait for all that was launched before it
-        return (rows.pin_memory() if device.type == "cuda" else rows).to(device, non_blocking=True)
+        return to_device(rows, device)
 
     def hear(self, rows: Tensor) -> None:
         """Take in `rows` of every rank: [ranks, r, columns], on the host."""

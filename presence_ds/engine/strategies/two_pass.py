@@ -17,8 +17,8 @@ from presence_ds.engine.objective import mean_loss, weighted_mean_loss
 from presence_ds.engine.random_states import RandomStates, at_random_states, random_states
 from presence_ds.engine.scorer import Found
 from presence_ds.engine.strategies.strategy import Forward, Strategy
-from presence_ds.engine.transfers import to_device
 from presence_ds.errors import ConfigError
+from presence_ds.transfers import to_device
 
 if TYPE_CHECKING:
     from presence_ds.engine.engine import PresenceEngine

@@ -16,6 +16,7 @@ from presence_ds.engine.batch import DOCUMENTS, takes, vocabulary_size
 from presence_ds.engine.separation import check_separation
 from presence_ds.engine.trial import Engine
 from presence_ds.errors import ConfigError
+from presence_ds.transfers import to_device
 
 FIELD = "data.document_mask is true"
 TRIAL = ([3, 2, 4], [2, 6, 1], [4, 5])  # lengths of the documents in the samples of a trial
@@ -76,10 +77,5 @@ def check_document_mask(engine: Engine) -> None:
 
 
 def on_device(inputs: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """``inputs`` with their tensors on ``device``, for which nothing waits: from pageable memory a copy would."""
-
-    def copied(tensor: Tensor) -> Tensor:
-        pinned = tensor if device.type == "cpu" or tensor.device.type != "cpu" else tensor.pin_memory()
-        return pinned.to(device, non_blocking=True)
-
-    return {name: copied(value) if isinstance(value, Tensor) else value for name, value in inputs.items()}
+    """``inputs`` with their tensors on ``device``, for which nothing waits."""
+    return {name: to_device(value, device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
