@@ -43,9 +43,9 @@ def cpu_matrix() -> Plan:
     ]
 
 
-def gpu_matrix() -> Plan:
-    """370 M parameters at T = 2048 in bf16, for one GPU; with more of them also over all, ZeRO 1 to 3."""
-    centre = Setting(
+def gpu_setting() -> Setting:
+    """370 M parameters at T = 2048 in bf16."""
+    return Setting(
         hidden_size=1024,
         layers=24,
         vocabulary=32000,
@@ -55,6 +55,11 @@ def gpu_matrix() -> Plan:
         steps=15,
         warmup=4,
     )
+
+
+def gpu_matrix() -> Plan:
+    """370 M parameters at T = 2048 in bf16, for one GPU; with more of them also over all, ZeRO 1 to 3."""
+    centre = gpu_setting()
     count = torch.cuda.device_count()
     return [
         (centre, OURS, True),

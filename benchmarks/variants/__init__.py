@@ -13,6 +13,7 @@ from benchmarks.variants.vmap import vmap
 
 VARIANTS: dict[str, Callable[[Setting], Step]] = {
     "plain": plain,
+    "plain_compiled": partial(plain, compiled=True),
     "plain_chunked_loss": plain_chunked_loss,
     "one_pass_projected": partial(presence, estimator="projected"),
     "one_pass_aligned": partial(presence, estimator="projected", alignment=True),
