@@ -15,6 +15,7 @@ def run(it: Run, part: str) -> None:
         "GPU_ROWS": str(it.record.folder.resolve()),
         "GPU_DEVICE": it.device,
         "PRESENCE_GPU_TESTS": "cpu" if it.device == "cpu" else "cuda",
+        **({"OMP_NUM_THREADS": "1"} if it.device == "cpu" else {}),
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # so that what is compared to the bit can be
     }
     options = ["-q", "--no-header", "-p", "no:cacheprovider", "-p", "benchmarks.gpu.row_plugin"]
