@@ -6,6 +6,7 @@ same command again does what is missing. --tiny is seconds each, also on a CPU.
 
 import argparse
 import importlib.util
+import math
 import os
 import platform
 import time
@@ -56,7 +57,7 @@ def main() -> None:
         "devices": torch.cuda.device_count(),
         "cores": os.cpu_count(),
     }
-    run.row("machine", "machine", found, lambda: {}, 0.0)
+    run.row("machine", "machine", found, lambda: {}, -math.inf)
     print(f"{device}: {found}", flush=True)
     tables = {name: _table(run, name) for name in PARTS}  # of earlier runs
     for name in asked.parts or PARTS:

@@ -1,6 +1,7 @@
 """The rows of a run, in a folder: JSON lines, each of them written the moment it is known."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,15 @@ class Record:
 
     def add(self, part: str, name: str, setting: Any, **result: Any) -> None:
         """Write a row; ``result`` is ``found`` or ``error``."""
-        with self._file.open("a", encoding="utf-8") as file:
+        with self._file.open("a+", encoding="utf-8") as file:
+            if file.tell() and not self._file.read_bytes().endswith(b"\n"):
+                file.write("\n")  # behind what a killed process began
             file.write(json.dumps({"part": part, "row": name, "setting": setting} | result) + "\n")
 
     def of(self, part: str) -> list[Row]:
         """The rows of a part, the newest of each name and setting, without errors of earlier runs."""
         newest: dict[str, Row] = {}
-        for number, line in enumerate(self._lines()):
-            row = json.loads(line)
+        for number, row in enumerate(self._lines()):
             if row["part"] == part and ("error" not in row or number >= self._before):
                 newest[json.dumps([row["row"], row["setting"]])] = row
         return list(newest.values())
@@ -38,8 +40,9 @@ class Record:
         """The row of that name and setting, if there is one."""
         return next((row for row in self.of(part) if row["row"] == name and row["setting"] == setting), None)
 
-    def _lines(self) -> list[str]:
-        if not self._file.exists():
-            return []
-        lines = self._file.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [line for line in lines if line.endswith("}\n")]  # not one that a killed process began
+    def _lines(self) -> list[Row]:
+        rows = []
+        for line in self._file.read_text(encoding="utf-8").splitlines() if self._file.exists() else ():
+            with suppress(json.JSONDecodeError):  # a line that a killed process began
+                rows.append(json.loads(line))
+        return rows

@@ -20,10 +20,10 @@ def bergson(setting: Setting, *, weighs: bool = True) -> Step:
             what bergson is made for.
     """
     # imported here, as it is an optional dependency
-    from bergson import GradientProcessor  # type: ignore
-    from bergson.collector.gradient_collectors import StreamingGradientCollector  # type: ignore
+    from bergson import GradientProcessor
+    from bergson.collector.gradient_collectors import StreamingGradientCollector
 
-    class OnDevice(StreamingGradientCollector):  # type: ignore
+    class OnDevice(StreamingGradientCollector):
         """Its sketches stay where they are, and none is of a weighted backward."""
 
         collecting = True

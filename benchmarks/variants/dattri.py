@@ -1,8 +1,8 @@
 """dattri-llm: per-sample gradients as factors from hooks on one backward, then a weighted backward over the same graph.
 
-Its in-step selection scores a sample by the inner product of its gradient with the sum of the batch's, from the factors,
-and takes the gradients of the worst out of what an ordinary backward has summed. Under ZeRO that sum is gone by then, so
-that here scores become weights as in the other variants.
+Its in-step selection scores a sample by the inner product of its gradient with the sum of the batch's, and takes the
+gradients of the worst out of what an ordinary backward has summed. Under ZeRO that sum is gone by then, so that here
+scores become weights as in the other variants.
 """
 
 from typing import Any, Literal
@@ -24,9 +24,9 @@ def dattri(setting: Setting, *, scores: Literal["norms", "selection"] = "norms")
         scores: norms are squared norms of per-sample gradients; selection are inner products with the batch's gradient.
     """
     # imported here, as it is an optional dependency
-    from dattri_llm import REGISTER_ALL, DataSelectionCallback, HookManager, HookManagerConfig  # type: ignore
-    from dattri_llm.gradient import ops  # type: ignore
-    from dattri_llm.utils.module import rms_norm_module_kwargs  # type: ignore
+    from dattri_llm import REGISTER_ALL, DataSelectionCallback, HookManager, HookManagerConfig
+    from dattri_llm.gradient import ops
+    from dattri_llm.utils.module import rms_norm_module_kwargs
 
     engine, *_ = deepspeed.initialize(**setting.deepspeed(setting.model()))
     norms = {name: module for name, module in engine.module.named_modules() if isinstance(module, LlamaRMSNorm)}
