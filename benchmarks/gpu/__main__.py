@@ -30,6 +30,7 @@ PARTS: dict[str, Part] = {
     "trainer": trainer.PART,
     "large": large.PART,
     "quickstart": quickstart.PART,
+    "compiled": overhead.COMPILED_PART,
 }
 
 

@@ -62,7 +62,7 @@ def summary(events: Iterable[Any], steps: int) -> dict[str, Any]:
     return {
         "launches": round(launches / steps),
         "kernels": round(len(kernels) / steps),
-        "synchronisations": round(sum(waits.values()) / steps, 1),
+        "synchronisations": round(sum(max(0, count) for count in waits.values()) / steps, 1),
         "waits": {name: round(count / steps, 1) for name, count in waits.items() if count > 0},
         "span_ms": round((busy[-1][1] - busy[0][0]) / 1e3 / steps, 3) if busy else 0.0,
         "busy_ms": round(sum(end - begin for begin, end in busy) / 1e3 / steps, 3),

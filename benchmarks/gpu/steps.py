@@ -11,6 +11,7 @@ from typing import Any
 
 import deepspeed
 import torch
+from deepspeed import DeepSpeedEngine
 from jsonargparse import auto_cli
 from torch import Tensor
 
@@ -30,6 +31,9 @@ def work(setting: Setting, names: list[str], folder: Path, part: str, device: st
     ``memory_mib``, the highest that a step reaches without what other variants hold (null on a CPU), and
     ``memory_ratio``; ``parameters``. The names "plain" and "profile" are a variant alone and a comparison of kernels.
 
+    It ends before it is through where variants that are done with hold half of the device's memory, as engines under
+    ZeRO-3 do.
+
     Args:
         setting: What to train.
         names: Which of `benchmarks.variants.VARIANTS`, and "profile".
@@ -46,6 +50,8 @@ def work(setting: Setting, names: list[str], folder: Path, part: str, device: st
     record, key = Record(folder), setting.as_dict() | {"device": device}
     measure = _Measure(setting)
     for name in names:
+        if measure.is_full():
+            return  # the next process goes on
         found: dict[str, Any] = {}
         try:
             if name == "profile":
@@ -71,6 +77,13 @@ class _Measure:
             self._batches = self._batches.cuda()
         self._plain, self._plain_peak = self._built("plain")
 
+    def is_full(self) -> bool:
+        """Whether what there is holds half of the device's memory."""
+        if not torch.cuda.is_available():
+            return False
+        gc.collect()
+        return torch.cuda.memory_allocated() > torch.cuda.get_device_properties().total_memory / 2
+
     def plain_alone(self) -> dict[str, Any]:
         seconds = [timed(self._plain, ids)[0] for ids in self._measured]
         return self._row(seconds, seconds, self._plain_peak)
@@ -83,12 +96,14 @@ class _Measure:
             # the order turns, so that none always finds the caches warm
             for one in (self._plain, step) if number % 2 == 0 else (step, self._plain):
                 (ours if one is step else theirs).append(timed(one, ids)[0])
+        _end(step)
         return self._row(ours, theirs, peak)
 
     def profile(self) -> dict[str, Any]:
         step, _ = self._built(PROFILED)
         ids = self._batches[-1]
         found = {"plain": profiled(lambda: self._plain(ids)), PROFILED: profiled(lambda: step(ids))}
+        _end(step)
         kernels = [one.pop("by_kernel") for one in found.values()]
         return found | {"extra": extra(*kernels)}
 
@@ -123,6 +138,13 @@ class _Measure:
             "memory_mib": peak,
             "memory_ratio": None if peak is None or not self._plain_peak else round(peak / self._plain_peak, 3),
         }
+
+
+def _end(step: Step) -> None:
+    """Have the engine that a step is taken by let go of what it holds; it does not where only the step is forgotten."""
+    for cell in step.__closure__ or ():
+        if isinstance(cell.cell_contents, DeepSpeedEngine):
+            cell.cell_contents.destroy()
 
 
 if __name__ == "__main__":

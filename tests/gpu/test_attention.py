@@ -41,4 +41,4 @@ def test_scores_do_not_depend_on_the_implementation(implementation: str, stage: 
         engine.step()
         scores[one] = engine.presence.scores
         engine.destroy()
-    torch.testing.assert_close(scores[implementation], scores["eager"], rtol=3e-2, atol=0.0)
+    torch.testing.assert_close(scores[implementation], scores["eager"], rtol=5e-2, atol=0.0)
