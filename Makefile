@@ -10,7 +10,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 PYTEST := $(BIN)/python -m pytest
 WORKERS := --numprocesses 2 --dist loadfile
 
-.PHONY: quickstart sequential test test-all test-pythons test-slurm slurm-packages chromium-packages lint format install install-dev clean
+.PHONY: quickstart sequential gpu test test-all test-pythons test-slurm slurm-packages chromium-packages lint format install install-dev clean
 
 quickstart: install
 	$(BIN)/presence train recipes/quickstart.yaml $(ARGS)
@@ -18,6 +18,10 @@ quickstart: install
 # Score a text by a model that saw little of it, drop the fifth with the highest self-influence, train on the rest.
 sequential: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" recipes/sequential/run.sh recipes/sequential/sequential.yaml runs/sequential
+
+# What a GPU is to tell, in eight minutes (docs/gpu.md); with ARGS=--tiny on a CPU too.
+gpu: install-dev
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 # What a developer waits for: ten minutes on two cores. CI runs test-all, and Slurm after it.
 test: install-dev

@@ -5,13 +5,14 @@ an hour on two cores. The number of tokens per step is about the same in all set
 """
 
 from dataclasses import replace
+from importlib.util import find_spec
 
 import torch
 
 from benchmarks.setting import Setting
-from benchmarks.variants import BASELINES, VARIANTS
+from benchmarks.variants import BASELINES, PEERS, VARIANTS, WHOLE
 
-OURS = [name for name in VARIANTS if name not in BASELINES]
+OURS = [name for name in VARIANTS if name not in WHOLE]
 OTHERS = ["plain", *BASELINES]  # in a run of their own: their long steps would leave few for the close comparisons
 FEW = ["plain", "plain_chunked_loss", "one_pass_projected", "loss_signal"]
 Plan = list[tuple[Setting, list[str], bool]]  # the last: whether memory is measured too
@@ -43,9 +44,9 @@ def cpu_matrix() -> Plan:
     ]
 
 
-def gpu_matrix() -> Plan:
-    """370 M parameters at T = 2048 in bf16, for one GPU; with more of them also over all, ZeRO 1 to 3."""
-    centre = Setting(
+def gpu_setting() -> Setting:
+    """370 M parameters at T = 2048 in bf16."""
+    return Setting(
         hidden_size=1024,
         layers=24,
         vocabulary=32000,
@@ -55,6 +56,11 @@ def gpu_matrix() -> Plan:
         steps=15,
         warmup=4,
     )
+
+
+def gpu_matrix() -> Plan:
+    """370 M parameters at T = 2048 in bf16, for one GPU; with more of them also over all, ZeRO 1 to 3."""
+    centre = gpu_setting()
     count = torch.cuda.device_count()
     return [
         (centre, OURS, True),
@@ -66,3 +72,13 @@ def gpu_matrix() -> Plan:
         (replace(centre, vocabulary=65536), FEW, True),
         *((replace(centre, ranks=count, stage=stage), FEW, True) for stage in (1, 2, 3) if count > 1),
     ]
+
+
+def peers_plan() -> Plan:
+    """What else computes scores by sample, as far as it is installed, beside plain and `one_pass`."""
+    ours = ["plain", "one_pass_projected", "one_pass_exact"]
+    others = [*BASELINES, *(name for name, module in PEERS.items() if find_spec(module) is not None)]
+    if torch.cuda.is_available():
+        return [(replace(gpu_setting(), steps=8, warmup=2), [*ours, *others], True)]
+    setting = Setting(keep_freed=True, steps=5, warmup=1)
+    return [(setting, [*ours, *others], True), (replace(setting, precision="bf16"), [*ours, *others], True)]

@@ -2,6 +2,7 @@
 
     python -m benchmarks.overhead measure [--setting.sequence_length 2048 ...]
     python -m benchmarks.overhead matrix --results overhead.jsonl [--document docs/benchmarks.md]
+    python -m benchmarks.overhead peers --results peers.jsonl [--document docs/benchmarks.md]
 
 In every setting the variants take steps in turn, in one process per rank: absolute times on a shared machine mean
 little, a ratio of paired steps means more. Memory is measured in processes that train one variant alone.
@@ -19,13 +20,15 @@ import torch
 from jsonargparse import auto_cli
 
 from benchmarks.document import table, write_section
-from benchmarks.matrix import cpu_matrix, gpu_matrix
+from benchmarks.matrix import Plan, cpu_matrix, gpu_matrix, peers_plan
 from benchmarks.ranks import run_module
 from benchmarks.setting import Setting
-from benchmarks.variants import BASELINES, VARIANTS
+from benchmarks.variants import PEERS, VARIANTS, WHOLE
+
+INSTALLED = [name for name in VARIANTS if name not in PEERS]
 
 
-def measure(setting: Setting, variants: list[str] = list(VARIANTS), memory: bool = True) -> dict[str, Any]:  # noqa: B006
+def measure(setting: Setting, variants: list[str] = INSTALLED, memory: bool = True) -> dict[str, Any]:
     """Measure one setting.
 
     Args:
@@ -76,8 +79,28 @@ def matrix(results: Path, document: Path | None = None, steps: int | None = None
         document: Markdown file to put the tables into. null: print them.
         steps: Measured steps of each variant, where they shall be fewer or more than planned.
     """
-    known = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
     planned = gpu_matrix() if torch.cuda.is_available() else cpu_matrix()
+    write_section(document, "overhead", report(_rows(planned, results, steps)))
+
+
+def peers(
+    results: Path, document: Path | None = None, steps: int | None = None, sequence_length: int | None = None
+) -> None:
+    """Measure other ways to score samples, as far as they are installed, beside plain DeepSpeed and `one_pass`.
+
+    Args:
+        results, document, steps: As for ``matrix``.
+        sequence_length: Tokens per sample, where they shall be fewer or more than planned.
+    """
+    planned = peers_plan()
+    if sequence_length is not None:
+        planned = [(replace(s, sequence_length=sequence_length), names, memory) for s, names, memory in planned]
+    write_section(document, "peers", report(_rows(planned, results, steps)))
+
+
+def _rows(planned: Plan, results: Path, steps: int | None) -> list[dict[str, Any]]:
+    """Of every setting, from ``results`` where they are there."""
+    known = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
     measured = []
     for setting, variants, memory in planned:
         if steps is not None:
@@ -89,7 +112,7 @@ def matrix(results: Path, document: Path | None = None, steps: int | None = None
             with results.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(row) + "\n")
         measured.append(row)
-    write_section(document, "overhead", report(measured))
+    return measured
 
 
 def run_ranks(setting: Setting, variants: list[str]) -> dict[str, Any]:
@@ -99,7 +122,7 @@ def run_ranks(setting: Setting, variants: list[str]) -> dict[str, Any]:
         ValueError: a variant cannot be had in this setting.
         RuntimeError: a rank failed; the message ends with its output.
     """
-    if setting.stage == 3 and (refused := [name for name in variants if name in BASELINES]):
+    if setting.stage == 3 and (refused := [name for name in variants if name in WHOLE]):
         raise ValueError(f"variant {refused[0]} needs whole parameters, setting.stage is 3: use 1 or 2")
     options = {"setting": setting.as_dict(), "variants": variants}
     return run_module("benchmarks.worker", options, setting.ranks, setting.environment())
@@ -143,5 +166,5 @@ def report(rows: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    if found := auto_cli([measure, matrix], as_positional=False):
+    if found := auto_cli([measure, matrix, peers], as_positional=False):
         print(json.dumps(found, indent=2))

@@ -24,6 +24,8 @@ class Setting:
         threads: CPU threads of each rank. null: its share of the cores.
         keep_freed: Have glibc keep freed memory, as a GPU's allocator does. By default it gives large tensors back to
             the kernel, and the page faults of the next ones hide a part of every variant's differences on a CPU.
+        offload: Whether the optimizer and its state are on the CPU. It is torch's AdamW there too, which needs no
+            compiler as DeepSpeed's own does.
         projection_dim: Side k of the projected gradients.
         steps: Measured steps of each variant.
         warmup: Steps of each variant before them.
@@ -39,14 +41,22 @@ class Setting:
     ranks: int = 1
     threads: int | None = None
     keep_freed: bool = False
+    offload: bool = False
     projection_dim: int = 32
     steps: int = 10
     warmup: int = 2
 
     def model(self) -> LlamaForCausalLM:
-        """The model, seeded, so that every variant and rank begins alike."""
+        """The model, seeded, so that every variant and rank begins alike; made on the GPU, where there is one."""
         torch.manual_seed(0)
-        return LlamaForCausalLM(LlamaConfig(**self.llama()))
+        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+            return LlamaForCausalLM(LlamaConfig(**self.llama()))
+
+    def parameters(self) -> int:
+        """How many the model has."""
+        with torch.device("meta"):
+            model = LlamaForCausalLM(LlamaConfig(**self.llama()))
+        return sum(parameter.numel() for parameter in model.parameters())
 
     def llama(self) -> dict[str, Any]:
         """Fields of the model's configuration."""
@@ -62,15 +72,20 @@ class Setting:
 
     def deepspeed(self, model: torch.nn.Module) -> dict[str, Any]:
         """What `deepspeed.initialize` takes."""
+        zero: dict[str, Any] = {"stage": self.stage, "reduce_bucket_size": 50_000_000}
+        if self.offload:
+            zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
         return {
             "model": model,
-            "optimizer": torch.optim.AdamW(model.parameters(), lr=1e-4),
+            # on a CPU one pass over the state in place of a dozen
+            "optimizer": torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True if self.offload else None),
             "config": {
                 "train_micro_batch_size_per_gpu": self.batch_size,
                 "gradient_clipping": 1.0,
                 "bf16": {"enabled": self.precision == "bf16"},
-                "zero_optimization": {"stage": self.stage, "reduce_bucket_size": 50_000_000},
+                "zero_optimization": zero,
                 "zero_allow_untested_optimizer": True,
+                "zero_force_ds_cpu_optimizer": False,
             },
         }
 

@@ -52,8 +52,7 @@ def measure(setting: TrainerSetting, trainers: list[str] = list(TRAINERS)) -> di
             "quartiles": [round(low, 3), round(high, 3)],
             "losses": losses[name],
         }
-    parameters = sum(parameter.numel() for parameter in setting.model().parameters())
-    return {"setting": setting.as_dict(), "parameters": parameters, "trainers": found}
+    return {"setting": setting.as_dict(), "parameters": setting.parameters(), "trainers": found}
 
 
 def _take_turns(

@@ -45,20 +45,24 @@ def work(setting: Setting, variants: list[str], result: Path) -> None:
     for number, ids in enumerate(batches):
         # the order turns, so that none always finds the caches warm
         for name in variants if number % 2 == 0 else reversed(variants):
-            taken, found = _timed(steps[name], ids)
+            taken, found = timed(steps[name], ids)
             if number >= setting.warmup:
                 seconds[name].append(taken)
             if found is not None:
                 scores[name] = found.tolist()
     peak = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else _resident_mib("VmHWM") - before
-    parameters = sum(parameter.numel() for parameter in setting.model().parameters())
     if dist.get_rank() == 0:
-        found_here = {"parameters": parameters, "seconds": seconds, "memory_mib": round(peak), "scores": scores}
+        found_here = {
+            "parameters": setting.parameters(),
+            "seconds": seconds,
+            "memory_mib": round(peak),
+            "scores": scores,
+        }
         result.write_text(json.dumps(found_here), encoding="utf-8")
     dist.barrier()
 
 
-def _timed(step: Step, ids: torch.Tensor) -> tuple[float, Any]:
+def timed(step: Step, ids: torch.Tensor) -> tuple[float, Any]:
     """Seconds of a step that all ranks begin together, and what it returns."""
     synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     dist.barrier()

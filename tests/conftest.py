@@ -76,7 +76,10 @@ def one_rank(pools: Pools) -> Ranks:
 
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A process group of this process alone."""
+    """A process group of this process alone, unless there is one (tests/gpu)."""
+    if dist.is_initialized():
+        yield
+        return
     store = dist.FileStore(str(tmp_path_factory.mktemp("store") / "store"), 1)
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)
     yield

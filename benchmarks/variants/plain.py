@@ -12,9 +12,11 @@ from benchmarks.variants.step import Step
 from presence_ds.influence import SampleLoss
 
 
-def plain(setting: Setting) -> Step:
+def plain(setting: Setting, *, compiled: bool = False) -> Step:
     """The model's own loss."""
     engine, *_ = deepspeed.initialize(**setting.deepspeed(setting.model()))
+    if compiled:
+        engine.compile()
 
     def step(ids: Tensor) -> None:
         engine.backward(engine(input_ids=ids, labels=ids).loss)

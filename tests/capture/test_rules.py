@@ -199,7 +199,7 @@ class Model(nn.Module):
             nn.init.normal_(parameter, std=0.7)
 
     def forward(self, ids: Tensor) -> Tensor:
-        positions = torch.arange(ids.shape[1]).unsqueeze(0)  # one row for the whole batch
+        positions = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0)  # one row for the whole batch
         return self.head(self.layer(self.embedding(ids) + self.position(positions)))
 
 

@@ -38,7 +38,7 @@ def start(
 ) -> Any:
     model = tiny_model("llama", tied=False) if model is None else model
     presence = presence or {}
-    if presence.get("weighting") != {"kind": "clip"}:  # which has no temperature
+    if presence.get("weighting") != {"kind": "clip"} and presence.get("preset") != "calibrated":  # without temperature
         presence = {"preset": "paper", "schedule": {"kind": "constant"}} | presence
     optimizer = optimizer_for("sgd", model.parameters())
     config = deepspeed_config(stage, accumulation_steps, **changes)
@@ -227,7 +227,7 @@ def resume(directory: str, stage: int, accumulation_steps: int, presence: dict[s
     def go(engine: Any, steps: Tensor) -> None:
         for step in steps:
             if presence.get("signal") == "alignment":
-                ids = (reference + int(step.sum())) % VOCABULARY
+                ids = ((reference + int(step.sum())) % VOCABULARY).to(engine.device)
                 engine.observe_reference(input_ids=ids, labels=ids)
             train(engine, step[None])
 

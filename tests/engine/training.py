@@ -56,7 +56,8 @@ def train(engine: Any, batches: Tensor, targets: Tensor | None = None) -> list[f
     losses = []
     for step, its_targets in zip(batches, batches if targets is None else targets, strict=True):
         for micro_batch, labels in zip(step, its_targets, strict=True):
-            loss = engine(input_ids=micro_batch[dist.get_rank()], labels=labels[dist.get_rank()])
+            own, its_labels = (of_all[dist.get_rank()].to(engine.device) for of_all in (micro_batch, labels))
+            loss = engine(input_ids=own, labels=its_labels)
             loss = loss if isinstance(loss, Tensor) else loss.loss
             engine.backward(loss)
             engine.step()
@@ -101,13 +102,15 @@ def compare_with_reference(case: Case) -> dict[str, float]:
     batches = data(steps, accumulation_steps)
     if case.poison:  # token 5 makes a sample's loss NaN; one sample of every step holds it
         batches[batches == 5] = 6
-        batches[:, 0, 1, 2, 4] = 5
+        batches[:, 0, -1, 2, 4] = 5
         for one in (model, reference_model):
             one.get_input_embeddings().weight.data[5] = float("nan")
     labels = batches.clone()
     if case.targetless:
-        labels[0, 0, 1, 2], labels[0, -1, 0, 1, 1:] = -100, -100  # a causal model's first label is no target
-        labels[1], labels[2, :, 1], labels[3, 0, 0] = -100, -100, -100
+        labels[0, 0, -1, 2], labels[0, -1, 0, 1, 1:] = -100, -100  # a causal model's first label is no target
+        labels[1] = -100
+        if dist.get_world_size() > 1:
+            labels[2, :, 1], labels[3, 0, 0] = -100, -100
     reference = Reference(
         reference_model,
         optimizer_for(case.optimizer, reference_model.parameters()),
@@ -147,23 +150,23 @@ def compare_with_reference(case: Case) -> dict[str, float]:
             assert not engine.presence.weights.any()
             continue
         seen = engine.presence.weights
-        everywhere = [torch.empty_like(seen) for _ in range(dist.get_world_size())]
-        dist.all_gather(everywhere, seen)
+        total = seen.double().sum().to(engine.device)
+        dist.all_reduce(total)
         differences = {
             "weights": seen - expected["weights"][:, rank].flatten(),
-            "losses": (engine.presence.losses - expected["losses"][-1, rank]).nan_to_num(),
-            "sum": torch.cat(everywhere).double().sum() - 1,
+            "losses": (engine.presence.losses.cpu() - expected["losses"][-1, rank]).nan_to_num(),
+            "sum": total - 1,
         }
         if not case.poison:
             mean = expected["losses"].nanmean()
             worst["losses"] = max(worst["losses"], abs(engine.presence.statistics["loss"] - mean.item()))
         if engine.presence.scores is not None:  # there are none with signal loss
-            differences["scores"] = (engine.presence.scores / expected["scores"][-1, rank] - 1).nan_to_num()
+            differences["scores"] = (engine.presence.scores.cpu() / expected["scores"][-1, rank] - 1).nan_to_num()
         if case.presence.get("alignment"):
             off = engine.presence.alignments - expected["alignments"][:, rank].flatten()
             differences["alignments"] = off / expected["scores"].nan_to_num().max()  # of which it is a difference
         if case.stage > 0:  # where DeepSpeed reports no norm
-            differences["norm"] = torch.as_tensor(engine.get_global_grad_norm() / expected["norm"] - 1)
+            differences["norm"] = torch.as_tensor(float(engine.get_global_grad_norm()) / expected["norm"] - 1)
         for key, difference in differences.items():
             worst[key] = max(worst[key], difference.abs().max().item())
     found = full_parameters(engine)
