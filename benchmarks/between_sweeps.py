@@ -43,7 +43,7 @@ def measure(layers: int = 24, samples: int = 8, steps: int = 60, result: Path | 
         hidden_size=64, layers=layers, vocabulary=512, sequence_length=32, batch_size=samples, precision="bf16"
     )
     seen: dict[str, float] = {}
-    _note(Sizes, "gather", seen, before=False)
+    _note(Sizes, "gather_with", seen, before=False)
     _note(weight_gradients._Sweep, "gradient", seen, before=True)
     found = []
     if "RANK" not in os.environ:
@@ -54,7 +54,7 @@ def measure(layers: int = 24, samples: int = 8, steps: int = 60, result: Path | 
         ids = torch.randint(setting.vocabulary, (samples, setting.sequence_length))
         engine.backward(engine(input_ids=ids, labels=ids))
         engine.step()
-        found.append(1e3 * (seen["gradient"] - seen["gather"]))
+        found.append(1e3 * (seen["gradient"] - seen["gather_with"]))
     kept = found[steps // 2 :]
     told = json.dumps({"least_ms": round(min(kept), 2), "median_ms": round(statistics.median(kept), 2)})
     if result is None:
