@@ -9,6 +9,8 @@ import importlib.util
 import math
 import os
 import platform
+import signal
+import sys
 import time
 from pathlib import Path
 
@@ -46,6 +48,7 @@ def main() -> None:
         parser.error(f"there is no part {unknown.pop()}: they are {', '.join(PARTS)}")
     if not (asked.tiny or torch.cuda.is_available()):
         parser.error("torch sees no CUDA device: give --tiny to try the command on a CPU")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or what is being measured would go on by itself
     deadline = time.monotonic() + 60 * asked.minutes
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     run = Run(Record(asked.out), asked.tiny, device, deadline)

@@ -17,6 +17,7 @@ ROWS = (
     "plain",
     "one_pass_projected",
     PROFILE,
+    "one_pass_without_kernels",
     "one_pass_aligned",
     "plain_chunked_loss",
     "loss_signal",
@@ -69,6 +70,7 @@ def steps(it: Run, part: str, setting: Setting, names: list[str], most_s: float)
 def report(rows: list[Row]) -> str:
     """A line for every variant of a setting, then where the extra of one_pass goes."""
     lines, profiles = [], ""
+    failed = sorted({kernel for row in rows for kernel in row["found"].get("failed_kernels", ())})
     for row in rows:
         setting, found = row["setting"], row["found"]
         if row["row"] == PROFILE:
@@ -88,7 +90,12 @@ def report(rows: list[Row]) -> str:
             ]
         )
     header = ["model", "samples × T", "ZeRO", "variant", "step", "of plain's", "peak, MiB", "of plain's"]
-    return table(header, lines) + profiles
+    said = (
+        f"\n\nPyTorch took the place of Triton's kernels: {', '.join(failed)}, which failed their trial."
+        if failed
+        else ""
+    )
+    return table(header, lines) + (said if failed else "") + profiles
 
 
 def _profile(setting: dict[str, Any], found: dict[str, Any]) -> str:

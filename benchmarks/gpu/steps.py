@@ -20,6 +20,7 @@ from benchmarks.gpu.record import Record
 from benchmarks.setting import Setting
 from benchmarks.variants import VARIANTS, Step
 from benchmarks.worker import timed
+from presence_ds.influence.kernels import trial
 
 PROFILED = "one_pass_projected"
 
@@ -136,6 +137,7 @@ class _Measure:
             "ratio": round(statistics.median(ours) / statistics.median(theirs), 4),
             "quartiles": [round(low, 4), round(high, 4)],
             "memory_mib": peak,
+            "failed_kernels": trial.failed(),
             "memory_ratio": None if peak is None or not self._plain_peak else round(peak / self._plain_peak, 3),
         }
 

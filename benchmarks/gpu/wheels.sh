@@ -18,7 +18,7 @@ fetch() {
 }
 # a wheel of Python alone: operators would be compiled at first use, and none is used on a GPU with torch's AdamW
 DS_BUILD_OPS=0 python3 -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir "$folder" "deepspeed==$deepspeed"
-fetch hjson annotated-types typing-inspection pydantic py-cpuinfo  # DeepSpeed's
+fetch hjson einops msgpack annotated-types typing-inspection pydantic py-cpuinfo  # DeepSpeed's
 fetch jsonargparse typeshed-client importlib-resources docstring-parser  # of recipes and of the benchmarks' options
 fetch datasets dill multiprocess  # of corpora, and of transformers.Trainer
 case "$version" in 3.10 | 3.11 | 3.12 | 3.13) fetch backports.zstd ;; esac

@@ -18,6 +18,7 @@ VARIANTS: dict[str, Callable[[Setting], Step]] = {
     "plain_compiled": partial(plain, compiled=True),
     "plain_chunked_loss": plain_chunked_loss,
     "one_pass_projected": partial(presence, estimator="projected"),
+    "one_pass_without_kernels": partial(presence, estimator="projected", kernels=False),
     "one_pass_aligned": partial(presence, estimator="projected", alignment=True),
     "one_pass_exact": partial(presence, estimator="exact"),
     "two_pass_projected": partial(presence, estimator="projected", strategy="two_pass"),

@@ -30,28 +30,28 @@ def weight_gradient_sweep(scored: Scored) -> Callable[[Tensor], Tensor]:
         weights but those of 0 are alike. It returns a scalar with the value of the weighted mean loss, whose backward
         is the sweep and has the gradient (1/B) Σ_i weights[i] g_i, B being the rows of the micro-batch.
     """
-    sweep = _Sweep(scored)
     uses = {parameter: terms for parameter, terms in scored.capture.terms.items() if terms}  # of the others no loss
+    sweep = _Sweep(scored.capture.terms, len(uses))
     for parameter in uses:
         if is_partitioned(parameter):
             pose_as_whole(parameter)
     # in the order of the forward pass: their backward runs in the opposite one
     deliveries = torch.stack([_Deliver.apply(sweep, *parameters) for parameters in _together(uses)]).sum()
-    return lambda weights: deliveries + sweep.weigh(weights)
+    return lambda weights: deliveries + sweep.weigh(scored, weights)
 
 
 class _Sweep:
-    """What the deliveries of a micro-batch have in common; no part of their graph, which refers to it."""
+    """What the deliveries of a micro-batch have in common, which lives as long as the loss does: terms and weights."""
 
-    def __init__(self, scored: Scored) -> None:
-        self._scored = scored
+    def __init__(self, terms: dict[Tensor, list[Term]], uses: int) -> None:
+        self._terms = terms
+        self._left = uses  # parameters that are not delivered yet
         self._kept: Tensor | None = None  # indices of the samples that take part, if not all do
         self.units: Tensor | None = None  # what their gradients are multiplied by
         self._weighted: tuple[Sequence[Tensor], Tensor] | None = None  # columns of the term before, and who shares them
 
-    def weigh(self, weights: Tensor) -> Tensor:
+    def weigh(self, scored: Scored, weights: Tensor) -> Tensor:
         """Take in what `weight_gradient_sweep` says, and give the weighted mean loss."""
-        scored = self._scored
         losses = scored.losses
         units = weights if scored.capture.units == len(losses) else weights.sum()[None]
         left_out = units == 0
@@ -65,12 +65,15 @@ class _Sweep:
 
     def gradient(self, parameter: Tensor, units: Tensor) -> Tensor:
         """Σ_i units[i] G_i, as ``parameter``; its terms, a layer's activations and output gradients, are given up."""
-        terms: list[Term] = self._scored.capture.terms.pop(parameter)
+        terms = self._terms.pop(parameter)
         if self._kept is not None:
             terms = [term.select(self._kept) for term in terms]
         total = self._weighted_sum(terms[0], units, parameter.dtype)
         for term in terms[1:]:
             total += self._weighted_sum(term, units, parameter.dtype)
+        self._left -= 1
+        if self._left == 0:
+            self._weighted = None
         return total
 
     def _weighted_sum(self, term: Term, units: Tensor, dtype: torch.dtype) -> Tensor:

@@ -172,11 +172,12 @@ class ScoreSweep:
     @torch.no_grad()
     def _sum(self, parameters: Collection[Tensor]) -> Tensor:
         """Squared norms of all ``parameters`` together, [B]; 0 where there is nothing of them."""
-        parts = [self._exact[parameter] for parameter in parameters if parameter in self._exact]
+        chosen = [parameter for parameter in self._influence.selected if parameter in parameters]  # in one order always
+        parts = [self._exact[parameter] for parameter in chosen if parameter in self._exact]
         sketched = [
             self._influence.places[parameter]
-            for parameter in self._influence.selected
-            if parameter in parameters and parameter in self._written and parameter not in self._exact
+            for parameter in chosen
+            if parameter in self._written and parameter not in self._exact
         ]
         if self._slab is not None:
             parts += [self._slab[:, place].square().sum(1) for place in _joined(sketched)]

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from presence_ds.reweighting.samples import gather_rows
+from presence_ds.transfers import to_device
 
 ROUNDING = 1e-6  # of a cosine of float32 vectors
 MAX_ELEMENTS = 1 << 24  # of a float64 temporary: 128 MiB
@@ -29,7 +30,7 @@ class Gradients:
         """
         self._counted, self._group = counted, group
         self._first = dist.get_rank(group) * len(local)
-        own = counted[self._first :][: len(local)].to(local.device, non_blocking=True)
+        own = to_device(counted[self._first :][: len(local)], local.device)
         self._local = torch.where(own[:, None], local, 0.0)
         self._count = int(counted.sum())
 

@@ -8,21 +8,26 @@ import torch
 
 from presence_ds.engine.scorer import Scorer
 from presence_ds.engine.weight_gradients import weight_gradient_sweep
-from presence_ds.influence import SampleLoss, SelfInfluence, select_parameters
+from presence_ds.influence import SampleLoss, ScoreSweep, SelfInfluence, select_parameters
 from tests.models import KINDS, tiny_model, tokens
 
 
 @pytest.mark.parametrize("backward", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_capture_dies_with_its_step(kind: str, backward: bool) -> None:
+def test_a_capture_dies_with_its_step(monkeypatch: pytest.MonkeyPatch, kind: str, backward: bool) -> None:
+    slabs: list[torch.Tensor] = []
+    sketches = ScoreSweep.sketches
+    monkeypatch.setattr(ScoreSweep, "sketches", lambda sweep: slabs.append(sketches(sweep)) or slabs[0])
     model = tiny_model(kind, tied=True)
-    scorer = Scorer(model, SelfInfluence(select_parameters(model, "all"), 4, 0), SampleLoss())
+    influence = SelfInfluence(select_parameters(model, "all"), 4, 0, keeps_sketches=True)
+    scorer = Scorer(model, influence, SampleLoss(), sketches=True, alignment_dim=8)
     ids = tokens(3, 9)
     gc.collect()
     gc.disable()
     try:
         scored = scorer.score(model.forward, (), {"input_ids": ids, "labels": ids})
-        capture = weakref.ref(scored.capture)
+        capture, slab = weakref.ref(scored.capture), weakref.ref(slabs[0])
+        slabs.clear()
         factors = [
             weakref.ref(term.cols)
             for terms in scored.capture.terms.values()
@@ -31,6 +36,7 @@ def test_a_capture_dies_with_its_step(kind: str, backward: bool) -> None:
         ]
         loss = weight_gradient_sweep(scored)(torch.ones(3, dtype=torch.float64))
         del scored
+        assert slab() is None  # all sketches: with scores and alignments known nobody needs them
         if backward:
             loss.backward()
             # each layer's factors are freed as soon as its weight gradient is formed

@@ -5,7 +5,7 @@ import torch
 
 from presence_ds.influence import Normalizer, SampleLoss
 from presence_ds.influence import loss as loss_module
-from tests.gpu.device import DEVICE
+from tests.gpu.device import DEVICE, ON_GPU
 from tests.influence.test_loss import plain
 
 VOCABULARY = 211
@@ -16,8 +16,14 @@ LIMITS = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}  # of 
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize("normalizer", ["token_mean", "sum", 17.0])
 @pytest.mark.parametrize("dtype", LIMITS, ids=str)
+@pytest.mark.parametrize("kernels", [False, True] if ON_GPU else [False])
 def test_losses_and_their_gradient(
-    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, normalizer: Normalizer, shifted: bool, chunk: int
+    monkeypatch: pytest.MonkeyPatch,
+    kernels: bool,
+    dtype: torch.dtype,
+    normalizer: Normalizer,
+    shifted: bool,
+    chunk: int,
 ) -> None:
     """In many chunks and in one; with samples of few targets and of none, and something not finite where none is."""
     for limit in ("MAX_ELEMENTS", "MAX_ELEMENTS_OF_GPU"):
@@ -29,7 +35,7 @@ def test_losses_and_their_gradient(
     labels = labels.to(DEVICE)
     weights = torch.rand(4, generator=generator).to(DEVICE)
     leaf, exact = logits.clone().requires_grad_(), logits.double().requires_grad_()
-    losses, expected = SampleLoss(normalizer, shifted)(leaf, labels), plain(exact, labels, normalizer, shifted)
+    losses, expected = SampleLoss(normalizer, shifted, kernels)(leaf, labels), plain(exact, labels, normalizer, shifted)
     assert losses.dtype == torch.float32
     torch.testing.assert_close(losses.double(), expected, rtol=1e-5, atol=1e-5)
     (weights * losses).sum().backward()

@@ -14,7 +14,7 @@ from presence_ds.engine.scorer import Scorer
 from presence_ds.engine.strategies.strategy import Forward, Strategy
 from presence_ds.engine.weight_gradients import weight_gradient_sweep
 from presence_ds.engine.zero import restore_partition
-from presence_ds.errors import NonFiniteError
+from presence_ds.errors import PresenceError
 
 if TYPE_CHECKING:
     from presence_ds.engine.engine import PresenceEngine
@@ -34,10 +34,10 @@ class OnePass(Strategy):
         def micro_step(forward: Forward, *args: Any, **batch: Any) -> Tensor:
             scored = self.scorer.score(forward, args, self.objective.complete(batch), at.scale)
             weighted_loss = weight_gradient_sweep(scored)
-            presence.collect(at, sources, scored)
             try:
+                presence.collect(at, sources, scored)
                 weights = presence.weigh(at)
-            except NonFiniteError:  # there will be no backward
+            except PresenceError:  # there will be no backward
                 for parameter in scored.capture.terms:
                     restore_partition(parameter)
                 raise

@@ -56,6 +56,11 @@ def passes(
     return True
 
 
+def failed() -> list[str]:
+    """Kernels that have failed their trial in this process, so that torch takes their place."""
+    return sorted(_failed)
+
+
 def _failure(compare: Callable[[], tuple[float, float]]) -> str | None:
     try:
         error, allowed = compare()

@@ -52,8 +52,7 @@ class Profiler(Callback):
         elif self._steps < self._config.last_step:
             self._profile.step()
         else:
-            with trainer.watch.long():
-                self._write(trainer.step)
+            self._write(trainer.step)  # while the others wait
 
     def close(self) -> None:
         self._stop()

@@ -73,7 +73,10 @@ class ScoreRecords(Callback):
         columns = [None if parts[0] is None else torch.cat(parts).float() for parts in zip(*self._found, strict=True)]
         found = HostCopy(torch.stack([column for column in columns if column is not None]))
         there = [column is not None for column in columns]
-        known = presence.alignments, presence.reference_alignments, presence.weights.float()
+        known = tuple(  # copies: what ranks have gathered would be kept for a view of it
+            None if values is None else values.to(torch.float32, copy=True)
+            for values in (presence.alignments, presence.reference_alignments, presence.weights)
+        )
         self._steps.append(partial(self._rows, trainer.step, self._seen, found, there, known))
         self._seen, self._found = [], []
         self._everywhere += presence.statistics.get("samples", 0)  # not known of a step that fp16 overflowed in
