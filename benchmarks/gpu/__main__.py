@@ -40,7 +40,7 @@ def main() -> None:
     """Run the parts, one after another."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.split("\n\n")[1])
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; without any: all of them")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "gpu", help="folder of rows and tables")
+    parser.add_argument("--out", type=Path, help="folder of rows and tables; by default runs/gpu, or runs/gpu-tiny")
     parser.add_argument("--minutes", type=float, default=8.0, help="no row is begun, and none goes on, after these")
     parser.add_argument("--tiny", action="store_true", help="small models, few steps; on a CPU too")
     asked = parser.parse_args()
@@ -49,9 +49,10 @@ def main() -> None:
     if not (asked.tiny or torch.cuda.is_available()):
         parser.error("torch sees no CUDA device: give --tiny to try the command on a CPU")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or what is being measured would go on by itself
+    out: Path = asked.out or ROOT / "runs" / ("gpu-tiny" if asked.tiny else "gpu")
     deadline = time.monotonic() + 60 * asked.minutes
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    run = Run(Record(asked.out), asked.tiny, device, deadline)
+    run = Run(Record(out), asked.tiny, device, deadline)
     found = {
         "torch": torch.__version__,
         "deepspeed": deepspeed.__version__,
@@ -72,7 +73,7 @@ def main() -> None:
         began = time.monotonic()
         PARTS[name].run(run, name)
         tables[name] = _table(run, name)
-        _write(asked.out / "report.md", device, tables)
+        _write(out / "report.md", device, tables)
         print(f"\n{tables[name]}\n\n{name}: {time.monotonic() - began:.0f} s, {run.left():.0f} s left", flush=True)
 
 

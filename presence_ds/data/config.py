@@ -55,7 +55,8 @@ class DataConfig:
         seed: Seed of the split, of the noise, of the order of samples and of the spans that span_corruption cuts out;
             with prepared, of the last two.
         num_workers: Processes per rank that load batches. 0: the training process loads them, which is cheap unless
-            text is streamed. null: 2 where there is an accelerator to keep busy, on a CPU 0.
+            text is streamed. null: 2 where there is an accelerator to keep busy (1 if lanes of streamed text do not
+            divide among them), on a CPU 0.
     """
 
     sources: list[SourceConfig] = field(default_factory=list)
