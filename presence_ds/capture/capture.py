@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from typing import Any
-from weakref import ref
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from presence_ds.capture.documents import Documents, Places
 from presence_ds.capture.terms import DenseTerm, LookupTerm, OuterTerm, Term, wide
@@ -54,7 +54,7 @@ class Capture:
         self.sweeping = False
         self._observe = observe
         self._keep = keep
-        self._shared: ref[Tensor] | None = None
+        self._shared: tuple[Any, ...] | None = None  # where the last columns lie, which are not kept for it
         self._sharers: list[Tensor] = []
         self._missing: dict[Tensor, int] = {}  # uses in the forward pass whose term has not come yet
 
@@ -74,10 +74,13 @@ class Capture:
         """Note in the forward pass that ``cols`` will be the columns of a term of ``parameter``.
 
         Returns:
-            the parameters whose terms have this very tensor, as far as they follow each other; it grows with them.
+            the parameters whose terms have these very numbers, as far as they follow each other; it grows with them.
         """
-        if self._shared is None or self._shared() is not cols:
-            self._shared, self._sharers = ref(cols), []
+        # not whether it is the same object: ZeRO-3 gives every module a view of its own
+        place = cols.storage_offset(), cols.shape, cols.stride(), cols.dtype, cols._version
+        shared = StorageWeakRef(cols.untyped_storage()), place
+        if shared != self._shared:
+            self._shared, self._sharers = shared, []
         if parameter.requires_grad:
             self._sharers.append(parameter)
         return self._sharers
