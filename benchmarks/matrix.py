@@ -44,6 +44,17 @@ def cpu_matrix() -> Plan:
     ]
 
 
+def kept_plan() -> Plan:
+    """42 M parameters in float32 and bf16, and 85 M of twice the width, with freed memory kept as a GPU keeps it."""
+    narrow = Setting(keep_freed=True, steps=9)
+    half = replace(narrow, precision="bf16", steps=15)
+    return [
+        (narrow, FEW, False),
+        (half, FEW, False),
+        (replace(half, hidden_size=1024, layers=4, steps=9), FEW, False),
+    ]
+
+
 def gpu_setting() -> Setting:
     """370 M parameters at T = 2048 in bf16."""
     return Setting(

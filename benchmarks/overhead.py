@@ -2,6 +2,7 @@
 
     python -m benchmarks.overhead measure [--setting.sequence_length 2048 ...]
     python -m benchmarks.overhead matrix --results overhead.jsonl [--document docs/benchmarks.md]
+    python -m benchmarks.overhead kept --results kept.jsonl [--document docs/benchmarks.md]
     python -m benchmarks.overhead peers --results peers.jsonl [--document docs/benchmarks.md]
 
 In every setting the variants take steps in turn, in one process per rank: absolute times on a shared machine mean
@@ -20,7 +21,7 @@ import torch
 from jsonargparse import auto_cli
 
 from benchmarks.document import table, write_section
-from benchmarks.matrix import Plan, cpu_matrix, gpu_matrix, peers_plan
+from benchmarks.matrix import Plan, cpu_matrix, gpu_matrix, kept_plan, peers_plan
 from benchmarks.ranks import run_module
 from benchmarks.setting import Setting
 from benchmarks.variants import PEERS, VARIANTS, WHOLE
@@ -98,6 +99,15 @@ def peers(
     write_section(document, "peers", report(_rows(planned, results, steps)))
 
 
+def kept(results: Path, document: Path | None = None, steps: int | None = None) -> None:
+    """Measure what a step costs where freed memory is kept, as a GPU's allocator keeps it.
+
+    Args:
+        results, document, steps: As for ``matrix``.
+    """
+    write_section(document, "kept", report(_rows(kept_plan(), results, steps)))
+
+
 def _rows(planned: Plan, results: Path, steps: int | None) -> list[dict[str, Any]]:
     """Of every setting, from ``results`` where they are there."""
     known = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
@@ -129,7 +139,7 @@ def run_ranks(setting: Setting, variants: list[str]) -> dict[str, Any]:
 
 
 def report(rows: list[dict[str, Any]]) -> str:
-    """Tables in markdown, a row for every setting, a column for every variant but plain."""
+    """Tables in markdown, a row for every setting, a column for every variant but plain; of memory if it is known."""
     names = [name for name in VARIANTS if name != "plain" and any(name in row["variants"] for row in rows)]
 
     def title(row: dict[str, Any]) -> list[str]:
@@ -159,12 +169,15 @@ def report(rows: list[dict[str, Any]]) -> str:
         if "memory_mib" in row["variants"]["plain"]
     ]
     header = [*settings, "plain step", *names]
-    return (
+    times_said = (
         f"Step time relative to plain DeepSpeed: ratio of medians (quartiles of the paired ratios)\n\n"
-        f"{table(header, times)}\n\nPeak memory relative to plain DeepSpeed\n\n{table(header, memories)}"
+        f"{table(header, times)}"
+    )
+    return times_said + (
+        f"\n\nPeak memory relative to plain DeepSpeed\n\n{table(header, memories)}" if memories else ""
     )
 
 
 if __name__ == "__main__":
-    if found := auto_cli([measure, matrix, peers], as_positional=False):
+    if found := auto_cli([measure, matrix, kept, peers], as_positional=False):
         print(json.dumps(found, indent=2))

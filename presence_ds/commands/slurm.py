@@ -47,7 +47,7 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="OPTIONS",
         type=dict[str, str],
         default={},
-        help='More options of sbatch by their long names, such as {"qos": "high"}.',
+        help='More options of sbatch, such as {"qos": "high"}.',
     )
     parser.add_argument(
         "--site",

@@ -134,7 +134,7 @@ REFUSALS = {
     "reference for another signal": "ConfigError: presence.signal is self_influence and presence.alignment_with step",
     "no reference": "ConfigError: samples are compared with a reference, by presence.signal or",
     "wide sketches": "ConfigError: presence.alignment_dim is 1000000000 with alignments, so that 1,000,000,000 numbers",
-    "too wide": "ConfigError: presence.projection_dim is 10000 with signal leverage, which gathers 6 samples of",
+    "too wide": "ConfigError: presence.projection_dim is 10000 with signal leverage, which solves",
     "decoder": "ConfigError: the batch has no decoder_input_ids, and _EncoderDecoder cannot make them from labels",
     "labels": "ConfigError: the batch has no labels",
     "part of a micro-batch": "ConfigError: the batch has 2 samples, train_micro_batch_size_per_gpu is 3",
