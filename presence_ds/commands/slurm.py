@@ -40,14 +40,15 @@ def add_options(parser: ArgumentParser) -> None:
         "--template",
         type=Literal["train_preemptible", "train", "train_task_per_gpu"],
         default="train_preemptible",
-        help="Which of slurm/*.sbatch.",
+        metavar="NAME",
+        help="Which of slurm/*.sbatch: train_preemptible, train or train_task_per_gpu.",
     )
     parser.add_argument(
         "--sbatch",
         metavar="OPTIONS",
         type=dict[str, str],
         default={},
-        help='More options of sbatch, such as {"qos": "high"}.',
+        help='More options of sbatch by their long names, such as {"qos": "high"}.',
     )
     parser.add_argument(
         "--site",
