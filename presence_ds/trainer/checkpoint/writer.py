@@ -111,7 +111,9 @@ class CheckpointWriter(TorchCheckpointEngine):
                     for start in range(0, size, CHUNK):
                         if self._abandoned.is_set():
                             return
-                        file.write(data[start : min(start + CHUNK, size)])
+                        # released at once: a view that an error's traceback keeps would keep the memory from growing
+                        with data[start : min(start + CHUNK, size)] as part:
+                            file.write(part)
                 self._close(file)
         except Exception as error:  # whatever it is, the other ranks have to hear of it
             self._written.error = f"{type(error).__name__}: {error}"
