@@ -90,11 +90,7 @@ def report(rows: list[Row]) -> str:
             ]
         )
     header = ["model", "samples × T", "ZeRO", "variant", "step", "of plain's", "peak, MiB", "of plain's"]
-    said = (
-        f"\n\nPyTorch took the place of Triton's kernels: {', '.join(failed)}, which failed their trial."
-        if failed
-        else ""
-    )
+    said = f"\n\nThese Triton kernels failed their trial, and PyTorch took their place: {', '.join(failed)}."
     return table(header, lines) + (said if failed else "") + profiles
 
 

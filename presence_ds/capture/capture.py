@@ -54,7 +54,7 @@ class Capture:
         self.sweeping = False
         self._observe = observe
         self._keep = keep
-        self._shared: tuple[Any, ...] | None = None  # where the last columns lie, which are not kept for it
+        self._cols_before: tuple[Any, ...] | None = None  # where those that `share` was given lie; they are not kept
         self._sharers: list[Tensor] = []
         self._missing: dict[Tensor, int] = {}  # uses in the forward pass whose term has not come yet
 
@@ -78,9 +78,9 @@ class Capture:
         """
         # not whether it is the same object: ZeRO-3 gives every module a view of its own
         place = cols.storage_offset(), cols.shape, cols.stride(), cols.dtype, cols._version
-        shared = StorageWeakRef(cols.untyped_storage()), place
-        if shared != self._shared:
-            self._shared, self._sharers = shared, []
+        found = StorageWeakRef(cols.untyped_storage()), place
+        if found != self._cols_before:
+            self._cols_before, self._sharers = found, []
         if parameter.requires_grad:
             self._sharers.append(parameter)
         return self._sharers
