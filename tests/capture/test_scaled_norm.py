@@ -11,8 +11,9 @@ from torch.autograd import Function
 from torch.nn import functional as F
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.t5.modeling_t5 import T5LayerNorm
 
-from presence_ds.capture import DenseTerm, Instrumentation
+from presence_ds.capture import Capture, DenseTerm, Instrumentation
 from presence_ds.capture.rules import General, ScaledNorm
 from tests.capture.test_rules import VOCABULARY, WIDTH, Model, capture, per_sample_gradients
 
@@ -150,6 +151,59 @@ def test_calls_with_options_add_up_with_those_without() -> None:
     total = sum(term.grads for term in terms)
     for grads, gradients in zip(total, per_sample_gradients(model, ids), strict=True):
         torch.testing.assert_close(grads, gradients[norm.weight])
+
+
+def runs(monkeypatch: pytest.MonkeyPatch, norm: nn.Module, x: Tensor) -> tuple[int, list[Tensor]]:
+    """How often one recorded step runs a norm's forward, and what the step leaves: output, gradient, term."""
+    instrumentation = Instrumentation(norm)
+    record = Capture(len(x), instrumentation.names, x.device)
+    calls = 0
+    forward = type(norm).forward
+
+    def counted(self: nn.Module, hidden: Tensor) -> Tensor:
+        nonlocal calls
+        calls += hidden.shape == x.shape  # the trial has another
+        return forward(self, hidden)
+
+    monkeypatch.setattr(type(norm), "forward", counted)
+    leaf = x.clone().requires_grad_()
+    with instrumentation.recording(record):
+        output = norm(leaf)
+        (gradient,) = torch.autograd.grad(output, leaf, torch.ones_like(output))
+    monkeypatch.undo()
+    ((term,),) = record.terms.values()
+    return calls, [output, gradient, term.grads]
+
+
+WRITTEN_OUT = {"llama": LlamaRMSNorm, "gemma": GemmaRMSNorm, "t5": T5LayerNorm}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", [*WRITTEN_OUT, "torch", "fused"])
+def test_what_is_written_out_runs_once_where_that_gives_the_same_numbers(
+    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gemma's rounds after its scale alone; torch's in narrow dtypes, and kernels, do not keep h(x)."""
+    torch.manual_seed(0)
+    norm = (WRITTEN_OUT[name](WIDTH) if name in WRITTEN_OUT else NORMS[name]()).to(dtype)
+    (weight,) = norm.parameters()
+    nn.init.normal_(weight)
+    x = torch.randn(3, 5, WIDTH).to(dtype)
+    calls, (output, gradient, grads) = runs(monkeypatch, norm, x)
+    once = name in ("llama", "t5") or (name != "fused" and dtype == torch.float32)
+    assert calls == (1 if once else 2)
+    leaf = x.clone().requires_grad_()
+    expected = norm(leaf)
+    assert output.dtype == expected.dtype
+    assert torch.equal(output, expected)
+    wanted, *_ = torch.autograd.grad(expected, [leaf], torch.ones_like(expected))
+    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.02, "atol": 0.02}
+    torch.testing.assert_close(gradient, wanted, **tolerance)
+    for sample, found in zip(x, grads, strict=True):
+        reference = type(norm)(WIDTH) if name in WRITTEN_OUT or name == "torch" else NORMS[name]()
+        reference.load_state_dict(norm.state_dict())
+        reference.float()(sample.float()).sum().backward()
+        torch.testing.assert_close(found, next(reference.parameters()).grad, **tolerance)
 
 
 class Gate(LayerScale):

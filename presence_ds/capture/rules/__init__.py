@@ -7,6 +7,17 @@ from presence_ds.capture.rules.layer_norm import LayerNorm
 from presence_ds.capture.rules.linear import Linear
 from presence_ds.capture.rules.own_forward import OwnForward
 from presence_ds.capture.rules.relative_bias import RelativeBias
+from presence_ds.capture.rules.scale import Scale
 from presence_ds.capture.rules.scaled_norm import ScaledNorm
 
-__all__ = ["Conv1D", "Embedding", "General", "LayerNorm", "Linear", "OwnForward", "RelativeBias", "ScaledNorm"]
+__all__ = [
+    "Conv1D",
+    "Embedding",
+    "General",
+    "LayerNorm",
+    "Linear",
+    "OwnForward",
+    "RelativeBias",
+    "Scale",
+    "ScaledNorm",
+]
