@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.t5.modeling_t5 import T5LayerNorm
@@ -204,6 +205,26 @@ def test_what_is_written_out_runs_once_where_that_gives_the_same_numbers(
         reference.load_state_dict(norm.state_dict())
         reference.float()(sample.float()).sum().backward()
         torch.testing.assert_close(found, next(reference.parameters()).grad, **tolerance)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_first_call_inside_activation_checkpointing_is_computed_again(reentrant: bool) -> None:
+    """Which counts what the forward saved, and that is when the trial is made."""
+    norm = LlamaRMSNorm(WIDTH)
+    x = torch.randn(3, 5, WIDTH)
+    instrumentation = Instrumentation(norm)
+    record = Capture(3, instrumentation.names, x.device)
+    leaf = x.clone().requires_grad_()
+    with instrumentation.recording(record):
+        output = checkpoint(norm, leaf, use_reentrant=reentrant)
+        record.sweeping = True
+        output.sum().backward()
+    wanted = x.clone().requires_grad_()
+    h = norm(wanted)
+    h.sum().backward()
+    torch.testing.assert_close(leaf.grad, wanted.grad)
+    ((term,),) = record.terms.values()
+    torch.testing.assert_close(term.grads, h.detach().sum(1))
 
 
 class Gate(LayerScale):
