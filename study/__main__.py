@@ -1,0 +1,84 @@
+"""python -m study run PLAN WORK TEXTS [--shard 1/4] [--workers 2] [--contrast NAME]
+
+runs what is missing of a plan; `python -m study collect WORK FOLDER` keeps what has ended as two small tables, and
+`python -m study tables FOLDER --document docs/study.md` puts what they say into the document.
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from jsonargparse import auto_cli
+
+from benchmarks.document import write_section
+from presence_ds.errors import ConfigError, PresenceError
+from study.plan import read_plan
+from study.results import read_rows, write_tables
+from study.runs import Runs
+from study.tables import effects_table, rates_table, runs_of
+
+
+def run(
+    plan: str, work: Path, texts: Path, shard: str = "1/1", workers: int | None = None, contrast: str | None = None
+) -> None:
+    """Run the cells of a plan that have no row yet.
+
+    Args:
+        plan: Name of a file in study/plans, or a file.
+        work: Folder for corpora, runs and rows; machines that share it share the work by --shard.
+        texts: Folder with the texts of study/texts.py.
+        shard: Which part of the cells, 1/4 to 4/4.
+        workers: Runs at a time, each on one core. null: as many as there are cores.
+        contrast: One contrast of the plan alone. null: all of them.
+    """
+    found = read_plan(plan)
+    if contrast is not None and contrast not in found.contrasts:
+        raise ConfigError(f"contrast is {contrast}: plan {plan} has {', '.join(found.contrasts)}")
+    number, count = read_shard(shard)
+    cells = found.cells(contrast)[number - 1 :: count]
+    runs = Runs(found, work, texts)
+    print(f"{len(runs.missing(cells))} of {len(cells)} cells are to run", flush=True)
+    runs.run(cells, workers or len(os.sched_getaffinity(0)), lambda line: print(line, flush=True))
+
+
+def collect(work: Path, results: Path) -> None:
+    """Keep all rows that there are as two small tables.
+
+    Args:
+        work: Folder of a study's runs.
+        results: Folder for rows.csv and curves.csv.
+    """
+    write_tables(read_rows(work / "rows"), results)
+
+
+def tables(results: Path, document: Path | None = None) -> None:
+    """Make the document's tables of the committed rows.
+
+    Args:
+        results: Folder of rows.csv and curves.csv.
+        document: Markdown file with the places for them. null: print them.
+    """
+    runs = runs_of(results)
+    write_section(document, "rates", rates_table(runs))
+    write_section(document, "effects", effects_table(runs))
+
+
+def read_shard(shard: str) -> tuple[int, int]:
+    """Number, from 1, and count of "i/n".
+
+    Raises:
+        ConfigError: it is nothing of the kind.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise ConfigError(f"shard is {shard}: it must be i/n with i from 1 to n, such as 1/4")
+    return int(match[1]), int(match[2])
+
+
+if __name__ == "__main__":
+    try:
+        auto_cli([run, collect, tables])
+    except PresenceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.status)

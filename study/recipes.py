@@ -1,0 +1,70 @@
+"""A cell as a recipe for `presence train`, and what tells it from every other one."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from study.arms import ARMS
+from study.plan import Cell, Plan
+from study.texts import TEXTS
+
+DIGITS = 16  # of a key
+LARGEST_MICRO_BATCH = 64
+HEAD_WIDTH = 32
+
+
+def data_section(plan: Plan, cell: Cell, texts: Path) -> dict[str, Any]:
+    """What the corpus of ``cell`` is made of; it is the same for all seeds."""
+    with_noise = not ARMS[cell.arm].oracle
+    return {
+        **TEXTS[cell.text].data_section(texts, with_noise=with_noise),
+        "validation_fraction": 0.1,
+        "max_bad_share": 0.05,  # pages without boilerplate
+        "sequence_length": plan.length,
+        "tokenizer": {"vocab_size": plan.vocabulary},
+    }
+
+
+def recipe(plan: Plan, cell: Cell, corpus: Path) -> dict[str, Any]:
+    """All of a recipe but ``run_dir``; ``corpus`` is a prepared one."""
+    shape, arm = plan.shapes[cell.shape], ARMS[cell.arm]
+    batch = cell.batch
+    if arm.oracle:
+        batch = round(batch * (1.0 - TEXTS[cell.text].noise_share))
+    micro_steps = -(-batch // LARGEST_MICRO_BATCH)
+    return {
+        "model": {
+            "config": {
+                "model_type": "llama",
+                "hidden_size": shape.width,
+                "intermediate_size": -(-shape.width * 8 // 3 // 32) * 32,
+                "num_hidden_layers": shape.layers,
+                "num_attention_heads": max(1, shape.width // HEAD_WIDTH),
+                "num_key_value_heads": max(1, shape.width // HEAD_WIDTH),
+                "max_position_embeddings": plan.length,
+                "tie_word_embeddings": True,
+            }
+        },
+        "data": {"prepared": str(corpus), "seed": cell.seed},
+        "deepspeed": "ds_configs/zero1.json",
+        "presence": arm.presence,
+        "optimizer": {"kind": "adamw", "lr": cell.rate},
+        "lr_schedule": {"kind": "cosine", "warmup_steps": plan.warmup_steps, "min_ratio": 0.0},
+        "training": {
+            "steps": cell.steps,
+            "micro_batch_size": batch // micro_steps,
+            "gradient_accumulation_steps": micro_steps,
+            "precision": "fp32",
+            "seed": cell.seed,
+        },
+        "evaluation": {"every_steps": -(-cell.steps // plan.evaluations), "max_batches": plan.validation_batches},
+        "checkpoint": {"every_steps": None, "at_end": False},
+        "logging": {"every_steps": 10},
+    }
+
+
+def key(protocol: int, *parts: Any) -> str:
+    """The same for the same plain values; what a change of any of them changes."""
+    text = json.dumps([protocol, *parts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]

@@ -1,0 +1,121 @@
+"""Cells → rows: every one a `presence train` in a process of its own, some at a time, each on one core.
+
+What has ended is not run again. A row is written when its run has ended, at once and as a whole, so that a study can be
+killed at any time, shared among machines that see one folder, and gone on with.
+"""
+
+import json
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch.distributed.elastic.utils.distributed import get_free_port
+
+from study.corpora import Corpora
+from study.plan import Cell, Plan
+from study.recipes import key, recipe
+from study.rows import Row, make_row
+
+Report = Callable[[str], None]
+
+
+class Runs:
+    """The runs of a plan below ``work``.
+
+    Attributes:
+        rows: folder of a JSON file for every row.
+    """
+
+    def __init__(self, plan: Plan, work: Path, texts: Path) -> None:
+        self._plan, self._work = plan, work
+        self._corpora = Corpora(plan, work / "corpora", texts)
+        self.rows = work / "rows"
+        self.rows.mkdir(parents=True, exist_ok=True)
+
+    def key(self, cell: Cell) -> str:
+        """What the row of ``cell`` is known by: its recipe, its corpus and the protocol, not where they lie."""
+        return key(self._plan.protocol, recipe(self._plan, cell, Path()), self._corpora.key(cell))
+
+    def missing(self, cells: Sequence[Cell]) -> list[Cell]:
+        """Those of ``cells`` that have no row yet, in their order."""
+        return [cell for cell in cells if not self._row_file(cell).exists()]
+
+    def run(self, cells: Sequence[Cell], workers: int, report: Report = print) -> None:
+        """Run what is missing of ``cells``, ``workers`` at a time."""
+        waiting: queue.SimpleQueue[Cell] = queue.SimpleQueue()
+        missing = self.missing(cells)
+        for cell in missing:
+            self._corpora.prepare(cell)
+            waiting.put(cell)
+        cores = sorted(os.sched_getaffinity(0))
+        faults: list[BaseException] = []
+
+        def work(core: int) -> None:
+            while not faults:
+                try:
+                    cell = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                try:
+                    started = time.monotonic()
+                    row = self._run_one(cell, core)
+                    left = waiting.qsize()
+                    report(f"{row.state} in {time.monotonic() - started:.0f} s, {left} left: {cell}")
+                except BaseException as fault:
+                    faults.append(fault)
+
+        threads = [threading.Thread(target=work, args=(cores[index % len(cores)],)) for index in range(workers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if faults:
+            raise faults[0]
+
+    def _row_file(self, cell: Cell) -> Path:
+        return self.rows / f"{self.key(cell)}.json"
+
+    def _run_one(self, cell: Cell, core: int) -> Row:
+        run_dir = self._work / "runs" / self.key(cell)
+        run_dir.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(run_dir, ignore_errors=True)  # of a run that was killed; it left no checkpoint
+        file = run_dir.with_suffix(".yaml")
+        fields = recipe(self._plan, cell, self._corpora.path(cell)) | {"run_dir": str(run_dir)}
+        file.write_text(yaml.safe_dump(fields, sort_keys=False), encoding="utf-8")
+        with open(run_dir.with_suffix(".log"), "wb") as log:
+            status = train(file, core, log.fileno())
+        row = make_row(self.key(cell), self._plan, cell, run_dir, status)
+        target = self._row_file(cell)
+        part = target.with_suffix(".part")
+        part.write_text(json.dumps(asdict(row)), encoding="utf-8")
+        part.replace(target)
+        return row
+
+
+def train(recipe_file: Path, core: int, log: int) -> int:
+    """One rank of `presence train` without a launcher, on one core; its exit status."""
+    environment = os.environ | {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(get_free_port()),
+        "OMP_NUM_THREADS": "1",
+        "WANDB_MODE": "disabled",
+    }
+    command: list[Any] = [sys.executable, "-m", "presence_ds", "train", recipe_file]
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    os.sched_setaffinity(process.pid, {core})
+    try:
+        return process.wait()
+    finally:
+        process.kill()  # of one that has ended nothing is left to kill

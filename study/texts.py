@@ -1,0 +1,67 @@
+"""Text of the study: which files a source is, and which sources, in what shares, a mixture is made of.
+
+Files lie in a folder of the user's, under the names below; docs/study.md says where each can be had.
+"""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SOURCES: dict[str, dict[str, Any]] = {  # fields of a recipe's `data.sources`; paths below the folder of texts
+    "web": {"path": "c4-en/*.jsonl"},
+    "wiki": {"path": "enwiki-sample/*.jsonl"},
+    "books": {"path": "gutenberg/*.txt", "documents": "paragraph"},
+    "speeches": {"path": "speeches/*.jsonl"},
+    "news": {"path": "newstest-mono/en.txt", "documents": "line"},
+    "plays": {"path": "tinyshakespeare/input.txt", "documents": "paragraph"},
+    "scripture": {"path": "genesis/english-*.txt", "documents": "line"},
+    "boilerplate": {"path": "web-trafilatura/pages.jsonl", "text_field": "boilerplate"},
+    "danish": {"path": "fineweb-c-da/fineweb_c_dan.jsonl"},
+}
+COPIES = ("shuffled", "permuted", "random")  # noise that is made of the clean documents
+
+
+@dataclass(frozen=True)
+class Text:
+    """A mixture.
+
+    Attributes:
+        clean: megabytes of each clean source, all of which count as they are.
+        noise: kinds of `COPIES`, or sources, and the share of all training text that each is.
+    """
+
+    clean: dict[str, float]
+    noise: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def noise_share(self) -> float:
+        """Of all training text."""
+        return math.fsum(self.noise.values())
+
+    def data_section(self, folder: Path, *, with_noise: bool = True) -> dict[str, Any]:
+        """Fields ``sources`` and ``noise`` of a recipe's ``data``, of files below ``folder``."""
+        sizes = dict(self.clean)
+        noise = self.noise if with_noise else {}
+        for name, share in noise.items():
+            if name not in COPIES:
+                sizes[name] = sum(self.clean.values()) * share / (1.0 - self.noise_share)
+        sources = []
+        for name, megabytes in sizes.items():
+            fields = SOURCES[name]
+            sources.append({"name": name, **fields, "path": str(folder / fields["path"]), "max_megabytes": megabytes})
+        copies = [{"kind": name, "share": share} for name, share in noise.items() if name in COPIES]
+        return {"sources": sources, "noise": copies or None}
+
+
+_DOUBTFUL = ("shuffled", "permuted", "random", "boilerplate", "danish")
+_PAIR = {"web": 4.0, "wiki": 2.0}
+
+TEXTS = {
+    "web": Text({"web": 4.0}),
+    "pair": Text(_PAIR),
+    "seven": Text(dict.fromkeys(("web", "wiki", "books", "speeches", "news", "plays", "scripture"), 0.7)),
+    "mixed-10": Text(_PAIR, dict.fromkeys(_DOUBTFUL, 0.02)),
+    "mixed-25": Text(_PAIR, dict.fromkeys(_DOUBTFUL, 0.05)),
+    **{f"{kind}-25": Text(_PAIR, {kind: 0.25}) for kind in _DOUBTFUL},
+}

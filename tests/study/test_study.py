@@ -1,0 +1,175 @@
+"""The study's driver: its cells and arms, and a study of a minute that is run, stopped and gone on with."""
+
+import json
+import random
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from presence_ds.commands import train
+from presence_ds.commands.recipe_arguments import check_recipe, read_recipe
+from presence_ds.errors import AnomalyError, ConfigError, PresenceError
+from study.__main__ import collect, read_shard, run
+from study.arms import ARMS
+from study.plan import Cell, Plan, read_plan
+from study.recipes import recipe
+from study.results import read_rows, read_tables, write_tables
+from study.rows import Row, make_row
+from study.runs import Runs
+from study.texts import SOURCES, TEXTS
+
+CELL = Cell("mixed-25", "uniform", 0.003, 0, 8, "xs", 12)
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of the names that the study's sources have, with sentences made up."""
+    folder, source = tmp_path_factory.mktemp("texts"), random.Random(0)
+    syllables = ["ba", "de", "gi", "lo", "mu", "ra", "se", "ti", "ko", "nu"]
+    words = ["".join(source.choices(syllables, k=source.randint(1, 4))) for _ in range(400)]
+    for name, fields in SOURCES.items():
+        file = folder / fields["path"].replace("*", "one")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        documents = [" ".join(source.choices(words, k=60)) + f" {name}." for _ in range(150)]
+        if file.suffix == ".jsonl":
+            field = fields.get("text_field", "text")
+            file.write_text("".join(json.dumps({field: document}) + "\n" for document in documents))
+        else:
+            file.write_text("\n\n".join(documents))
+    return folder
+
+
+def checked(plan: Plan, cell: Cell, folder: Path) -> None:
+    file = folder / "recipe.yaml"
+    fields = recipe(plan, cell, folder)
+    fields["data"] = {"sources": [{"name": "web", "path": str(folder)}]}  # no corpus is prepared
+    file.write_text(yaml.safe_dump(fields))
+    parser = train.make_parser()
+    check_recipe(*read_recipe(parser, parser.parse_args([str(file)])))
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_every_arm_is_a_recipe(arm: str, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("text")
+    checked(read_plan("smoke"), replace(CELL, arm=arm), tmp_path)
+
+
+def test_arms_differ_and_are_told_apart(texts: Path, tmp_path: Path) -> None:
+    runs = Runs(read_plan("smoke"), tmp_path, texts)
+    assert len({runs.key(replace(CELL, arm=arm)) for arm in ARMS}) == len(ARMS)
+    assert len({arm.title for arm in ARMS.values()}) == len(ARMS)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_shares_of_noise_are_of_all_text(name: str) -> None:
+    text = TEXTS[name]
+    section = text.data_section(Path())
+    copies = {noise["kind"]: noise["share"] for noise in section["noise"] or []}
+    sizes = {source["name"]: source["max_megabytes"] for source in section["sources"]}
+    total = sum(sizes.values()) / (1.0 - sum(copies.values()))
+    shares = copies | {name: sizes[name] / total for name in sizes if name not in text.clean}
+    assert shares == pytest.approx(text.noise)
+    assert set(text.data_section(Path(), with_noise=False)) == {"sources", "noise"}
+
+
+def test_cells_of_several_contrasts_are_run_once_and_seed_by_seed() -> None:
+    plan = read_plan("smoke")
+    doubled = replace(plan, contrasts=plan.contrasts | {"again": replace(plan.contrasts["main"], seeds=[1, 2])})
+    cells = doubled.cells()
+    assert [cell.seed for cell in cells] == [0, 0, 1, 1, 2, 2]
+    assert len(set(cells)) == 6
+    assert doubled.cells("again") == [cell for cell in cells if cell.seed]
+
+
+def test_a_change_touches_just_the_runs_that_it_changes(texts: Path, tmp_path: Path) -> None:
+    plan = read_plan("smoke")
+    before = Runs(plan, tmp_path / "here", texts)
+    assert Runs(plan, tmp_path / "there", texts).key(CELL) == before.key(CELL)
+    assert Runs(replace(plan, protocol=2), tmp_path, texts).key(CELL) != before.key(CELL)
+    assert before.key(replace(CELL, rate=0.001)) != before.key(CELL)
+    copy = tmp_path / "texts"
+    for source in texts.rglob("*.*"):
+        target = copy / source.relative_to(texts)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(source.read_bytes())
+    assert Runs(plan, tmp_path, copy).key(CELL) == before.key(CELL)
+    (copy / SOURCES["wiki"]["path"].replace("*", "one")).write_text('{"text": "other"}\n')
+    changed = Runs(plan, tmp_path / "changed", copy)
+    assert changed.key(replace(CELL, text="web")) == before.key(replace(CELL, text="web"))
+    assert changed.key(CELL) != before.key(CELL)
+
+
+@pytest.mark.parametrize("field", ["texts", "arms", "shapes"])
+def test_what_there_is_not_is_named(field: str, tmp_path: Path) -> None:
+    values = yaml.safe_load((Path(read_plan.__code__.co_filename).parent / "plans" / "smoke.yaml").read_text())
+    values["contrasts"]["main"][field] = ["nothing"]
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(ConfigError, match=rf"contrasts\.main\.{field} has 'nothing': it must be one of"):
+        read_plan(str(tmp_path / "plan.yaml"))
+
+
+def test_bad_arguments(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml is no plan: give .*smoke"):
+        read_plan("none")
+    with pytest.raises(ConfigError, match="shard is 5/4: it must be i/n"):
+        read_shard("5/4")
+    with pytest.raises(ConfigError, match="contrast is none: plan smoke has main"):
+        run("smoke", tmp_path, tmp_path, contrast="none")
+    with pytest.raises(ConfigError, match=r"c4-en/\*\.jsonl: there is no such file, and text mixed-25 is made of it"):
+        run("smoke", tmp_path, tmp_path)
+
+
+def test_a_run_that_diverged_is_a_row_and_one_that_failed_is_not(tmp_path: Path) -> None:
+    plan = read_plan("smoke")
+    row = make_row("key", plan, CELL, tmp_path / "run", AnomalyError.status)
+    assert (row.state, row.loss, row.cell) == ("diverged", None, asdict(CELL))
+    with pytest.raises(PresenceError, match=r"failed with status 1: .*run\.log says why"):
+        make_row("key", plan, CELL, tmp_path / "run", 1)
+
+
+def test_rows_of_two_protocols_are_not_mixed(tmp_path: Path) -> None:
+    for protocol in (1, 2):
+        row = Row(str(protocol), protocol, asdict(CELL), {}, "diverged")
+        (tmp_path / f"{protocol}.json").write_text(json.dumps(asdict(row)))
+    with pytest.raises(ConfigError, match=r"has rows of protocols \[1, 2\]"):
+        read_rows(tmp_path)
+
+
+def test_tables_keep_what_rows_say(tmp_path: Path) -> None:
+    some = {"loss": 5.25, "losses": {"web": 5.0}, "curve": {4: 6.0, 8: 5.25}, "gains": {"clip": (1.05, 0.02)}}
+    rows = [Row("b", 1, asdict(CELL), {"torch": "2"}, "finished", **some), Row("a", 1, asdict(CELL), {}, "diverged")]
+    write_tables(rows, tmp_path)
+    lines, curves = read_tables(tmp_path)
+    assert lines[0] | {"loss": "5.25", "loss/web": "5", "gain/clip": "1.05", "gain_error/clip": "0.02"} == lines[0]
+    assert lines[1]["state"] == "diverged"
+    assert lines[1]["loss"] == lines[1]["gain/clip"] == ""
+    assert [(line["key"], line["step"], line["loss"]) for line in curves] == [("b", "4", "6"), ("b", "8", "5.25")]
+
+
+@pytest.mark.long
+def test_a_study_runs_stops_and_goes_on(texts: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    run("smoke", work, texts, shard="1/2")  # both seeds of one arm
+    rows = read_rows(work / "rows")
+    assert [(row.cell["arm"], row.state) for row in rows] == [("uniform", "finished")] * 2
+    assert {row.cell["seed"] for row in rows} == {0, 1}
+    first = min(rows, key=lambda row: row.cell["seed"])
+    assert list(first.curve) == [4, 8, 12]
+    assert first.loss == first.curve[12]
+    assert set(first.losses) >= {"web", "wiki"}
+    assert set(first.gains) >= {"clip", "paper_inverse"} or first.noise_scale is None
+    assert first.seconds is not None
+    kept = work / "rows" / f"{first.key}.json"
+    before = kept.read_bytes()
+    (other,) = set(work.glob("rows/*.json")) - {kept}
+    other.unlink()  # as if it had been killed
+    run("smoke", work, texts, shard="1/2")
+    assert kept.read_bytes() == before
+    again = {row.key: row for row in read_rows(work / "rows")}
+    assert {key: row.loss for key, row in again.items()} == {row.key: row.loss for row in rows}  # to the bit
+    collect(work, tmp_path / "tables")
+    lines, curves = read_tables(tmp_path / "tables")
+    assert len(lines) == 2
+    assert len(curves) == 6
