@@ -1,7 +1,7 @@
 """python -m study run PLAN WORK TEXTS [--shard 1/4] [--workers 2] [--contrast NAME]
 
 runs what is missing of a plan; `python -m study collect WORK FOLDER` keeps what has ended as two small tables, and
-`python -m study tables FOLDER --document docs/study.md` puts what they say into the document.
+`python -m study tables FOLDER --document PAGE.md` puts what they say into a page.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Text of the study: which files a source is, and which sources, in what shares, a mixture is made of.
 
-Files lie in a folder of the user's, under the names below; docs/study.md says where each can be had.
+Files lie in a folder of the user's, under the names below; all are text that can be had from public repositories.
 """
 
 import math
