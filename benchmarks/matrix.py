@@ -2,7 +2,7 @@
 
 A full product of precisions, lengths, vocabularies, stages and ranks would take a day; around one centre it takes half
 an hour on two cores. The number of tokens per step is about the same in all settings of a matrix. The short ones leave
-bf16 out where the processor does not compute in it and would take a hundred times as long.
+bf16 out where the processor does not compute in it: a step would take some fifty times as long.
 """
 
 from dataclasses import replace

@@ -31,10 +31,8 @@ def _constant(tau: float) -> dict[str, Any]:
     return {"kind": "constant", "tau_direct": tau}
 
 
-UNIFORM: dict[str, Any] = {
-    "signal": "uniform",
-    "alignment": True,
-}  # trains as always, and learns what weights are worth
+# Trains as always, and learns what weights are worth.
+UNIFORM: dict[str, Any] = {"signal": "uniform", "alignment": True}
 CALIBRATED: dict[str, Any] = {"preset": "calibrated"}
 
 ARMS = {

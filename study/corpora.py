@@ -1,17 +1,20 @@
 """Prepared corpora, one for every mixture, which all runs on it read."""
 
 import hashlib
-import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
 
 from presence_ds.errors import ConfigError, DataError
 from study.plan import Cell, Plan
-from study.recipes import data_section, key
+from study.recipes import data_section, has_noise, key
+
+CLEAN = "oracle"  # an arm whose runs read no noise
 
 
 class Corpora:
@@ -33,18 +36,25 @@ class Corpora:
 
     def prepare(self, cell: Cell) -> None:
         """Make it, unless it is there."""
-        target = self.path(cell)
+        target, section = self.path(cell), data_section(self._plan, cell, self._texts)
         if target.exists():
             return
+        if has_noise(cell):  # losses compare where tokens are the same, so that the clean text alone decides on them
+            clean = replace(cell, arm=CLEAN)
+            self.prepare(clean)
+            section["tokenizer"] = {"path": str(self.path(clean) / "tokenizer")}
         self._folder.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f"{target.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        file = target.with_suffix(".yaml")
-        file.write_text(yaml.safe_dump({"data": data_section(self._plan, cell, self._texts)}), encoding="utf-8")
-        command: list[Any] = [sys.executable, "-m", "presence_ds", "prepare", file, part]
-        if subprocess.run(command, stdout=sys.stderr).returncode:
-            raise DataError(f"text {cell.text} cannot be prepared as {file} says: above is why")
-        part.rename(target)
+        with TemporaryDirectory(dir=self._folder) as folder:  # another machine may be making the same one
+            file, part = Path(folder) / "recipe.yaml", Path(folder) / "corpus"
+            file.write_text(yaml.safe_dump({"data": section}), encoding="utf-8")
+            command: list[Any] = [sys.executable, "-m", "presence_ds", "prepare", file, part]
+            if subprocess.run(command, stdout=sys.stderr).returncode:
+                raise DataError(f"text {cell.text} cannot be prepared: above is why")
+            try:
+                part.rename(target)
+            except OSError:
+                if not target.exists():
+                    raise
 
     def _files(self, cell: Cell) -> list[Path]:
         found: list[Path] = []

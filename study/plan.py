@@ -72,11 +72,11 @@ class Plan:
     Args:
         protocol: counted up whenever what runs compute is changed on purpose: rows of another one are not mixed in.
         shapes: of models, by name.
-        vocabulary: of the tokenizer, which is trained on the clean text of the mixture.
+        vocabulary: of the tokenizer, which is trained on the clean text of the mixture alone.
         length: tokens of a sample.
         warmup_steps: optimizer steps while the rate rises.
         evaluations: of a run, how many, evenly over the run; the last is after full decay.
-        validation_batches: of an evaluation, the same ones in all.
+        validation_fraction: of all documents; every evaluation is of all of it, and so is of the same text in all arms.
         contrasts: by name.
     """
 
@@ -86,7 +86,7 @@ class Plan:
     length: int
     warmup_steps: int
     evaluations: int
-    validation_batches: int
+    validation_fraction: float
     contrasts: dict[str, Contrast] = field(default_factory=dict)
 
     def cells(self, contrast: str | None = None) -> list[Cell]:

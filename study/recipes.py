@@ -14,12 +14,16 @@ LARGEST_MICRO_BATCH = 64
 HEAD_WIDTH = 32
 
 
+def has_noise(cell: Cell) -> bool:
+    """Whether there is noise in what the run of ``cell`` reads."""
+    return bool(TEXTS[cell.text].noise) and not ARMS[cell.arm].oracle
+
+
 def data_section(plan: Plan, cell: Cell, texts: Path) -> dict[str, Any]:
     """What the corpus of ``cell`` is made of; it is the same for all seeds."""
-    with_noise = not ARMS[cell.arm].oracle
     return {
-        **TEXTS[cell.text].data_section(texts, with_noise=with_noise),
-        "validation_fraction": 0.1,
+        **TEXTS[cell.text].data_section(texts, with_noise=has_noise(cell)),
+        "validation_fraction": plan.validation_fraction,
         "max_bad_share": 0.05,  # pages without boilerplate
         "sequence_length": plan.length,
         "tokenizer": {"vocab_size": plan.vocabulary},
@@ -58,7 +62,7 @@ def recipe(plan: Plan, cell: Cell, corpus: Path) -> dict[str, Any]:
             "precision": "fp32",
             "seed": cell.seed,
         },
-        "evaluation": {"every_steps": -(-cell.steps // plan.evaluations), "max_batches": plan.validation_batches},
+        "evaluation": {"every_steps": -(-cell.steps // plan.evaluations)},
         "checkpoint": {"every_steps": None, "at_end": False},
         "logging": {"every_steps": 10},
     }

@@ -2,45 +2,53 @@
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from presence_ds.errors import ConfigError
 from study.plan import Cell
-from study.rows import Row
+from study.rows import VERSIONS, Row
 
 CELL = [field.name for field in fields(Cell)]
+COMMON = ["protocol", *(f"version/{name}" for name in VERSIONS)]
 DIGITS = 6  # of numbers that were measured
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """Of the files that `study.runs` writes.
+    """Of the files that `study.runs` writes."""
+    rows = [Row(**json.loads(file.read_text(encoding="utf-8"))) for file in sorted(folder.glob("*.json"))]
+    return [replace(row, curve={int(step): loss for step, loss in row.curve.items()}) for row in rows]
+
+
+def write_tables(rows: Sequence[Row], folder: Path) -> None:
+    """Put ``rows`` into ``rows.csv`` and ``curves.csv``, sorted by cell, beside what is there of other runs.
 
     Raises:
-        ConfigError: they are not all of one protocol.
+        ConfigError: they are not all of one protocol and of the same versions of what computes them.
     """
-    rows = []
-    for file in sorted(folder.glob("*.json")):
-        row = Row(**json.loads(file.read_text(encoding="utf-8")))
-        rows.append(replace(row, curve={int(step): loss for step, loss in row.curve.items()}))
-    if len(protocols := sorted({row.protocol for row in rows})) > 1:
-        raise ConfigError(f"{folder} has rows of protocols {protocols}: remove those that are not of the plan's")
-    return rows
-
-
-def write_tables(rows: Iterable[Row], folder: Path) -> None:
-    """``rows.csv`` and ``curves.csv``, sorted by cell."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = sorted(rows, key=lambda row: [str(row.cell[name]) for name in CELL])
-    flat = [_flat(row) for row in rows]
-    columns = list(dict.fromkeys(name for line in flat for name in line))
-    _write(folder / "rows.csv", columns, flat)
-    curves = (
-        {"key": row.key, "step": step, "loss": _rounded(loss)} for row in rows for step, loss in row.curve.items()
-    )
+    lines = [{name: str(value) for name, value in _flat(row).items()} for row in rows]
+    curves = [
+        {"key": row.key, "step": str(step), "loss": _rounded(loss)} for row in rows for step, loss in row.curve.items()
+    ]
+    if (folder / "rows.csv").exists():
+        new = {row.key for row in rows}
+        lines_there, curves_there = read_tables(folder)
+        lines += [line for line in lines_there if line["key"] not in new]
+        curves += [line for line in curves_there if line["key"] not in new]
+    for line in lines:
+        for name in COMMON:
+            if line[name] != lines[0][name]:
+                raise ConfigError(
+                    f"{folder}: run {line['key']} is of {name} {line[name]}, run {lines[0]['key']} of "
+                    f"{lines[0][name]}: they do not compare, keep them in a folder each"
+                )
+    lines.sort(key=lambda line: [line[name] for name in CELL])
+    curves.sort(key=lambda line: (line["key"], int(line["step"])))
     _write(folder / "curves.csv", ["key", "step", "loss"], curves)
+    _write(folder / "rows.csv", list(dict.fromkeys(name for line in lines for name in line)), lines)
 
 
 def read_tables(folder: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:

@@ -21,11 +21,13 @@ class Row:
     """One run.
 
     Attributes:
-        state: finished, diverged or failed; a diverged one counts, with a loss above any other.
+        state: finished or diverged; a diverged one counts, with a loss above any other.
         seconds: that its steps took, without evaluations.
         loss: validation loss at the end, in nats: the mean over the clean sources, as they are in the mixture.
         losses: of every source.
         curve: ``loss`` at every evaluation, by step.
+        noise_scale: the gradient noise scale, in samples, over the steps of ``gains``.
+        effective_share: mean of 1/Σw² over the steps, as a share of the batch.
         gains: what other weights would have been worth, by name: gain and error. Of all steps after the warm-up.
     """
 

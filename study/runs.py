@@ -7,7 +7,6 @@ killed at any time, shared among machines that see one folder, and gone on with.
 import json
 import os
 import queue
-import shutil
 import subprocess
 import sys
 import threading
@@ -87,12 +86,13 @@ class Runs:
     def _run_one(self, cell: Cell, core: int) -> Row:
         run_dir = self._work / "runs" / self.key(cell)
         run_dir.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(run_dir, ignore_errors=True)  # of a run that was killed; it left no checkpoint
-        file = run_dir.with_suffix(".yaml")
-        fields = recipe(self._plan, cell, self._corpora.path(cell)) | {"run_dir": str(run_dir)}
-        file.write_text(yaml.safe_dump(fields, sort_keys=False), encoding="utf-8")
-        with open(run_dir.with_suffix(".log"), "wb") as log:
-            status = train(file, core, log.fileno())
+        status = 0
+        if not (run_dir / "summary.json").exists():  # else the run had ended when the study was killed
+            file = run_dir.with_suffix(".yaml")
+            fields = recipe(self._plan, cell, self._corpora.path(cell)) | {"run_dir": str(run_dir)}
+            file.write_text(yaml.safe_dump(fields, sort_keys=False), encoding="utf-8")
+            with open(run_dir.with_suffix(".log"), "wb") as log:
+                status = train(file, core, log.fileno())
         row = make_row(self.key(cell), self._plan, cell, run_dir, status)
         target = self._row_file(cell)
         part = target.with_suffix(".part")

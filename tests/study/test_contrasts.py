@@ -8,7 +8,7 @@ import pytest
 from study.contrasts import Effect, Run, effects
 from study.plan import Cell
 from study.results import write_tables
-from study.rows import Row
+from study.rows import VERSIONS, Row
 from study.tables import effects_table, rates_table, runs_of
 
 
@@ -66,7 +66,7 @@ def test_tables_are_made_of_the_committed_rows(tmp_path: Path) -> None:
         for seed, loss in enumerate(losses):
             cell = {"text": "web", "arm": arm, "rate": 0.01, "seed": seed, "batch": 32, "shape": "s", "steps": 300}
             ended = {"state": "diverged"} if loss != loss else {"state": "finished", "loss": loss}
-            rows.append(Row(f"{arm}{seed}", 1, cell, {}, **ended))
+            rows.append(Row(f"{arm}{seed}", 1, cell, dict.fromkeys(VERSIONS, "1"), **ended))
     write_tables(rows, tmp_path)
     table = effects_table(runs_of(tmp_path)).splitlines()
     assert len(table) == 4

@@ -2,8 +2,10 @@
 
 import json
 import random
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,6 +15,7 @@ from presence_ds.commands.recipe_arguments import check_recipe, read_recipe
 from presence_ds.errors import AnomalyError, ConfigError, PresenceError
 from study.__main__ import collect, read_shard, run
 from study.arms import ARMS
+from study.corpora import Corpora
 from study.plan import Cell, Plan, read_plan
 from study.recipes import recipe
 from study.results import read_rows, read_tables, write_tables
@@ -129,23 +132,54 @@ def test_a_run_that_diverged_is_a_row_and_one_that_failed_is_not(tmp_path: Path)
         make_row("key", plan, CELL, tmp_path / "run", 1)
 
 
-def test_rows_of_two_protocols_are_not_mixed(tmp_path: Path) -> None:
-    for protocol in (1, 2):
-        row = Row(str(protocol), protocol, asdict(CELL), {}, "diverged")
-        (tmp_path / f"{protocol}.json").write_text(json.dumps(asdict(row)))
-    with pytest.raises(ConfigError, match=r"has rows of protocols \[1, 2\]"):
-        read_rows(tmp_path)
+VERSIONS = {"presence-ds": "1", "torch": "2", "deepspeed": "3", "transformers": "4"}
 
 
-def test_tables_keep_what_rows_say(tmp_path: Path) -> None:
+def row(key: str, seed: int = 0, **fields: Any) -> Row:
+    return replace(Row(key, 1, asdict(replace(CELL, seed=seed)), VERSIONS, "diverged"), **fields)
+
+
+def test_rows_of_two_protocols_or_versions_are_not_mixed(tmp_path: Path) -> None:
+    write_tables([row("a")], tmp_path)
+    before = (tmp_path / "rows.csv").read_bytes()
+    for changed, named in (
+        ({"protocol": 2}, "protocol 2"),
+        ({"versions": VERSIONS | {"torch": "3"}}, "version/torch 3"),
+    ):
+        other = row("b", 1, **changed)
+        for rows in ([other], [row("a"), other]):
+            with pytest.raises(ConfigError, match=f"run [ab] is of {named}|of {named.split()[1]}: they do not compare"):
+                write_tables(rows, tmp_path)
+    assert (tmp_path / "rows.csv").read_bytes() == before
+
+
+def test_tables_keep_what_rows_say_and_what_was_there(tmp_path: Path) -> None:
     some = {"loss": 5.25, "losses": {"web": 5.0}, "curve": {4: 6.0, 8: 5.25}, "gains": {"clip": (1.05, 0.02)}}
-    rows = [Row("b", 1, asdict(CELL), {"torch": "2"}, "finished", **some), Row("a", 1, asdict(CELL), {}, "diverged")]
-    write_tables(rows, tmp_path)
+    write_tables([row("b", 0, state="finished", **some)], tmp_path)
+    write_tables([row("a", 1)], tmp_path)
     lines, curves = read_tables(tmp_path)
     assert lines[0] | {"loss": "5.25", "loss/web": "5", "gain/clip": "1.05", "gain_error/clip": "0.02"} == lines[0]
     assert lines[1]["state"] == "diverged"
     assert lines[1]["loss"] == lines[1]["gain/clip"] == ""
     assert [(line["key"], line["step"], line["loss"]) for line in curves] == [("b", "4", "6"), ("b", "8", "5.25")]
+    write_tables([row("b", 0, loss=5.0)], tmp_path)  # run again
+    again, curves = read_tables(tmp_path)
+    assert [(line["key"], line["loss"]) for line in again] == [("b", "5"), ("a", "")]
+    assert curves == []
+
+
+@pytest.mark.long
+def test_noise_changes_neither_the_tokens_nor_what_is_held_out(texts: Path, tmp_path: Path) -> None:
+    """Or losses of arms that read noise and of those that do not would not compare."""
+    corpora = Corpora(read_plan("smoke"), tmp_path, texts)
+    noisy, clean = (corpora.path(replace(CELL, arm=arm)) for arm in ("uniform", "oracle"))
+    corpora.prepare(CELL)  # which makes the clean one before it
+    tokenizers = [json.loads((folder / "tokenizer" / "tokenizer.json").read_text()) for folder in (noisy, clean)]
+    assert tokenizers[0] == tokenizers[1]
+    reports = [json.loads((folder / "corpus.json").read_text())["report"] for folder in (noisy, clean)]
+    for source in TEXTS[CELL.text].clean:
+        assert reports[0]["validation"][source] == reports[1]["validation"][source]
+    assert set(reports[0]["train"]) - set(reports[1]["train"]) == set(TEXTS[CELL.text].noise)
 
 
 @pytest.mark.long
@@ -165,6 +199,7 @@ def test_a_study_runs_stops_and_goes_on(texts: Path, tmp_path: Path) -> None:
     before = kept.read_bytes()
     (other,) = set(work.glob("rows/*.json")) - {kept}
     other.unlink()  # as if it had been killed
+    shutil.rmtree(work / "runs" / other.stem)
     run("smoke", work, texts, shard="1/2")
     assert kept.read_bytes() == before
     again = {row.key: row for row in read_rows(work / "rows")}

@@ -158,10 +158,9 @@ class ScaledNorm(Rule):
         forward = self.capture.forwards[self.module]
         if not _is_in_parts(self.module, forward, x):
             return super().__call__(x)
-        self.capture.check_samples_first(self.module, x, "input")
         with attributes_as(self.module, self.units()):
             h = forward(x)
-        return Scale(self.module, self.capture, _offsets[self.module]).record(h)
+        return Scale(self.module, self.capture, _offsets[self.module])(h)
 
     def parameters(self) -> Any:
         return self.module.parameters(recurse=False)
