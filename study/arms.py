@@ -11,7 +11,8 @@ class Arm:
     Attributes:
         title: for a reader of tables.
         presence: fields of the recipe's ``presence`` section.
-        oracle: the noisy sources are left out, and the batch is smaller by their share: what weights of 0 come to.
+        oracle: the noisy sources are left out, and the batch is smaller by their share of the text: about what weights
+            of 0 come to.
     """
 
     title: str

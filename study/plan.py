@@ -76,6 +76,7 @@ class Plan:
         length: tokens of a sample.
         warmup_steps: optimizer steps while the rate rises.
         evaluations: of a run, how many, evenly over the run; the last is after full decay.
+        text_scale: how much text, of the sizes in `study.texts.TEXTS`.
         validation_fraction: of all documents; every evaluation is of all of it, and so is of the same text in all arms.
         contrasts: by name.
     """
@@ -86,6 +87,7 @@ class Plan:
     length: int
     warmup_steps: int
     evaluations: int
+    text_scale: float
     validation_fraction: float
     contrasts: dict[str, Contrast] = field(default_factory=dict)
 

@@ -22,7 +22,7 @@ def has_noise(cell: Cell) -> bool:
 def data_section(plan: Plan, cell: Cell, texts: Path) -> dict[str, Any]:
     """What the corpus of ``cell`` is made of; it is the same for all seeds."""
     return {
-        **TEXTS[cell.text].data_section(texts, with_noise=has_noise(cell)),
+        **TEXTS[cell.text].data_section(texts, plan.text_scale, with_noise=has_noise(cell)),
         "validation_fraction": plan.validation_fraction,
         "max_bad_share": 0.05,  # pages without boilerplate
         "sequence_length": plan.length,

@@ -12,7 +12,7 @@ import yaml
 
 from presence_ds.commands import train
 from presence_ds.commands.recipe_arguments import check_recipe, read_recipe
-from presence_ds.errors import AnomalyError, ConfigError, PresenceError
+from presence_ds.errors import AnomalyError, ConfigError, DataError, PresenceError
 from study.__main__ import collect, read_shard, run
 from study.arms import ARMS
 from study.corpora import Corpora
@@ -130,6 +130,18 @@ def test_a_run_that_diverged_is_a_row_and_one_that_failed_is_not(tmp_path: Path)
     assert (row.state, row.loss, row.cell) == ("diverged", None, asdict(CELL))
     with pytest.raises(PresenceError, match=r"failed with status 1: .*run\.log says why"):
         make_row("key", plan, CELL, tmp_path / "run", 1)
+
+
+@pytest.mark.long
+def test_a_source_with_too_little_text_is_refused(
+    texts: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Shares would be others than the tables say."""
+    corpora = Corpora(replace(read_plan("smoke"), text_scale=1.0), tmp_path, texts)
+    with pytest.raises(DataError, match="text web cannot be prepared"):
+        corpora.prepare(replace(CELL, text="web"))
+    assert "min_megabytes" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 VERSIONS = {"presence-ds": "1", "torch": "2", "deepspeed": "3", "transformers": "4"}
