@@ -1,4 +1,4 @@
-"""python -m study run PLAN WORK TEXTS [--shard 1/4] [--workers 2] [--contrast NAME]
+"""python -m study run PLAN WORK TEXTS [--results FOLDER] [--shard 1/4] [--workers 2] [--contrast NAME]
 
 runs what is missing of a plan; `python -m study collect WORK FOLDER` keeps what has ended as two small tables, and
 `python -m study tables FOLDER --document PAGE.md` puts what they say into a page.
@@ -14,13 +14,19 @@ from jsonargparse import auto_cli
 from benchmarks.document import write_section
 from presence_ds.errors import ConfigError, PresenceError
 from study.plan import read_plan
-from study.results import read_rows, write_tables
+from study.results import read_rows, read_tables, write_tables
 from study.runs import Runs
 from study.tables import effects_table, rates_table, runs_of
 
 
 def run(
-    plan: str, work: Path, texts: Path, shard: str = "1/1", workers: int | None = None, contrast: str | None = None
+    plan: str,
+    work: Path,
+    texts: Path,
+    results: Path | None = None,
+    shard: str = "1/1",
+    workers: int | None = None,
+    contrast: str | None = None,
 ) -> None:
     """Run the cells of a plan that have no row yet.
 
@@ -28,6 +34,7 @@ def run(
         plan: Name of a file in study/plans, or a file.
         work: Folder for corpora, runs and rows; machines that share it share the work by --shard.
         texts: Folder with the texts of study/texts.py.
+        results: Folder of rows.csv, whose cells have been run already. null: only what is in WORK has been.
         shard: Which part of the cells, 1/4 to 4/4.
         workers: Runs at a time, each on one core. null: as many as there are cores.
         contrast: One contrast of the plan alone. null: all of them.
@@ -35,9 +42,12 @@ def run(
     found = read_plan(plan)
     if contrast is not None and contrast not in found.contrasts:
         raise ConfigError(f"contrast is {contrast}: plan {plan} has {', '.join(found.contrasts)}")
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers is {workers}: it must be at least 1, or null for one on each core")
     number, count = read_shard(shard)
     cells = found.cells(contrast)[number - 1 :: count]
-    runs = Runs(found, work, texts)
+    known = set() if results is None else {line["key"] for line in read_tables(results)[0]}
+    runs = Runs(found, work, texts, known)
     print(f"{len(runs.missing(cells))} of {len(cells)} cells are to run", flush=True)
     runs.run(cells, workers or len(os.sched_getaffinity(0)), lambda line: print(line, flush=True))
 
@@ -49,7 +59,10 @@ def collect(work: Path, results: Path) -> None:
         work: Folder of a study's runs.
         results: Folder for rows.csv and curves.csv.
     """
-    write_tables(read_rows(work / "rows"), results)
+    rows = read_rows(work / "rows")
+    if not rows:
+        raise ConfigError(f"{work} has no rows: give the folder that `python -m study run` wrote to, once a run ended")
+    write_tables(rows, results)
 
 
 def tables(results: Path, document: Path | None = None) -> None:

@@ -11,12 +11,15 @@ class Arm:
     Attributes:
         title: for a reader of tables.
         presence: fields of the recipe's ``presence`` section.
-        oracle: the noisy sources are left out, and the batch is smaller by their share of the text: about what weights
-            of 0 come to.
+        sections: fields of other sections, by section.
+        micro_batch: samples of a micro-batch; None: as many as go.
+        oracle: the noisy sources are left out, and the batch is smaller by their share: what weights of 0 come to.
     """
 
     title: str
     presence: dict[str, Any] = field(default_factory=dict)
+    sections: dict[str, dict[str, Any]] = field(default_factory=dict)
+    micro_batch: int | None = None
     oracle: bool = False
 
 
@@ -35,6 +38,7 @@ def _constant(tau: float) -> dict[str, Any]:
 # Trains as always, and learns what weights are worth.
 UNIFORM: dict[str, Any] = {"signal": "uniform", "alignment": True}
 CALIBRATED: dict[str, Any] = {"preset": "calibrated"}
+TRUSTED = {"reference": {"sources": ["wiki"]}}
 
 ARMS = {
     "uniform": Arm("uniform", UNIFORM),
@@ -65,6 +69,23 @@ ARMS = {
     "loss-linear": Arm("high losses up: softmax, τ = 1", _paper(signal="loss", schedule=_constant(1.0))),
     "loss-saturating": Arm(
         "highest losses down", {"signal": "loss", **_weighting("saturating"), "schedule": _constant(-1.0)}
+    ),
+    "paper-microbatch": Arm(
+        "the paper's stages, of microbatches of 4", _paper(granularity="microbatch", strategy="two_pass"), micro_batch=4
+    ),
+    "alignment": Arm(
+        "aligned with encyclopedia up: softmax, τ = 1", _paper(signal="alignment", schedule=_constant(1.0)), TRUSTED
+    ),
+    "calibrated-reference": Arm(
+        "calibrated for encyclopedia", _weighting("calibrated") | {"alignment_with": "reference"}, TRUSTED
+    ),
+    "clipped-tensors": Arm(
+        "uniform, every tensor's gradient clipped",
+        UNIFORM,
+        {"optimizer": {"kind": "clipped_tensors"}, "training": {"gradient_clipping": None}},
+    ),
+    "shrunk-entries": Arm(
+        "uniform, entries of the gradient shrunk", UNIFORM, {"optimizer": {"kind": "shrunk_entries"}}
     ),
     "leverage": Arm("leverage down", _paper(signal="leverage", schedule=_constant(-1.0))),
 }

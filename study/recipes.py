@@ -36,8 +36,8 @@ def recipe(plan: Plan, cell: Cell, corpus: Path) -> dict[str, Any]:
     batch = cell.batch
     if arm.oracle:
         batch = round(batch * (1.0 - TEXTS[cell.text].noise_share))
-    micro_steps = -(-batch // LARGEST_MICRO_BATCH)
-    return {
+    micro_steps = -(-batch // (arm.micro_batch or LARGEST_MICRO_BATCH))
+    fields: dict[str, Any] = {
         "model": {
             "config": {
                 "model_type": "llama",
@@ -66,6 +66,7 @@ def recipe(plan: Plan, cell: Cell, corpus: Path) -> dict[str, Any]:
         "checkpoint": {"every_steps": None, "at_end": False},
         "logging": {"every_steps": 10},
     }
+    return fields | {section: fields.get(section, {}) | values for section, values in arm.sections.items()}
 
 
 def key(protocol: int, *parts: Any) -> str:

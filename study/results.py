@@ -52,7 +52,14 @@ def write_tables(rows: Sequence[Row], folder: Path) -> None:
 
 
 def read_tables(folder: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """The lines of ``rows.csv`` and of ``curves.csv``, as text by column."""
+    """The lines of ``rows.csv`` and of ``curves.csv``, as text by column.
+
+    Raises:
+        ConfigError: they are not there.
+    """
+    for name in ("rows.csv", "curves.csv"):
+        if not (folder / name).is_file():
+            raise ConfigError(f"{folder / name} is not there: give a folder that `python -m study collect` wrote to")
     return tuple(list(_read(folder / name)) for name in ("rows.csv", "curves.csv"))  # type: ignore[return-value]
 
 

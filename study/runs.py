@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,9 @@ class Runs:
         rows: folder of a JSON file for every row.
     """
 
-    def __init__(self, plan: Plan, work: Path, texts: Path) -> None:
-        self._plan, self._work = plan, work
+    def __init__(self, plan: Plan, work: Path, texts: Path, known: Collection[str] = ()) -> None:
+        """``known`` are keys of runs that have been made elsewhere, and are not to be made again."""
+        self._plan, self._work, self._known = plan, work, known
         self._corpora = Corpora(plan, work / "corpora", texts)
         self.rows = work / "rows"
         self.rows.mkdir(parents=True, exist_ok=True)
@@ -46,7 +47,7 @@ class Runs:
 
     def missing(self, cells: Sequence[Cell]) -> list[Cell]:
         """Those of ``cells`` that have no row yet, in their order."""
-        return [cell for cell in cells if not self._row_file(cell).exists()]
+        return [cell for cell in cells if self.key(cell) not in self._known and not self._row_file(cell).exists()]
 
     def run(self, cells: Sequence[Cell], workers: int, report: Report = print) -> None:
         """Run what is missing of ``cells``, ``workers`` at a time."""
@@ -112,7 +113,7 @@ def train(recipe_file: Path, core: int, log: int) -> int:
         "OMP_NUM_THREADS": "1",
         "WANDB_MODE": "disabled",
     }
-    command: list[Any] = [sys.executable, "-m", "presence_ds", "train", recipe_file]
+    command: list[Any] = [sys.executable, "-m", "study.train", recipe_file]
     process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     os.sched_setaffinity(process.pid, {core})
     try:

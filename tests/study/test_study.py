@@ -13,15 +13,18 @@ import yaml
 from presence_ds.commands import train
 from presence_ds.commands.recipe_arguments import check_recipe, read_recipe
 from presence_ds.errors import AnomalyError, ConfigError, DataError, PresenceError
-from study.__main__ import collect, read_shard, run
+from presence_ds.trainer.building.optimizer import MAKE
+from presence_ds.trainer.building.optimizer_config import KINDS
+from study.__main__ import collect, read_shard, run, tables
 from study.arms import ARMS
 from study.corpora import Corpora
+from study.optimizers import OPTIMIZERS, register
 from study.plan import Cell, Plan, read_plan
 from study.recipes import recipe
 from study.results import read_rows, read_tables, write_tables
 from study.rows import Row, make_row
 from study.runs import Runs
-from study.texts import SOURCES, TEXTS
+from study.texts import DENSITY, SOURCES, TEXTS
 
 CELL = Cell("mixed-25", "uniform", 0.003, 0, 8, "xs", 12)
 
@@ -47,12 +50,23 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checked(plan: Plan, cell: Cell, folder: Path) -> None:
     file = folder / "recipe.yaml"
     fields = recipe(plan, cell, folder)
-    fields["data"] = {"sources": [{"name": "web", "path": str(folder)}]}  # no corpus is prepared
+    sources = [{"name": name, "path": str(folder)} for name in ("web", "wiki")]
+    fields["data"] = {"sources": sources}  # no corpus is prepared
     file.write_text(yaml.safe_dump(fields))
     parser = train.make_parser()
     check_recipe(*read_recipe(parser, parser.parse_args([str(file)])))
 
 
+@pytest.fixture
+def optimizers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the study, for the time of a test."""
+    for kinds in (KINDS, MAKE):
+        for name in OPTIMIZERS:
+            monkeypatch.setitem(kinds, name, None)  # which takes them out again
+    register()
+
+
+@pytest.mark.usefixtures("optimizers")
 @pytest.mark.parametrize("arm", ARMS)
 def test_every_arm_is_a_recipe(arm: str, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("text")
@@ -66,13 +80,14 @@ def test_arms_differ_and_are_told_apart(texts: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_shares_of_noise_are_of_all_text(name: str) -> None:
+def test_shares_of_noise_are_of_all_samples(name: str) -> None:
     text = TEXTS[name]
     section = text.data_section(Path())
     copies = {noise["kind"]: noise["share"] for noise in section["noise"] or []}
     sizes = {source["name"]: source["max_megabytes"] for source in section["sources"]}
-    total = sum(sizes.values()) / (1.0 - sum(copies.values()))
-    shares = copies | {name: sizes[name] / total for name in sizes if name not in text.clean}
+    samples = {name: size * DENSITY.get(name, 1.0) for name, size in sizes.items()}
+    total = sum(samples.values()) / (1.0 - sum(copies.values()))
+    shares = copies | {name: samples[name] / total for name in sizes if name not in text.clean}
     assert shares == pytest.approx(text.noise)
     assert set(text.data_section(Path(), with_noise=False)) == {"sources", "noise"}
 
@@ -118,6 +133,15 @@ def test_bad_arguments(tmp_path: Path) -> None:
         read_plan("none")
     with pytest.raises(ConfigError, match="shard is 5/4: it must be i/n"):
         read_shard("5/4")
+    for workers in (0, -1):
+        with pytest.raises(ConfigError, match=f"workers is {workers}: it must be at least 1"):
+            run("smoke", tmp_path, tmp_path, workers=workers)
+    for command in (lambda: run("smoke", tmp_path, tmp_path, results=tmp_path), lambda: tables(tmp_path)):
+        with pytest.raises(ConfigError, match=r"rows\.csv is not there"):
+            command()
+    with pytest.raises(ConfigError, match="has no rows: give the folder"):
+        collect(tmp_path / "none", tmp_path / "tables")
+    assert not (tmp_path / "tables").exists()
     with pytest.raises(ConfigError, match="contrast is none: plan smoke has main"):
         run("smoke", tmp_path, tmp_path, contrast="none")
     with pytest.raises(ConfigError, match=r"c4-en/\*\.jsonl: there is no such file, and text mixed-25 is made of it"):
@@ -217,6 +241,10 @@ def test_a_study_runs_stops_and_goes_on(texts: Path, tmp_path: Path) -> None:
     again = {row.key: row for row in read_rows(work / "rows")}
     assert {key: row.loss for key, row in again.items()} == {row.key: row.loss for row in rows}  # to the bit
     collect(work, tmp_path / "tables")
+    runs = Runs(
+        read_plan("smoke"), tmp_path / "elsewhere", texts, {line["key"] for line in read_tables(tmp_path / "tables")[0]}
+    )
+    assert [cell.arm for cell in runs.missing(read_plan("smoke").cells())] == ["calibrated"] * 2
     lines, curves = read_tables(tmp_path / "tables")
     assert len(lines) == 2
     assert len(curves) == 6
