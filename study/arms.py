@@ -14,6 +14,7 @@ class Arm:
         sections: fields of other sections, by section.
         micro_batch: samples of a micro-batch; None: as many as go.
         oracle: the noisy sources are left out, and the batch is smaller by their share: what weights of 0 come to.
+        keeps: arguments of `presence filter`, where training is on what it keeps of the text.
     """
 
     title: str
@@ -21,6 +22,7 @@ class Arm:
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
     micro_batch: int | None = None
     oracle: bool = False
+    keeps: tuple[str, ...] = ()
 
 
 def _weighting(kind: str, **fields: Any) -> dict[str, Any]:
@@ -39,6 +41,7 @@ def _constant(tau: float) -> dict[str, Any]:
 UNIFORM: dict[str, Any] = {"signal": "uniform", "alignment": True}
 CALIBRATED: dict[str, Any] = {"preset": "calibrated"}
 TRUSTED = {"reference": {"sources": ["wiki"]}}
+BASELINE, CLEAN = "uniform", "oracle"  # what all arms are compared with, and the one whose runs read no noise
 
 ARMS = {
     "uniform": Arm("uniform", UNIFORM),
@@ -86,6 +89,10 @@ ARMS = {
     ),
     "shrunk-entries": Arm(
         "uniform, entries of the gradient shrunk", UNIFORM, {"optimizer": {"kind": "shrunk_entries"}}
+    ),
+    "sequential": Arm("the paper's Sequential: lowest three quarters", UNIFORM, keeps=("--keep", "0.75")),
+    "sequential-reverse": Arm(
+        "Sequential reversed: highest three quarters", UNIFORM, keeps=("--keep", "0.75", "--reverse")
     ),
     "leverage": Arm("leverage down", _paper(signal="leverage", schedule=_constant(-1.0))),
 }

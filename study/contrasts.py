@@ -7,10 +7,10 @@ from statistics import fmean
 from typing import NamedTuple
 
 from presence_ds.trainer.report.comparison import judged
+from study.arms import BASELINE
 from study.plan import Cell
 
 EQUIVALENT = 0.002  # of the loss: what counts as the same
-BASELINE = "uniform"
 
 
 class Setting(NamedTuple):

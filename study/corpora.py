@@ -1,8 +1,10 @@
-"""Prepared corpora, one for every mixture, which all runs on it read."""
+"""Prepared corpora, one for every mixture and filter, which all runs on it read."""
 
 import hashlib
 import subprocess
 import sys
+import threading
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,10 +13,10 @@ from typing import Any
 import yaml
 
 from presence_ds.errors import ConfigError, DataError
+from study.arms import ARMS, BASELINE, CLEAN
+from study.filters import SCORING_RATE, keep
 from study.plan import Cell, Plan
-from study.recipes import data_section, has_noise, key
-
-CLEAN = "oracle"  # an arm whose runs read no noise
+from study.recipes import data_section, has_noise, key, recipe
 
 
 class Corpora:
@@ -23,9 +25,13 @@ class Corpora:
     def __init__(self, plan: Plan, folder: Path, texts: Path) -> None:
         self._plan, self._folder, self._texts = plan, folder, texts
         self._checksums: dict[Path, str] = {}
+        self._locks: defaultdict[Path, threading.RLock] = defaultdict(threading.RLock)
 
     def key(self, cell: Cell) -> str:
         """Of the corpus of ``cell``: how it is made, and what is in the files it is made of."""
+        arm = ARMS[cell.arm]
+        if arm.keeps:
+            return key(self._plan.protocol, self.key(self._whole(cell)), self._scoring(cell, Path()), arm.keeps)
         section = data_section(self._plan, cell, Path())
         files = [(str(file.relative_to(self._texts)), self._checksum(file)) for file in self._files(cell)]
         return key(self._plan.protocol, section, files)
@@ -34,27 +40,45 @@ class Corpora:
         """Where the corpus of ``cell`` is."""
         return self._folder / self.key(cell)
 
-    def prepare(self, cell: Cell) -> None:
-        """Make it, unless it is there."""
-        target, section = self.path(cell), data_section(self._plan, cell, self._texts)
-        if target.exists():
-            return
+    def prepare(self, cell: Cell, core: int) -> None:
+        """Make it on ``core``, unless it is there; a thread that wants the one that another one makes waits for it."""
+        target = self.path(cell)
+        with self._locks[target]:
+            if target.exists():
+                return
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=self._folder) as folder:  # another machine may be making the same one
+                work, part = Path(folder), Path(folder) / "corpus"
+                if ARMS[cell.arm].keeps:
+                    whole = self._whole(cell)
+                    self.prepare(whole, core)
+                    keep(ARMS[cell.arm].keeps, self._scoring(cell, self.path(whole)), work, part, core)
+                else:
+                    self._make(cell, work, part, core)
+                try:
+                    part.rename(target)
+                except OSError:
+                    if not target.exists():
+                        raise
+
+    def _make(self, cell: Cell, work: Path, target: Path, core: int) -> None:
+        section = data_section(self._plan, cell, self._texts)
         if has_noise(cell):  # losses compare where tokens are the same, so that the clean text alone decides on them
             clean = replace(cell, arm=CLEAN)
-            self.prepare(clean)
+            self.prepare(clean, core)
             section["tokenizer"] = {"path": str(self.path(clean) / "tokenizer")}
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=self._folder) as folder:  # another machine may be making the same one
-            file, part = Path(folder) / "recipe.yaml", Path(folder) / "corpus"
-            file.write_text(yaml.safe_dump({"data": section}), encoding="utf-8")
-            command: list[Any] = [sys.executable, "-m", "presence_ds", "prepare", file, part]
-            if subprocess.run(command, stdout=sys.stderr).returncode:
-                raise DataError(f"text {cell.text} cannot be prepared: above is why")
-            try:
-                part.rename(target)
-            except OSError:
-                if not target.exists():
-                    raise
+        file = work / "recipe.yaml"
+        file.write_text(yaml.safe_dump({"data": section}), encoding="utf-8")
+        command: list[Any] = [sys.executable, "-m", "presence_ds", "prepare", file, target]
+        if subprocess.run(command, stdout=sys.stderr).returncode:
+            raise DataError(f"text {cell.text} cannot be prepared: above is why")
+
+    def _whole(self, cell: Cell) -> Cell:
+        """What a filter of the arm of ``cell`` reads: one for all rates and seeds."""
+        return replace(cell, arm=BASELINE, rate=SCORING_RATE, seed=0)
+
+    def _scoring(self, cell: Cell, corpus: Path) -> dict[str, Any]:
+        return recipe(self._plan, self._whole(cell), corpus)
 
     def _files(self, cell: Cell) -> list[Path]:
         found: list[Path] = []

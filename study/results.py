@@ -70,6 +70,9 @@ def _flat(row: Row) -> dict[str, Any]:
     line |= {f"loss/{name}": _rounded(loss) for name, loss in row.losses.items()}
     for name, (gain, error) in row.gains.items():
         line |= {f"gain/{name}": _rounded(gain), f"gain_error/{name}": _rounded(error)}
+    line |= {f"weight/{name}": _rounded(weight) for name, weight in row.weights.items()}
+    for name, figures in row.worth.items():
+        line |= {f"{figure}/{name}": _rounded(value) for figure, value in figures.items()}
     return line | {f"version/{name}": found for name, found in row.versions.items()}
 
 

@@ -13,6 +13,7 @@ from presence_ds.errors import AnomalyError, PresenceError
 from study.plan import Cell, Plan
 from study.texts import TEXTS
 
+WORTH = ("share", "norm", "alignment")
 VERSIONS = ("presence-ds", "torch", "deepspeed", "transformers")
 
 
@@ -29,6 +30,9 @@ class Row:
         noise_scale: the gradient noise scale, in samples, over the steps of ``gains``.
         effective_share: mean of 1/Σw² over the steps, as a share of the batch.
         gains: what other weights would have been worth, by name: gain and error. Of all steps after the warm-up.
+        weights: mean weight of the samples of every source.
+        worth: of every source its ``share`` of the samples, and the means of its samples' squared norms (``norm``) and
+            alignments with the others of their step (``alignment``), in units of the means of all. As ``gains``.
     """
 
     key: str
@@ -43,6 +47,8 @@ class Row:
     noise_scale: float | None = None
     effective_share: float | None = None
     gains: dict[str, tuple[float, float]] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    worth: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def make_row(key: str, plan: Plan, cell: Cell, run_dir: Path, status: int) -> Row:
@@ -75,6 +81,10 @@ def make_row(key: str, plan: Plan, cell: Cell, run_dir: Path, status: int) -> Ro
         noise_scale=figures.get("noise_scale"),
         effective_share=sum(stage["steps"] * stage["mean_effective_share"] for stage in stages) / summary["steps"],
         gains={name: (gain["gain"], gain["error"]) for name, gain in figures.get("gains", {}).items()},
+        weights=_weights(list(stages)),
+        worth={
+            name: {figure: source[figure] for figure in WORTH} for name, source in figures.get("sources", {}).items()
+        },
     )
 
 
@@ -85,6 +95,16 @@ def gains(plan: Plan, run_dir: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "presence_ds", "gain", str(run_dir), *options]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return _read(file)
+
+
+def _weights(stages: list[dict[str, Any]]) -> dict[str, float]:
+    """Of every source, over all stages of a run."""
+    found = {}
+    for name in sorted({name for stage in stages for name in stage["sources"]}):
+        parts = [stage["sources"][name] for stage in stages if name in stage["sources"]]
+        samples = sum(part["samples"] for part in parts)
+        found[name] = sum(part["samples"] * part["mean_weight"] for part in parts) / samples
+    return found
 
 
 def _losses(cell: Cell, metrics: dict[str, Any]) -> dict[str, float]:

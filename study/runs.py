@@ -7,20 +7,17 @@ killed at any time, shared among machines that see one folder, and gone on with.
 import json
 import os
 import queue
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import yaml
-from torch.distributed.elastic.utils.distributed import get_free_port
 
 from study.corpora import Corpora
 from study.plan import Cell, Plan
+from study.ranks import run_rank
 from study.recipes import key, recipe
 from study.rows import Row, make_row
 
@@ -52,9 +49,7 @@ class Runs:
     def run(self, cells: Sequence[Cell], workers: int, report: Report = print) -> None:
         """Run what is missing of ``cells``, ``workers`` at a time."""
         waiting: queue.SimpleQueue[Cell] = queue.SimpleQueue()
-        missing = self.missing(cells)
-        for cell in missing:
-            self._corpora.prepare(cell)
+        for cell in self.missing(cells):
             waiting.put(cell)
         cores = sorted(os.sched_getaffinity(0))
         faults: list[BaseException] = []
@@ -89,34 +84,15 @@ class Runs:
         run_dir.parent.mkdir(parents=True, exist_ok=True)
         status = 0
         if not (run_dir / "summary.json").exists():  # else the run had ended when the study was killed
+            self._corpora.prepare(cell, core)
             file = run_dir.with_suffix(".yaml")
             fields = recipe(self._plan, cell, self._corpora.path(cell)) | {"run_dir": str(run_dir)}
             file.write_text(yaml.safe_dump(fields, sort_keys=False), encoding="utf-8")
             with open(run_dir.with_suffix(".log"), "wb") as log:
-                status = train(file, core, log.fileno())
+                status = run_rank(["train", file], core, log.fileno())
         row = make_row(self.key(cell), self._plan, cell, run_dir, status)
         target = self._row_file(cell)
         part = target.with_suffix(".part")
         part.write_text(json.dumps(asdict(row)), encoding="utf-8")
         part.replace(target)
         return row
-
-
-def train(recipe_file: Path, core: int, log: int) -> int:
-    """One rank of `presence train` without a launcher, on one core; its exit status."""
-    environment = os.environ | {
-        "RANK": "0",
-        "LOCAL_RANK": "0",
-        "WORLD_SIZE": "1",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(get_free_port()),
-        "OMP_NUM_THREADS": "1",
-        "WANDB_MODE": "disabled",
-    }
-    command: list[Any] = [sys.executable, "-m", "study.train", recipe_file]
-    process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    os.sched_setaffinity(process.pid, {core})
-    try:
-        return process.wait()
-    finally:
-        process.kill()  # of one that has ended nothing is left to kill

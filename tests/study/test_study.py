@@ -1,6 +1,7 @@
 """The study's driver: its cells and arms, and a study of a minute that is run, stopped and gone on with."""
 
 import json
+import os
 import random
 import shutil
 from dataclasses import asdict, replace
@@ -12,6 +13,7 @@ import yaml
 
 from presence_ds.commands import train
 from presence_ds.commands.recipe_arguments import check_recipe, read_recipe
+from presence_ds.data import open_corpus
 from presence_ds.errors import AnomalyError, ConfigError, DataError, PresenceError
 from presence_ds.trainer.building.optimizer import MAKE
 from presence_ds.trainer.building.optimizer_config import KINDS
@@ -26,6 +28,7 @@ from study.rows import Row, make_row
 from study.runs import Runs
 from study.texts import DENSITY, SOURCES, TEXTS
 
+CORE = min(os.sched_getaffinity(0))
 CELL = Cell("mixed-25", "uniform", 0.003, 0, 8, "xs", 12)
 
 
@@ -163,7 +166,7 @@ def test_a_source_with_too_little_text_is_refused(
     """Shares would be others than the tables say."""
     corpora = Corpora(replace(read_plan("smoke"), text_scale=1.0), tmp_path, texts)
     with pytest.raises(DataError, match="text web cannot be prepared"):
-        corpora.prepare(replace(CELL, text="web"))
+        corpora.prepare(replace(CELL, text="web"), CORE)
     assert "min_megabytes" in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -209,13 +212,27 @@ def test_noise_changes_neither_the_tokens_nor_what_is_held_out(texts: Path, tmp_
     """Or losses of arms that read noise and of those that do not would not compare."""
     corpora = Corpora(read_plan("smoke"), tmp_path, texts)
     noisy, clean = (corpora.path(replace(CELL, arm=arm)) for arm in ("uniform", "oracle"))
-    corpora.prepare(CELL)  # which makes the clean one before it
+    corpora.prepare(CELL, CORE)  # which makes the clean one before it
     tokenizers = [json.loads((folder / "tokenizer" / "tokenizer.json").read_text()) for folder in (noisy, clean)]
     assert tokenizers[0] == tokenizers[1]
     reports = [json.loads((folder / "corpus.json").read_text())["report"] for folder in (noisy, clean)]
     for source in TEXTS[CELL.text].clean:
         assert reports[0]["validation"][source] == reports[1]["validation"][source]
     assert set(reports[0]["train"]) - set(reports[1]["train"]) == set(TEXTS[CELL.text].noise)
+
+
+@pytest.mark.long
+def test_sequential_trains_on_a_part_of_the_text(texts: Path, tmp_path: Path) -> None:
+    corpora = Corpora(read_plan("smoke"), tmp_path, texts)
+    cells = [replace(CELL, arm=arm) for arm in ("uniform", "sequential", "sequential-reverse")]
+    assert len({corpora.path(cell) for cell in cells}) == 3
+    corpora.prepare(cells[1], CORE)
+    samples = []
+    for cell in cells[:2]:
+        found = open_corpus(corpora.path(cell)).train
+        samples.append([tuple(found[place]["input_ids"].tolist()) for place in range(len(found))])
+    assert set(samples[1]) < set(samples[0])
+    assert len(samples[1]) == pytest.approx(0.75 * len(samples[0]), abs=1)
 
 
 @pytest.mark.long
@@ -230,6 +247,8 @@ def test_a_study_runs_stops_and_goes_on(texts: Path, tmp_path: Path) -> None:
     assert first.loss == first.curve[12]
     assert set(first.losses) >= {"web", "wiki"}
     assert set(first.gains) >= {"clip", "paper_inverse"} or first.noise_scale is None
+    assert set(first.weights) == {*TEXTS["mixed-25"].clean, *TEXTS["mixed-25"].noise}
+    assert set(first.weights.values()) == {1.0}
     assert first.seconds is not None
     kept = work / "rows" / f"{first.key}.json"
     before = kept.read_bytes()
