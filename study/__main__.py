@@ -16,7 +16,7 @@ from presence_ds.errors import ConfigError, PresenceError
 from study.plan import read_plan
 from study.results import read_rows, read_tables, write_tables
 from study.runs import Runs
-from study.tables import effects_table, rates_table, runs_of
+from study.tables import TABLES, runs_of
 
 
 def run(
@@ -73,8 +73,8 @@ def tables(results: Path, document: Path | None = None) -> None:
         document: Markdown file with the places for them. null: print them.
     """
     runs = runs_of(results)
-    write_section(document, "rates", rates_table(runs))
-    write_section(document, "effects", effects_table(runs))
+    for name, make in TABLES.items():
+        write_section(document, name, make(runs))
 
 
 def read_shard(shard: str) -> tuple[int, int]:

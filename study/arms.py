@@ -14,6 +14,7 @@ class Arm:
         sections: fields of other sections, by section.
         micro_batch: samples of a micro-batch; None: as many as go.
         oracle: the noisy sources are left out, and the batch is smaller by their share: what weights of 0 come to.
+        gain: name under which `presence gain` foretells what its weights are worth.
         keeps: arguments of `presence filter`, where training is on what it keeps of the text.
     """
 
@@ -22,6 +23,7 @@ class Arm:
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
     micro_batch: int | None = None
     oracle: bool = False
+    gain: str | None = None
     keeps: tuple[str, ...] = ()
 
 
@@ -46,21 +48,21 @@ BASELINE, CLEAN = "uniform", "oracle"  # what all arms are compared with, and th
 ARMS = {
     "uniform": Arm("uniform", UNIFORM),
     "oracle": Arm("oracle: no noise, and as much less in a batch", UNIFORM, oracle=True),
-    "calibrated": Arm("calibrated", CALIBRATED),
+    "calibrated": Arm("calibrated", CALIBRATED, gain="calibrated"),
     "calibrated-norm": Arm("calibrated on the norm alone", _weighting("calibrated", features=["norm"])),
     "calibrated-norm-loss": Arm("calibrated on norm and loss", _weighting("calibrated", features=["norm", "loss"])),
     "calibrated-source": Arm(
         "calibrated, with sources", _weighting("calibrated", features=["norm", "loss", "vocabulary", "source"])
     ),
     "calibrated-placebo": Arm("placebo of calibrated", _weighting("calibrated", placebo=True)),
-    "clip": Arm("clip at the median", _weighting("clip")),
+    "clip": Arm("clip at the median", _weighting("clip"), gain="clip"),
     "clip-0.75": Arm("clip at the upper quartile", _weighting("clip", quantile=0.75)),
     "clip-0.9": Arm("clip at the 0.9 quantile", _weighting("clip", quantile=0.9)),
     "clip-placebo": Arm("placebo of clip", _weighting("clip", placebo=True)),
-    "normalized": Arm("every gradient at one length", _weighting("normalized")),
+    "normalized": Arm("every gradient at one length", _weighting("normalized"), gain="normalized"),
     "paper": Arm("the paper's two stages", _paper()),
-    "paper-direct": Arm("the paper's first stage alone", _paper(schedule=_constant(1.0))),
-    "paper-inverse": Arm("the paper's second stage alone", _paper(schedule=_constant(-1.0))),
+    "paper-direct": Arm("the paper's first stage alone", _paper(schedule=_constant(1.0)), gain="paper_direct"),
+    "paper-inverse": Arm("the paper's second stage alone", _paper(schedule=_constant(-1.0)), gain="paper_inverse"),
     "paper-direct-2": Arm("first stage alone, τ = 2", _paper(schedule=_constant(2.0))),
     "paper-inverse-2": Arm("second stage alone, τ = −2", _paper(schedule=_constant(-2.0))),
     "paper-swapped": Arm("the paper's stages swapped", _paper(schedule={"tau_direct": -1.0, "tau_inverse": 1.0})),
@@ -71,7 +73,9 @@ ARMS = {
     "paper-placebo": Arm("placebo of the paper's stages", _paper(weighting={"placebo": True})),
     "loss-linear": Arm("high losses up: softmax, τ = 1", _paper(signal="loss", schedule=_constant(1.0))),
     "loss-saturating": Arm(
-        "highest losses down", {"signal": "loss", **_weighting("saturating"), "schedule": _constant(-1.0)}
+        "highest losses down",
+        {"signal": "loss", **_weighting("saturating"), "schedule": _constant(-1.0)},
+        gain="loss_saturating",
     ),
     "paper-microbatch": Arm(
         "the paper's stages, of microbatches of 4", _paper(granularity="microbatch", strategy="two_pass"), micro_batch=4

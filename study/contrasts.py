@@ -1,7 +1,7 @@
 """What rows say: every arm beside uniform weights, each at its own best learning rate, seed by seed."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import inf
 from statistics import fmean
 from typing import NamedTuple
@@ -24,10 +24,19 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """A cell and the clean validation loss it ended at; infinite for one that diverged."""
+    """What is kept of one.
+
+    Attributes:
+        cell: what it was.
+        loss: clean validation loss it ended at; infinite for one that diverged.
+        noise_scale, gains, worth: as of `study.rows.Row`, where alignments were measured.
+    """
 
     cell: Cell
     loss: float
+    noise_scale: float | None = None
+    gains: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    worth: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def setting(self) -> Setting:
@@ -66,7 +75,7 @@ def effects(runs: Sequence[Run], baseline: str = BASELINE) -> Iterator[Effect]:
         arms = dict.fromkeys(run.cell.arm for run in here)
         if baseline not in arms:
             continue
-        best = {arm: _best(run for run in here if run.cell.arm == arm) for arm in arms}
+        best = {arm: best_runs(run for run in here if run.cell.arm == arm) for arm in arms}
         reference = {run.cell.seed: run.loss for run in best[baseline]}
         for arm in arms:
             losses = {run.cell.seed: run.loss for run in best[arm]}
@@ -81,7 +90,7 @@ def effects(runs: Sequence[Run], baseline: str = BASELINE) -> Iterator[Effect]:
             yield Effect(setting, arm, *rates, means, differences, mean, low, high, verdict)
 
 
-def _best(runs: Iterable[Run]) -> list[Run]:
+def best_runs(runs: Iterable[Run]) -> list[Run]:
     """Those at the rate whose mean loss is lowest, of the rates that most seeds have."""
     by_rate: dict[float, list[Run]] = {}
     for run in runs:

@@ -79,6 +79,8 @@ class Plan:
         text_scale: how much text, of the sizes in `study.texts.TEXTS`.
         validation_fraction: of all documents; every evaluation is of all of it, and so is of the same text in all arms.
         contrasts: by name.
+        precision: as of ``training.precision``.
+        micro_batch: most samples of a micro-batch.
     """
 
     protocol: int
@@ -90,6 +92,8 @@ class Plan:
     text_scale: float
     validation_fraction: float
     contrasts: dict[str, Contrast] = field(default_factory=dict)
+    precision: str = "fp32"
+    micro_batch: int = 64
 
     def cells(self, contrast: str | None = None) -> list[Cell]:
         """Of one contrast or of all, each once, seed by seed, so that what a part of a study knows is balanced."""

@@ -1,4 +1,4 @@
-"""One rank of a command of the trainer, without a launcher, on one core."""
+"""One rank of a command of the trainer, without a launcher, on one core or one accelerator."""
 
 import os
 import subprocess
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch.distributed.elastic.utils.distributed import get_free_port
 
 
@@ -13,7 +14,7 @@ def run_rank(arguments: Sequence[Any], core: int, log: int) -> int:
     """``presence ARGUMENTS`` with the optimizers of `study.optimizers`; its exit status.
 
     Args:
-        core: the processor that it may use.
+        core: the processor that it may use, on a machine without accelerators.
         log: file descriptor of what it prints.
     """
     environment = os.environ | {
@@ -22,12 +23,15 @@ def run_rank(arguments: Sequence[Any], core: int, log: int) -> int:
         "WORLD_SIZE": "1",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(get_free_port()),
-        "OMP_NUM_THREADS": "1",
         "WANDB_MODE": "disabled",
     }
+    on_cpu = not torch.accelerator.is_available()
+    if on_cpu:
+        environment["OMP_NUM_THREADS"] = "1"
     command: list[Any] = [sys.executable, "-m", "study.presence", *arguments]
     process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    os.sched_setaffinity(process.pid, {core})
+    if on_cpu:
+        os.sched_setaffinity(process.pid, {core})
     try:
         return process.wait()
     finally:

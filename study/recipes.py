@@ -10,7 +10,6 @@ from study.plan import Cell, Plan
 from study.texts import TEXTS
 
 DIGITS = 16  # of a key
-LARGEST_MICRO_BATCH = 64
 HEAD_WIDTH = 32
 
 
@@ -36,7 +35,7 @@ def recipe(plan: Plan, cell: Cell, corpus: Path) -> dict[str, Any]:
     batch = cell.batch
     if arm.oracle:
         batch = round(batch * (1.0 - TEXTS[cell.text].noise_share))
-    micro_steps = -(-batch // (arm.micro_batch or LARGEST_MICRO_BATCH))
+    micro_steps = -(-batch // (arm.micro_batch or plan.micro_batch))
     fields: dict[str, Any] = {
         "model": {
             "config": {
@@ -59,7 +58,7 @@ def recipe(plan: Plan, cell: Cell, corpus: Path) -> dict[str, Any]:
             "steps": cell.steps,
             "micro_batch_size": batch // micro_steps,
             "gradient_accumulation_steps": micro_steps,
-            "precision": "fp32",
+            "precision": plan.precision,
             "seed": cell.seed,
         },
         "evaluation": {"every_steps": -(-cell.steps // plan.evaluations)},
