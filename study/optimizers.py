@@ -17,43 +17,43 @@ from presence_ds.trainer.building.optimizer_config import KINDS, Kind
 class ClippedTensors(torch.optim.AdamW):
     """AdamW of gradients that are clipped tensor by tensor: AdaGC of Wang et al. (arXiv 2502.11034), its algorithm 1.
 
-    A tensor's gradient is at most ``relative`` times as long as a running mean of the lengths that it was clipped to.
-    In the first ``warmup`` steps all tensors are clipped as one, at length 1, and the running mean is the least so far.
+    A tensor's gradient is at most ``relative`` times as long as the running mean of what it was clipped to before.
+    In the first ``warmup`` steps the tensors of a group are clipped as one, at length 1, and in the place of the running
+    mean there is the least length so far.
     """
 
     def __init__(self, params: Any, relative: float = 1.05, decay: float = 0.98, warmup: int = 60, **options: Any):
         super().__init__(params, **options)
-        self._relative, self._decay, self._warmup, self._steps = relative, decay, warmup, 0
-        # ZeRO puts one flat tensor into the place of those of a group, in their order, with padding at its end.
-        self._sizes = [[parameter.numel() for parameter in group["params"]] for group in self.param_groups]
-        self._bounds = [torch.full((len(sizes),), math.inf) for sizes in self._sizes]
+        self._relative, self._decay, self._warmup = relative, decay, warmup
+        for group in self.param_groups:  # which ZeRO gives one flat tensor each, and steps one by one
+            sizes = [parameter.numel() for parameter in group["params"]]
+            group |= {"sizes": sizes, "bounds": torch.full((len(sizes),), math.inf), "steps": 0}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
-        gradients = [self._split(index) for index in range(len(self._sizes))]
-        norms = [torch.stack([part.norm() for part in parts]) for parts in gradients]
-        whole = torch.cat(norms).norm()
-        for index, (parts, lengths) in enumerate(zip(gradients, norms, strict=True)):
-            bounds = self._bounds[index]
-            if self._steps < self._warmup:
-                factors = torch.clamp(1.0 / whole, max=1.0).expand_as(lengths)
-                self._bounds[index] = torch.minimum(bounds, factors * lengths)
+        for group in self.param_groups:
+            parts = _parts(group)
+            lengths = torch.stack([part.norm() for part in parts])
+            bounds = group["bounds"].to(lengths.device)
+            if group["steps"] < self._warmup:
+                factors = (1.0 / lengths.norm()).clamp(max=1.0).expand_as(lengths)
+                group["bounds"] = torch.minimum(bounds, factors * lengths)
             else:
-                factors = torch.clamp(self._relative * bounds / lengths, max=1.0)
-                self._bounds[index] = self._decay * bounds + (1.0 - self._decay) * factors * lengths
+                factors = (self._relative * bounds / lengths).clamp(max=1.0)
+                group["bounds"] = torch.lerp(factors * lengths, bounds, self._decay)
             for part, factor in zip(parts, factors, strict=True):
                 part.mul_(factor)
-        self._steps += 1
+            group["steps"] += 1
         return super().step(closure)
 
-    def _split(self, index: int) -> list[Tensor]:
-        """The gradients of a group's tensors, as views."""
-        sizes, parameters = self._sizes[index], self.param_groups[index]["params"]
-        if len(parameters) == len(sizes):
-            return [parameter.grad for parameter in parameters]
-        (flat,) = parameters
-        padding = flat.numel() - sum(sizes)
-        return list(flat.grad.split([*sizes, padding]))[:-1]
+
+def _parts(group: dict[str, Any]) -> list[Tensor]:
+    """The gradients of a group's tensors; of a flat one views, in their order: at its end there is padding."""
+    gradients, sizes = [parameter.grad for parameter in group["params"]], group["sizes"]
+    if len(gradients) == len(sizes):
+        return gradients
+    (flat,) = gradients
+    return list(flat.split([*sizes, flat.numel() - sum(sizes)]))[:-1]
 
 
 class ShrunkEntries(torch.optim.AdamW):
