@@ -18,8 +18,8 @@ class ClippedTensors(torch.optim.AdamW):
     """AdamW of gradients that are clipped tensor by tensor: AdaGC of Wang et al. (arXiv 2502.11034), its algorithm 1.
 
     A tensor's gradient is at most ``relative`` times as long as the running mean of what it was clipped to before.
-    In the first ``warmup`` steps the tensors of a group are clipped as one, at length 1, and in the place of the running
-    mean there is the least length so far.
+    In the first ``warmup`` steps the tensors of a group are clipped as one, at length 1, and the least length so far is
+    in the place of the running mean.
     """
 
     def __init__(self, params: Any, relative: float = 1.05, decay: float = 0.98, warmup: int = 60, **options: Any):

@@ -16,7 +16,7 @@ PLANS = Path(__file__).parent / "plans"
 
 @dataclass(frozen=True)
 class Shape:
-    """A Llama with tied embeddings.
+    """A Llama with tied embeddings; on text with spans cut out an mT5.
 
     Args:
         width: of the model; the feed-forward width is 8/3 of it.

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from study.arms import ARMS
-from study.plan import Cell, Plan
-from study.texts import TEXTS
+from study.plan import Cell, Plan, Shape
+from study.texts import TEXTS, Text
 
 DIGITS = 16  # of a key
 HEAD_WIDTH = 32
@@ -31,25 +31,14 @@ def data_section(plan: Plan, cell: Cell, texts: Path) -> dict[str, Any]:
 
 def recipe(plan: Plan, cell: Cell, corpus: Path) -> dict[str, Any]:
     """All of a recipe but ``run_dir``; ``corpus`` is a prepared one."""
-    shape, arm = plan.shapes[cell.shape], ARMS[cell.arm]
+    shape, arm, text = plan.shapes[cell.shape], ARMS[cell.arm], TEXTS[cell.text]
     batch = cell.batch
     if arm.oracle:
-        batch = round(batch * (1.0 - TEXTS[cell.text].noise_share))
+        batch = round(batch * (1.0 - text.noise_share))
     micro_steps = -(-batch // (arm.micro_batch or plan.micro_batch))
     fields: dict[str, Any] = {
-        "model": {
-            "config": {
-                "model_type": "llama",
-                "hidden_size": shape.width,
-                "intermediate_size": -(-shape.width * 8 // 3 // 32) * 32,
-                "num_hidden_layers": shape.layers,
-                "num_attention_heads": max(1, shape.width // HEAD_WIDTH),
-                "num_key_value_heads": max(1, shape.width // HEAD_WIDTH),
-                "max_position_embeddings": plan.length,
-                "tie_word_embeddings": True,
-            }
-        },
-        "data": {"prepared": str(corpus), "seed": cell.seed},
+        "model": {"config": (_llama if text.is_causal else _mt5)(shape, plan.length)},
+        "data": {"prepared": str(corpus), "seed": cell.seed} | _weights(text if has_noise(cell) else None),
         "deepspeed": "ds_configs/zero1.json",
         "presence": arm.presence,
         "optimizer": {"kind": "adamw", "lr": cell.rate},
@@ -66,6 +55,45 @@ def recipe(plan: Plan, cell: Cell, corpus: Path) -> dict[str, Any]:
         "logging": {"every_steps": 10},
     }
     return fields | {section: fields.get(section, {}) | values for section, values in arm.sections.items()}
+
+
+def _llama(shape: Shape, length: int) -> dict[str, Any]:
+    heads = max(1, shape.width // HEAD_WIDTH)
+    return {
+        "model_type": "llama",
+        "hidden_size": shape.width,
+        "intermediate_size": _feed_forward(shape),
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "max_position_embeddings": length,
+        "tie_word_embeddings": True,
+    }
+
+
+def _mt5(shape: Shape, _: int) -> dict[str, Any]:
+    """With half of the blocks in the encoder."""
+    return {
+        "model_type": "mt5",
+        "d_model": shape.width,
+        "d_kv": HEAD_WIDTH,
+        "d_ff": _feed_forward(shape),
+        "num_layers": shape.layers // 2,
+        "num_heads": max(1, shape.width // HEAD_WIDTH),
+        "feed_forward_proj": "gated-gelu",
+        "dropout_rate": 0.0,
+    }
+
+
+def _feed_forward(shape: Shape) -> int:
+    return -(-shape.width * 8 // 3 // 32) * 32
+
+
+def _weights(text: Text | None) -> dict[str, Any]:
+    """Fields of ``data`` for shares that sizes do not say."""
+    if text is None or text.weights is None:
+        return {}
+    return {"sources": [{"name": name, "weight": weight} for name, weight in text.weights.items()]}
 
 
 def key(protocol: int, *parts: Any) -> str:

@@ -91,8 +91,12 @@ def test_shares_of_noise_are_of_all_samples(name: str) -> None:
     samples = {name: size * DENSITY.get(name, 1.0) for name, size in sizes.items()}
     total = sum(samples.values()) / (1.0 - sum(copies.values()))
     shares = copies | {name: samples[name] / total for name in sizes if name not in text.clean}
+    if text.weights is not None:
+        assert sum(text.weights.values()) == pytest.approx(1.0)
+        assert text.weights.keys() == sizes.keys()
+        shares = {name: text.weights[name] for name in sizes if name not in text.clean}
     assert shares == pytest.approx(text.noise)
-    assert set(text.data_section(Path(), with_noise=False)) == {"sources", "noise"}
+    assert text.data_section(Path(), with_noise=False)["noise"] is None
 
 
 def test_cells_of_several_contrasts_are_run_once_and_seed_by_seed() -> None:
