@@ -13,6 +13,7 @@ from jsonargparse import auto_cli
 
 from benchmarks.document import write_section
 from presence_ds.errors import ConfigError, PresenceError
+from study.figures import predictions_figure
 from study.plan import read_plan
 from study.results import read_rows, read_tables, write_tables
 from study.runs import Runs
@@ -65,16 +66,19 @@ def collect(work: Path, results: Path) -> None:
     write_tables(rows, results)
 
 
-def tables(results: Path, document: Path | None = None) -> None:
-    """Make the document's tables of the committed rows.
+def tables(results: Path, document: Path | None = None, picture: Path | None = None) -> None:
+    """Make the document's tables and its picture of the committed rows.
 
     Args:
         results: Folder of rows.csv and curves.csv.
         document: Markdown file with the places for them. null: print them.
+        picture: SVG file to make of what was foretold and seen. null: none.
     """
     runs = runs_of(results)
     for name, make in TABLES.items():
         write_section(document, name, make(runs))
+    if picture is not None:
+        picture.write_text(predictions_figure(runs), encoding="utf-8")
 
 
 def read_shard(shard: str) -> tuple[int, int]:

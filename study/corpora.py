@@ -16,7 +16,7 @@ from presence_ds.errors import ConfigError, DataError
 from study.arms import ARMS, BASELINE, CLEAN
 from study.filters import SCORING_RATE, keep
 from study.plan import Cell, Plan
-from study.recipes import data_section, has_noise, key, recipe
+from study.recipes import data_section, has_noise, key, recipe, trained
 
 
 class Corpora:
@@ -31,7 +31,9 @@ class Corpora:
         """Of the corpus of ``cell``: how it is made, and what is in the files it is made of."""
         arm = ARMS[cell.arm]
         if arm.keeps:
-            return key(self._plan.protocol, self.key(self._whole(cell)), self._scoring(cell, Path()), arm.keeps)
+            return key(
+                self._plan.protocol, self.key(self._whole(cell)), trained(self._scoring(cell, Path())), arm.keeps
+            )
         section = data_section(self._plan, cell, Path())
         files = [(str(file.relative_to(self._texts)), self._checksum(file)) for file in self._files(cell)]
         return key(self._plan.protocol, section, files)

@@ -11,6 +11,7 @@ from study.texts import TEXTS, Text
 
 DIGITS = 16  # of a key
 HEAD_WIDTH = 32
+WATCHING = ("evaluation", "checkpoint", "logging")  # sections that do not change what is trained
 
 
 def has_noise(cell: Cell) -> bool:
@@ -50,7 +51,7 @@ def recipe(plan: Plan, cell: Cell, corpus: Path) -> dict[str, Any]:
             "precision": plan.precision,
             "seed": cell.seed,
         },
-        "evaluation": {"every_steps": -(-cell.steps // plan.evaluations)},
+        "evaluation": {"every_steps": -(-cell.steps // plan.evaluations), "by_frequency": True},
         "checkpoint": {"every_steps": None, "at_end": False},
         "logging": {"every_steps": 10},
     }
@@ -94,6 +95,11 @@ def _weights(text: Text | None) -> dict[str, Any]:
     if text is None or text.weights is None:
         return {}
     return {"sources": [{"name": name, "weight": weight} for name, weight in text.weights.items()]}
+
+
+def trained(fields: dict[str, Any]) -> dict[str, Any]:
+    """What of a recipe decides on the model at the end."""
+    return {name: values for name, values in fields.items() if name not in WATCHING}
 
 
 def key(protocol: int, *parts: Any) -> str:

@@ -19,7 +19,7 @@ DIGITS = 6  # of numbers that were measured
 def read_rows(folder: Path) -> list[Row]:
     """Of the files that `study.runs` writes."""
     rows = [Row(**json.loads(file.read_text(encoding="utf-8"))) for file in sorted(folder.glob("*.json"))]
-    return [replace(row, curve={int(step): loss for step, loss in row.curve.items()}) for row in rows]
+    return [replace(row, curve=_by_number(row.curve), tenths=_by_number(row.tenths)) for row in rows]
 
 
 def write_tables(rows: Sequence[Row], folder: Path) -> None:
@@ -63,11 +63,17 @@ def read_tables(folder: Path) -> tuple[list[dict[str, str]], list[dict[str, str]
     return tuple(list(_read(folder / name)) for name in ("rows.csv", "curves.csv"))  # type: ignore[return-value]
 
 
+def _by_number(losses: dict[Any, float]) -> dict[int, float]:
+    """JSON knows no numbers as names."""
+    return {int(number): loss for number, loss in losses.items()}
+
+
 def _flat(row: Row) -> dict[str, Any]:
     line: dict[str, Any] = {name: row.cell[name] for name in CELL}
     line |= {"key": row.key, "protocol": row.protocol, "state": row.state}
     line |= {name: _rounded(getattr(row, name)) for name in ("loss", "seconds", "noise_scale", "effective_share")}
     line |= {f"loss/{name}": _rounded(loss) for name, loss in row.losses.items()}
+    line |= {f"tenth/{number}": _rounded(loss) for number, loss in row.tenths.items()}
     for name, (gain, error) in row.gains.items():
         line |= {f"gain/{name}": _rounded(gain), f"gain_error/{name}": _rounded(error)}
     line |= {f"weight/{name}": _rounded(weight) for name, weight in row.weights.items()}

@@ -13,6 +13,7 @@ from presence_ds.errors import AnomalyError, PresenceError
 from study.plan import Cell, Plan
 from study.texts import TEXTS
 
+TENTH = "validation/tenth_"
 WORTH = ("share", "norm", "alignment")
 VERSIONS = ("presence-ds", "torch", "deepspeed", "transformers")
 
@@ -26,6 +27,7 @@ class Row:
         seconds: that its steps took, without evaluations.
         loss: validation loss at the end, in nats: the mean over the clean sources, as they are in the mixture.
         losses: of every source.
+        tenths: of the targets of all validation text, from those with the most frequent tokens, 1, to the rarest, 10.
         curve: ``loss`` at every evaluation, by step.
         noise_scale: the gradient noise scale, in samples, over the steps of ``gains``.
         effective_share: mean of 1/Σw² over the steps, as a share of the batch.
@@ -43,6 +45,7 @@ class Row:
     seconds: float | None = None
     loss: float | None = None
     losses: dict[str, float] = field(default_factory=dict)
+    tenths: dict[int, float] = field(default_factory=dict)
     curve: dict[int, float] = field(default_factory=dict)
     noise_scale: float | None = None
     effective_share: float | None = None
@@ -77,6 +80,11 @@ def make_row(key: str, plan: Plan, cell: Cell, run_dir: Path, status: int) -> Ro
         seconds=summary["tokens"] / summary["tokens_per_second"],
         loss=loss,
         losses=_losses(cell, summary["validation"]),
+        tenths={
+            int(name.removeprefix(TENTH)): loss
+            for name, loss in summary["validation"].items()
+            if name.startswith(TENTH) and loss is not None
+        },
         curve=curve,
         noise_scale=figures.get("noise_scale"),
         effective_share=sum(stage["steps"] * stage["mean_effective_share"] for stage in stages) / summary["steps"],

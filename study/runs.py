@@ -18,7 +18,7 @@ import yaml
 from study.corpora import Corpora
 from study.plan import Cell, Plan
 from study.ranks import run_rank
-from study.recipes import key, recipe
+from study.recipes import key, recipe, trained
 from study.rows import Row, make_row
 
 Report = Callable[[str], None]
@@ -40,7 +40,7 @@ class Runs:
 
     def key(self, cell: Cell) -> str:
         """What the row of ``cell`` is known by: its recipe, its corpus and the protocol, not where they lie."""
-        return key(self._plan.protocol, recipe(self._plan, cell, Path()), self._corpora.key(cell))
+        return key(self._plan.protocol, trained(recipe(self._plan, cell, Path())), self._corpora.key(cell))
 
     def missing(self, cells: Sequence[Cell]) -> list[Cell]:
         """Those of ``cells`` that have no row yet, in their order."""

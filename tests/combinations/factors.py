@@ -53,7 +53,8 @@ TRACKERS: Factors = {  # wandb takes seconds: one of the runs has it
     ]
 }
 PROFILER: Factors = {"profiler": [{}, {"profiler": {"enabled": True, "first_step": 2, "steps": 1}}]}
-TRAINER = PRESENCE | TRAINING | DATA | TRACKERS | PROFILER
+EVALUATION: Factors = {"by_frequency": [False, True]}
+TRAINER = PRESENCE | TRAINING | DATA | TRACKERS | PROFILER | EVALUATION
 
 # A loop tells nobody how many steps there will be: the switch step is stated first.
 LOOP = {
@@ -122,5 +123,5 @@ def describe(factors: Factors, combination: Combination) -> str:
     """A combination in one line, for whoever reads of a failure."""
     values = {name: factors[name][index] for name, index in combination.items()}
     stated = [str(value) for name, value in values.items() if name in PRESENCE and value]
-    others = (TRAINING | DATA | TRACKERS | PROFILER).keys() & values.keys()
+    others = (TRAINING | DATA | TRACKERS | PROFILER | EVALUATION).keys() & values.keys()
     return ", ".join([f"{name} {values[name]}" for name in others] + stated)

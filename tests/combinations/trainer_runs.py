@@ -16,7 +16,7 @@ from presence_ds.engine import PresenceConfig
 from presence_ds.trainer.callbacks.throughput import TIMINGS
 from presence_ds.trainer.trackers.sections import RELATIVE_WEIGHT, SAMPLE_LOSS, SELF_INFLUENCE, shown_name
 from tests.combinations.covering import Combination, Factors
-from tests.combinations.factors import DATA, STEPS, TRAINING, instantiated, section, value
+from tests.combinations.factors import DATA, EVALUATION, STEPS, TRAINING, instantiated, section, value
 from tests.combinations.figures import check_line, expected_names, expected_of_source, may_occur, strict_json
 from tests.ranks import Ranks
 from tests.trainer.checkpoint import runs
@@ -59,6 +59,7 @@ class TrainerRuns:
         path = self.folder / f"{self._made:04d}.yaml"
         values = {name: value(factors, combination, name) for name in TRAINING}
         of_data = {name: value(factors, combination, name) for name in DATA}
+        of_evaluation = {name: value(factors, combination, name) for name in EVALUATION}
         presence = section(factors, combination)
         zero = {"stage": values["stage"], "stage3_param_persistence_threshold": 0}
         deepspeed = self.folder / f"zero{values['stage']}.json"
@@ -78,7 +79,7 @@ class TrainerRuns:
                 "gradient_accumulation_steps": values["accumulation"],
                 "precision": values["precision"],
             },
-            "evaluation": {"every_steps": 1, "max_batches": 1},
+            "evaluation": {"every_steps": 1, "max_batches": 1} | of_evaluation,
             "checkpoint": {"every_steps": 1, "keep": None},
             "logging": {"every_steps": 1},
         }
@@ -131,6 +132,7 @@ def check_left(run_dir: Path, config: PresenceConfig) -> dict[str, Any]:
     """Metrics, score records, summary and checkpoints of a finished run; what must not depend on interruptions."""
     lines = [strict_json(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    by_frequency = yaml.safe_load((run_dir / "recipe.yaml").read_text())["evaluation"]["by_frequency"]
     for line in lines:
         check_line(line)
         assert expected_names(config) <= line.keys()
@@ -139,6 +141,7 @@ def check_left(run_dir: Path, config: PresenceConfig) -> dict[str, Any]:
         assert line.keys() - set(TIMINGS) - of_sources <= every
         assert {f"source/lines/{name}" for name in expected_of_source(config)} <= of_sources
         assert line["validation/loss"] > 0
+        assert any(name.startswith("validation/tenth_") for name in line) == by_frequency
         assert [name for name in line if shown_name(name) is None] == []
     tracked, recipe = run_dir / "tracked.jsonl", yaml.safe_load((run_dir / "recipe.yaml").read_text())
     beside = []

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from study.contrasts import Run
+from study.figures import predictions_figure
 from study.plan import Cell
 from study.predictions import gain_without, predictions, slope, speedup
 from study.tables import predictions_table, sources_table
@@ -70,4 +71,7 @@ def test_predictions_are_of_the_uniform_runs_and_beside_what_was_seen() -> None:
     assert found["clip"].change == pytest.approx(line * math.log(speedup(1.2, 64.0, 32)))
     assert found["clip"].change < 0
     assert "| permuted-25 | s | 32 | clip at the median | × 1.20 ± 0.10 | −0." in predictions_table(runs)
+    picture = predictions_figure(runs)
+    assert picture.startswith("<svg")
+    assert "clip at the median" in picture
     assert "| permuted-25 | s | permuted | 20.0% | 1.00 | 0.20 | 0.20 |" in sources_table(runs)

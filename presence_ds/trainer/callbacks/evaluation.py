@@ -30,7 +30,8 @@ class Evaluation(Callback):
 
     ``validation/loss`` (nats per target token), ``validation/perplexity`` (its exponential) and
     ``validation/bits_per_byte`` (of the targets' text as UTF-8; None without ``token_bytes``); the same of every source
-    as ``validation/NAME/loss`` and so on. A source of which ``max_batches`` leaves nothing has none.
+    as ``validation/NAME/loss`` and so on. A source of which ``max_batches`` leaves nothing has none. With
+    ``by_frequency`` those of `tenths` as ``validation/tenth_1`` to ``validation/tenth_10``.
     """
 
     def __init__(self, config: EvaluationConfig, loader: Iterable[Batch], token_bytes: torch.Tensor | None) -> None:
@@ -60,20 +61,29 @@ class Evaluation(Callback):
         options = without_cache(engine.module)
         engine.eval()
         sums = torch.zeros(3, len(names), dtype=torch.float64)  # loss, targets and bytes of every source
+        by_token = torch.zeros(2, 0, dtype=torch.float64)  # loss and targets of every token
         for batch in islice(self._loader, self._config.max_batches):
             trainer.watch.progress(trainer.step)
             inputs = trainer.model_inputs(batch)
-            losses = loss(logits_of(engine(**inputs, **options)), inputs["labels"])
+            logits = logits_of(engine(**inputs, **options))
+            losses = loss.by_position(logits, inputs["labels"])[:, : None if shifted else -1].double().cpu()
             targets = batch["labels"][:, 0 if shifted else 1 :].cpu()
             kept = targets != IGNORED
             sizes = torch.zeros_like(targets)
             if self._token_bytes is not None:
                 sizes = self._token_bytes[targets.where(kept, 0)] * kept
-            figures = torch.stack([losses.double().cpu(), kept.sum(1).double(), sizes.sum(1).double()])
+            figures = torch.stack([losses.sum(1), kept.sum(1).double(), sizes.sum(1).double()])
             sums.index_add_(1, batch["source_ids"].cpu(), figures)
+            if self._config.by_frequency:
+                if not by_token.numel():
+                    by_token = torch.zeros(2, logits.shape[-1], dtype=torch.float64)
+                by_token.index_add_(1, targets[kept], torch.stack([losses[kept], torch.ones_like(losses[kept])]))
         engine.train()
-        total = torch.tensor(trainer.ranks.sum(sums.flatten().tolist(), engine.device), dtype=torch.float64).view(3, -1)
+        totals = trainer.ranks.sum([*sums.flatten().tolist(), *by_token.flatten().tolist()], engine.device)
+        total = torch.tensor(totals[: sums.numel()], dtype=torch.float64).view(3, -1)
         found = figures_of("validation", *total.sum(1).tolist())
+        by_token = torch.tensor(totals[sums.numel() :], dtype=torch.float64).view(2, -1)
+        found |= {f"validation/tenth_{number}": mean for number, mean in tenths(*by_token).items()}
         for name, column in zip(names, total.T.tolist(), strict=True):
             found |= figures_of(f"validation/{name}", *column)
         return found
@@ -104,3 +114,18 @@ def figures_of(prefix: str, loss: float, targets: float, text_bytes: float) -> d
         f"{prefix}/perplexity": math.exp(mean) if mean < 700.0 else math.inf,  # a float64 ends there
         f"{prefix}/bits_per_byte": loss / math.log(2) / text_bytes if text_bytes else None,
     }
+
+
+def tenths(losses: torch.Tensor, counts: torch.Tensor) -> dict[int, float]:
+    """Mean loss of each tenth of the targets, 1 being those with the most frequent tokens; nothing of one without any.
+
+    Args:
+        losses: [V] float64, sum over the targets that are the token.
+        counts: [V] float64, number of these. The middle one says which tenth they all are in.
+    """
+    order = counts.argsort(descending=True, stable=True)
+    order = order[counts[order] > 0]
+    middles = counts[order].cumsum(0) - counts[order] / 2
+    number = (10 * middles / counts.sum()).long()
+    sums = torch.zeros(2, 10, dtype=torch.float64).index_add_(1, number, torch.stack([losses[order], counts[order]]))
+    return {place + 1: loss / count for place, (loss, count) in enumerate(sums.T.tolist()) if count}

@@ -70,7 +70,7 @@ RECIPE: Table = [
         ("precision", Rule("refused", "weights and optimizer state are in it")),
         ("seed", Rule("none", "weights and random states are the checkpoint's")),
     ),
-    *of("evaluation", ("every_steps max_batches", APPLIED)),
+    *of("evaluation", ("every_steps max_batches by_frequency", APPLIED)),
     *of("checkpoint", ("every_steps at_end asynchronous keep keep_every resume", APPLIED)),
     *of("health", ("enabled seconds slow_factor on_slow", APPLIED)),
     *of("stop", ("signals stop_file wall_clock hang_seconds", APPLIED)),

@@ -1,5 +1,6 @@
 """Evaluation on every rank of a pool, and the figures it should find."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +32,16 @@ def samples() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return ids, labels, torch.arange(SAMPLES) % 2
 
 
-def evaluate(stage: int, max_batches: int | None = None) -> dict[str, Any]:
+def evaluate(stage: int, max_batches: int | None = None, by_frequency: bool = False) -> dict[str, Any]:
     """What `Evaluation` finds on the ranks of this pool, each of which takes every world_size-th micro-batch."""
     model = tiny_model("llama", tied=True)
-    config = {
+    settings = {
         "train_micro_batch_size_per_gpu": MICRO_BATCH,
         "zero_optimization": {"stage": stage},
         "zero_allow_untested_optimizer": True,
     }
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    engine, *_ = presence_ds.initialize(model=model, config=config, optimizer=optimizer)
+    engine, *_ = presence_ds.initialize(model=model, config=settings, optimizer=optimizer)
     parts = [tensor.split(MICRO_BATCH) for tensor in samples()]
     batches = [dict(zip(("input_ids", "labels", "source_ids"), part, strict=True)) for part in zip(*parts, strict=True)]
     options: Any = {
@@ -56,23 +57,30 @@ def evaluate(stage: int, max_batches: int | None = None) -> dict[str, Any]:
     trainer.step = 1
     mine = batches[dist.get_rank() :: dist.get_world_size()]
     metrics: dict[str, Any] = {}
-    Evaluation(EvaluationConfig(max_batches=max_batches), mine, TOKEN_BYTES).on_step(trainer, metrics)
+    config = EvaluationConfig(max_batches=max_batches, by_frequency=by_frequency)
+    Evaluation(config, mine, TOKEN_BYTES).on_step(trainer, metrics)
     assert engine.module.training
     engine.destroy()
     return metrics
 
 
 def expected() -> dict[str, list[float]]:
-    """Summed loss, targets and bytes of the first two sources, one sample and one target at a time."""
-    model = tiny_model("llama", tied=True).eval()
+    """Summed loss, targets and bytes of the first two sources."""
     sums = {name: [0.0, 0.0, 0.0] for name in NAMES[:2]}
+    for source, target, loss in targets():
+        figures = sums[NAMES[source]]
+        figures[0] += loss
+        figures[1] += 1
+        figures[2] += TOKEN_BYTES[target].item()
+    return sums
+
+
+def targets() -> Iterator[tuple[int, int, float]]:
+    """Source, token and loss, one sample and one target at a time."""
+    model = tiny_model("llama", tied=True).eval()
     for ids, labels, source in zip(*samples(), strict=True):
         with torch.no_grad():
             logits = model(input_ids=ids[None]).logits[0]
         for position, target in enumerate(labels[1:].tolist()):
             if target != -100:
-                figures = sums[NAMES[source]]
-                figures[0] += F.cross_entropy(logits[position], torch.tensor(target)).item()
-                figures[1] += 1
-                figures[2] += TOKEN_BYTES[target].item()
-    return sums
+                yield int(source), target, F.cross_entropy(logits[position], torch.tensor(target)).item()

@@ -1,17 +1,20 @@
 """Evaluation reads the same batches each time, they stand for every source, and each source has its own figures."""
 
 import math
+from collections import Counter, defaultdict
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from presence_ds.commands import train
 from presence_ds.commands.recipe_arguments import read_recipe
 from presence_ds.data import build_evaluation_loader, open_corpus, prepare_corpus
 from presence_ds.trainer.batches import loader_options
-from presence_ds.trainer.callbacks.evaluation import figures_of
+from presence_ds.trainer.callbacks.evaluation import figures_of, tenths
 from presence_ds.trainer.recipe.recipe import Recipe
 from tests.ranks import Ranks
 from tests.trainer.callbacks import evaluations
@@ -56,6 +59,27 @@ def test_figures_of_every_source_are_the_same_on_one_and_on_two_ranks(one_rank: 
         for stage in (2, 3):
             for metrics in pool.run(evaluations.evaluate, stage):
                 assert metrics == pytest.approx(expected, rel=1e-6)
+
+
+def test_tenths_are_by_how_frequent_tokens_are_on_one_and_on_two_ranks(one_rank: Ranks, two_ranks: Ranks) -> None:
+    found = list(evaluations.targets())
+    counts = Counter(token for _, token, _ in found)
+    passed, expected = 0.0, defaultdict(list)
+    for token, count in sorted(counts.items(), key=lambda one: (-one[1], one[0])):
+        place = int(10 * (passed + count / 2) / len(found)) + 1
+        expected[f"validation/tenth_{place}"] += [loss for _, other, loss in found if other == token]
+        passed += count
+    assert len(expected) == 10
+    for pool in (one_rank, two_ranks):
+        for metrics in pool.run(evaluations.evaluate, 2, None, True):
+            told = {name: value for name, value in metrics.items() if "tenth" in name}
+            assert told == pytest.approx({name: fmean(losses) for name, losses in expected.items()}, rel=1e-6)
+
+
+def test_a_tenth_within_the_targets_of_one_token_is_left_out() -> None:
+    counts = torch.tensor([0.0, 10.0, 55.0, 35.0], dtype=torch.float64)
+    assert tenths(2.0 * counts, counts) == {3: 2.0, 8: 2.0, 10: 2.0}
+    assert tenths(counts[:0], counts[:0]) == {}
 
 
 def test_max_batches_is_per_rank(one_rank: Ranks, two_ranks: Ranks) -> None:
