@@ -9,7 +9,8 @@ from tests.slurm.conftest import SITE, Jobs
 from tests.trainer.conftest import ROOT
 
 TEMPLATES = sorted(path.name for path in (ROOT / "slurm").glob("*.sbatch"))
-SCRIPTS = [*TEMPLATES, *sorted(path.name for path in (ROOT / "slurm").glob("*.sh") if path.name != "site.sh")]
+SHELL = sorted(path.name for path in (ROOT / "slurm").glob("*.sh") if path.name != "site.sh")
+SCRIPTS = [*(f"slurm/{name}" for name in (*TEMPLATES, *SHELL)), "study/array.sbatch"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -17,7 +18,7 @@ def test_shellcheck(script: str) -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed: make slurm-packages")
     checked = subprocess.run(
-        ["shellcheck", "--external-sources", f"--source-path={ROOT}", ROOT / "slurm" / script],
+        ["shellcheck", "--external-sources", f"--source-path={ROOT}", ROOT / script],
         capture_output=True,
         text=True,
     )

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from study.results import read_rows, read_tables, write_tables
 from study.rows import Row, make_row
 from study.runs import Runs
 from study.texts import DENSITY, SOURCES, TEXTS
+from tests.study.texts import write_texts
 
 CORE = min(os.sched_getaffinity(0))
 CELL = Cell("mixed-25", "uniform", 0.003, 0, 8, "xs", 12)
@@ -34,20 +34,7 @@ CELL = Cell("mixed-25", "uniform", 0.003, 0, 8, "xs", 12)
 
 @pytest.fixture(scope="session")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files of the names that the study's sources have, with sentences made up."""
-    folder, source = tmp_path_factory.mktemp("texts"), random.Random(0)
-    syllables = ["ba", "de", "gi", "lo", "mu", "ra", "se", "ti", "ko", "nu"]
-    words = ["".join(source.choices(syllables, k=source.randint(1, 4))) for _ in range(400)]
-    for name, fields in SOURCES.items():
-        file = folder / fields["path"].replace("*", "one")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        documents = [" ".join(source.choices(words, k=60)) + f" {name}." for _ in range(150)]
-        if file.suffix == ".jsonl":
-            field = fields.get("text_field", "text")
-            file.write_text("".join(json.dumps({field: document}) + "\n" for document in documents))
-        else:
-            file.write_text("\n\n".join(documents))
-    return folder
+    return write_texts(tmp_path_factory.mktemp("texts"))
 
 
 def checked(plan: Plan, cell: Cell, folder: Path) -> None:
