@@ -13,11 +13,12 @@ from jsonargparse import auto_cli
 
 from benchmarks.document import write_section
 from presence_ds.errors import ConfigError, PresenceError
+from study.committed import runs_of
 from study.figures import predictions_figure
 from study.plan import read_plan
 from study.results import read_rows, read_tables, write_tables
 from study.runs import Runs
-from study.tables import TABLES, runs_of
+from study.tables import TABLES
 
 
 def run(

@@ -29,7 +29,7 @@ class Run:
     Attributes:
         cell: what it was.
         loss: clean validation loss it ended at; infinite for one that diverged.
-        noise_scale, gains, worth: as of `study.rows.Row`, where alignments were measured.
+        noise_scale, gains, worth, aucs, tenths, weights: as of `study.rows.Row`, where they were measured.
     """
 
     cell: Cell
@@ -37,6 +37,9 @@ class Run:
     noise_scale: float | None = None
     gains: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     worth: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    aucs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    tenths: Mapping[int, float] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def setting(self) -> Setting:

@@ -12,9 +12,8 @@ from study.texts import TEXTS, Text
 
 DIGITS = 16  # of a key
 HEAD_WIDTH = 32
-LOGITS = (
-    0.8  # spread of the first logits of a Llama. At 0.02 a weight, seeds of small models differ by 0.1 nats and more
-)
+# Spread of a Llama's first logits. With weights of 0.02, runs of small models differ by 0.1 nats by chance.
+LOGITS = 0.8
 WATCHING = ("evaluation", "checkpoint", "logging")  # sections that do not change what is trained
 
 

@@ -79,6 +79,8 @@ def _flat(row: Row) -> dict[str, Any]:
     line |= {f"weight/{name}": _rounded(weight) for name, weight in row.weights.items()}
     for name, figures in row.worth.items():
         line |= {f"{figure}/{name}": _rounded(value) for figure, value in figures.items()}
+    for name, figures in row.aucs.items():
+        line |= {f"auc_{figure}/{name}": _rounded(value) for figure, value in figures.items()}
     return line | {f"version/{name}": found for name, found in row.versions.items()}
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from presence_ds.errors import AnomalyError, PresenceError
+from study.arms import BASELINE
 from study.plan import Cell, Plan
+from study.probes import aucs
 from study.texts import TEXTS
 
 TENTH = "validation/tenth_"
@@ -35,6 +37,8 @@ class Row:
         weights: mean weight of the samples of every source.
         worth: of every source its ``share`` of the samples, and the means of its samples' squared norms (``norm``) and
             alignments with the others of their step (``alignment``), in units of the means of all. As ``gains``.
+        aucs: how often a sample of a noisy source has a higher figure of `study.probes` than a clean one, by source and
+            figure. Of the second half of the steps, where weights are uniform.
     """
 
     key: str
@@ -52,6 +56,7 @@ class Row:
     gains: dict[str, tuple[float, float]] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
     worth: dict[str, dict[str, float]] = field(default_factory=dict)
+    aucs: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def make_row(key: str, plan: Plan, cell: Cell, run_dir: Path, status: int) -> Row:
@@ -73,7 +78,7 @@ def make_row(key: str, plan: Plan, cell: Cell, run_dir: Path, status: int) -> Ro
     if not math.isfinite(loss):
         return row
     figures = gains(plan, run_dir) if "worth" in summary else {}
-    stages = summary["stages"].values()
+    stages, text = summary["stages"].values(), TEXTS[cell.text]
     return replace(
         row,
         state="finished",
@@ -93,6 +98,7 @@ def make_row(key: str, plan: Plan, cell: Cell, run_dir: Path, status: int) -> Ro
         worth={
             name: {figure: source[figure] for figure in WORTH} for name, source in figures.get("sources", {}).items()
         },
+        aucs=aucs(run_dir, text.clean, text.noise, cell.steps // 2) if cell.arm == BASELINE else {},
     )
 
 

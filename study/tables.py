@@ -2,44 +2,15 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
-from pathlib import Path
 from statistics import fmean
 
 from benchmarks.document import table
 from presence_ds.trainer.report.comparison import signed
 from study.arms import ARMS, BASELINE
 from study.contrasts import Effect, Run, Setting, effects
-from study.plan import Cell
 from study.predictions import predictions
-from study.results import CELL, read_tables
+from study.probes import FIGURES
 from study.rows import WORTH
-
-
-def runs_of(folder: Path) -> list[Run]:
-    """The runs of ``rows.csv``; one that diverged has an infinite loss."""
-    return [_run(line) for line in read_tables(folder)[0]]
-
-
-def _run(line: Mapping[str, str]) -> Run:
-    gains, errors = _under("gain/", line), _under("gain_error/", line)
-    shares, norms, alignments = (_under(f"{figure}/", line) for figure in WORTH)
-    return Run(
-        _cell(line),
-        float(line["loss"]) if line["loss"] else inf,
-        float(line["noise_scale"]) if line["noise_scale"] else None,
-        {name: (gain, errors[name]) for name, gain in gains.items()},
-        {name: dict(zip(WORTH, (share, norms[name], alignments[name]), strict=True)) for name, share in shares.items()},
-    )
-
-
-def _under(prefix: str, line: Mapping[str, str]) -> dict[str, float]:
-    """What the columns with ``prefix`` say, where they say something."""
-    return {name.removeprefix(prefix): float(text) for name, text in line.items() if name.startswith(prefix) and text}
-
-
-def _cell(line: Mapping[str, str]) -> Cell:
-    kinds = Cell.__annotations__
-    return Cell(**{name: kinds[name](line[name]) for name in CELL})
 
 
 def effects_table(runs: Sequence[Run]) -> str:
@@ -111,9 +82,40 @@ def sources_table(runs: Iterable[Run]) -> str:
     return table(["text", "model", "source", "share", "n", "a", "a/n"], rows)
 
 
+def probes_table(runs: Iterable[Run]) -> str:
+    """How far figures of samples tell noise from clean text, in the uniform runs of a text."""
+    found: dict[tuple[str, str, str], list[Mapping[str, float]]] = {}
+    for run in runs:
+        for name, figures in run.aucs.items():
+            found.setdefault((run.cell.text, run.cell.shape, name), []).append(figures)
+    rows = [
+        [text, shape, name, *(f"{fmean(one[figure] for one in aucs):.2f}" for figure in FIGURES), str(len(aucs))]
+        for (text, shape, name), aucs in sorted(found.items())
+    ]
+    return table(["text", "model", "noise", "self-influence", "loss", "alignment", "runs"], rows)
+
+
+def tenths_table(runs: Sequence[Run]) -> str:
+    """Differences of the loss of every tenth of the targets, each arm at its best rate."""
+    rows = []
+    for effect in sorted(effects(runs), key=lambda effect: (effect.setting, effect.mean)):
+        here = [run for run in runs if run.setting == effect.setting and run.tenths]
+        ours, theirs = (
+            {run.cell.seed: run.tenths for run in here if (run.cell.arm, run.cell.rate) == chosen}
+            for chosen in ((effect.arm, effect.rate), (BASELINE, effect.baseline_rate))
+        )
+        seeds = ours.keys() & theirs.keys()
+        if seeds:
+            means = (fmean(ours[seed][tenth] - theirs[seed][tenth] for seed in seeds) for tenth in range(1, 11))
+            rows.append([effect.setting.text, effect.setting.shape, ARMS[effect.arm].title, *map(signed, means)])
+    return table(["text", "model", "arm", *map(str, range(1, 11))], rows)
+
+
 TABLES: dict[str, Callable[[Sequence[Run]], str]] = {
     "effects": effects_table,
     "predictions": predictions_table,
     "sources": sources_table,
+    "probes": probes_table,
+    "tenths": tenths_table,
     "rates": rates_table,
 }

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from study.committed import runs_of
 from study.contrasts import Effect, Run, effects
 from study.plan import Cell
 from study.results import write_tables
 from study.rows import VERSIONS, Row
-from study.tables import effects_table, rates_table, runs_of
+from study.tables import effects_table, rates_table
 
 
 def runs(arm: str, rate: float, losses: list[float], text: str = "web") -> list[Run]:
