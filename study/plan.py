@@ -8,7 +8,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from presence_ds.errors import ConfigError
-from study.arms import ARMS
+from study.arms import ARMS, CLEAN
 from study.texts import TEXTS
 
 PLANS = Path(__file__).parent / "plans"
@@ -120,7 +120,7 @@ def read_plan(name: str) -> Plan:
     """The plan ``plans/NAME.yaml``, or the file ``name``.
 
     Raises:
-        ConfigError: there is none, or it names an arm, a text or a shape that there is not.
+        ConfigError: there is none, or it names an arm, a text or a shape that there is not, or an arm without effect.
     """
     file = PLANS / f"{name}.yaml" if not name.endswith(".yaml") else Path(name)
     if not file.is_file():
@@ -137,4 +137,10 @@ def read_plan(name: str) -> Plan:
                     raise ConfigError(
                         f"{file}: contrasts.{name}.{field_name} has {value!r}: it must be one of {', '.join(known)}"
                     )
+        for text in contrast.texts:
+            if CLEAN in contrast.arms and not TEXTS[text].noise:
+                raise ConfigError(
+                    f"{file}: contrasts.{name} has arm {CLEAN} and text {text}, which has no noise to leave out: use "
+                    f"texts with noise, or leave the arm out"
+                )
     return plan

@@ -20,7 +20,7 @@ from study.__main__ import collect, read_shard, run, tables
 from study.arms import ARMS
 from study.corpora import Corpora
 from study.optimizers import OPTIMIZERS, register
-from study.plan import Cell, Plan, read_plan
+from study.plan import PLANS, Cell, Plan, read_plan
 from study.recipes import recipe
 from study.results import read_rows, read_tables, write_tables
 from study.rows import Row, make_row
@@ -115,11 +115,28 @@ def test_a_change_touches_just_the_runs_that_it_changes(texts: Path, tmp_path: P
 
 @pytest.mark.parametrize("field", ["texts", "arms", "shapes"])
 def test_what_there_is_not_is_named(field: str, tmp_path: Path) -> None:
-    values = yaml.safe_load((Path(read_plan.__code__.co_filename).parent / "plans" / "smoke.yaml").read_text())
+    values = yaml.safe_load((PLANS / "smoke.yaml").read_text())
     values["contrasts"]["main"][field] = ["nothing"]
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(ConfigError, match=rf"contrasts\.main\.{field} has 'nothing': it must be one of"):
         read_plan(str(tmp_path / "plan.yaml"))
+
+
+def test_no_noise_is_left_out_of_clean_text(tmp_path: Path) -> None:
+    """It would be the uniform run once more."""
+    values = yaml.safe_load((PLANS / "smoke.yaml").read_text())
+    values["contrasts"]["main"] |= {"texts": ["mixed-25", "pair"], "arms": ["uniform", "oracle"]}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(ConfigError, match=r"contrasts\.main has arm oracle and text pair, which has no noise"):
+        read_plan(str(tmp_path / "plan.yaml"))
+
+
+@pytest.mark.parametrize("name", ["smoke", "small", "gpu"])
+def test_cells_of_a_plan_are_told_apart(name: str, texts: Path, tmp_path: Path) -> None:
+    plan = read_plan(name)
+    runs = Runs(plan, tmp_path, texts)
+    cells = plan.cells()
+    assert len({runs.key(cell) for cell in cells}) == len(cells)
 
 
 def test_bad_arguments(tmp_path: Path) -> None:
