@@ -39,8 +39,11 @@ class Runs:
         self.rows.mkdir(parents=True, exist_ok=True)
 
     def key(self, cell: Cell) -> str:
-        """What the row of ``cell`` is known by: its recipe, its corpus and the protocol, not where they lie."""
-        return key(self._plan.protocol, trained(recipe(self._plan, cell, Path())), self._corpora.key(cell))
+        """What the row of ``cell`` is known by: its recipe, its corpus and the protocol, not where they lie.
+
+        And its text, which says what the run is compared with: the clean part of two texts may be the same.
+        """
+        return key(self._plan.protocol, cell.text, trained(recipe(self._plan, cell, Path())), self._corpora.key(cell))
 
     def missing(self, cells: Sequence[Cell]) -> list[Cell]:
         """Those of ``cells`` that have no row yet, in their order."""
