@@ -86,6 +86,9 @@ ARMS = {
     "calibrated-reference": Arm(
         "calibrated for encyclopedia", _weighting("calibrated") | {"alignment_with": "reference"}, TRUSTED
     ),
+    "uniform-reference": Arm(
+        "uniform, asked what is good for encyclopedia", UNIFORM | {"alignment_with": "reference"}, TRUSTED
+    ),
     "clipped-tensors": Arm(
         "uniform, every tensor's gradient clipped",
         UNIFORM,
