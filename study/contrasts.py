@@ -98,6 +98,8 @@ def best_runs(runs: Iterable[Run]) -> list[Run]:
     by_rate: dict[float, list[Run]] = {}
     for run in runs:
         by_rate.setdefault(run.cell.rate, []).append(run)
+    if not by_rate:
+        return []
     most = max(map(len, by_rate.values()))
     complete = {rate: found for rate, found in by_rate.items() if len(found) == most}
     return min(complete.values(), key=lambda found: fmean(run.loss for run in found))

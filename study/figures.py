@@ -7,7 +7,7 @@ import vl_convert
 
 from study.arms import ARMS
 from study.contrasts import Run
-from study.predictions import predictions
+from study.predictions import TELLERS, predictions
 
 
 def predictions_figure(runs: Sequence[Run]) -> str:
@@ -15,7 +15,7 @@ def predictions_figure(runs: Sequence[Run]) -> str:
     points = [
         {
             "arm": ARMS[prediction.effect.arm].title,
-            "text": prediction.effect.setting.text,
+            "told": TELLERS[prediction.teller],
             "foretold": prediction.change,
             "seen": prediction.effect.mean,
             "low": prediction.effect.low,
@@ -32,6 +32,6 @@ def predictions_figure(runs: Sequence[Run]) -> str:
     chart = alt.layer(
         alt.Chart(alt.Data(values=line)).mark_line(color="#999", strokeDash=[4, 4]).encode(x=x, y=y),
         marks.mark_rule().encode(y=alt.Y("low:Q"), y2="high:Q"),
-        marks.mark_point(filled=True, size=60).encode(y=y, shape=alt.Shape("text:N", title="text")),
+        marks.mark_point(filled=True, size=60).encode(y=y, shape=alt.Shape("told:N", title="good for")),
     ).properties(width=560, height=360)
     return str(vl_convert.vegalite_to_svg(chart.to_dict()))

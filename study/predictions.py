@@ -3,11 +3,17 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from statistics import fmean, stdev
 
 from study.arms import ARMS, BASELINE, CLEAN
 from study.contrasts import Effect, Run, Setting, best_runs, effects
 from study.texts import TEXTS
+
+TELLERS = {  # runs with uniform weights, and what they take samples to be good for
+    BASELINE: "the text as it is",
+    "uniform-reference": "the trusted source",
+}
 
 
 @dataclass(frozen=True)
@@ -15,11 +21,13 @@ class Prediction:
     """Of an arm at one setting, by the uniform runs at their best rate.
 
     Attributes:
+        teller: of `TELLERS`, the arm of the runs.
         gain, error: of its weights, in batch size (docs/value.md): mean over the runs, and its standard error.
         change: in the loss at the end, in nats, that follows; None where lengths of training were not compared.
         effect: what was seen.
     """
 
+    teller: str
     gain: float
     error: float
     change: float | None
@@ -28,8 +36,8 @@ class Prediction:
 
 def predictions(runs: Sequence[Run]) -> Iterator[Prediction]:
     """Of every arm that `presence gain` has a figure for, or that leaves sources out, at every setting it has."""
-    for effect in effects(runs):
-        uniform = best_runs(run for run in runs if run.setting == effect.setting and run.cell.arm == BASELINE)
+    for effect, teller in product(list(effects(runs)), TELLERS):
+        uniform = best_runs(run for run in runs if run.setting == effect.setting and run.cell.arm == teller)
         told = [found for run in uniform if (found := _gain(run, effect.arm)) is not None]
         scales = [run.noise_scale for run in uniform if run.noise_scale is not None]
         if not told or not scales:
@@ -38,7 +46,7 @@ def predictions(runs: Sequence[Run]) -> Iterator[Prediction]:
         lengths = slope(runs, effect.setting)
         batch = effect.setting.batch
         change = None if lengths is None else lengths * math.log(speedup(gain, fmean(scales), batch))
-        yield Prediction(gain, error, change, effect)
+        yield Prediction(teller, gain, error, change, effect)
 
 
 def speedup(gain: float, noise_scale: float, batch: int) -> float:

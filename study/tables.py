@@ -8,7 +8,7 @@ from benchmarks.document import table
 from presence_ds.trainer.report.comparison import signed
 from study.arms import ARMS, BASELINE
 from study.contrasts import Effect, Run, Setting, effects
-from study.predictions import predictions
+from study.predictions import TELLERS, predictions
 from study.probes import FIGURES
 from study.rows import WORTH
 
@@ -53,19 +53,22 @@ def rates_table(runs: Iterable[Run]) -> str:
 
 def predictions_table(runs: Sequence[Run]) -> str:
     """What uniform runs foretold of other weights, beside what was seen."""
-    found = sorted(predictions(runs), key=lambda prediction: (prediction.effect.setting, -prediction.gain))
+    found = sorted(predictions(runs), key=lambda told: (told.effect.setting, told.teller, -told.gain))
     rows = []
     for prediction in found:
-        effect = prediction.effect
-        gain = f"× {prediction.gain:.2f}" + (f" ± {prediction.error:.2f}" if prediction.error else "")
-        foretold = "" if prediction.change is None else signed(prediction.change)
-        seen = [*_line(effect)[-3:]]
+        effect, error = prediction.effect, prediction.error
         rows.append(
-            [effect.setting.text, effect.setting.shape, str(effect.setting.batch), ARMS[effect.arm].title, gain]
+            [
+                *(effect.setting.text, effect.setting.shape, str(effect.setting.batch)),
+                TELLERS[prediction.teller],
+                ARMS[effect.arm].title,
+                f"× {prediction.gain:.2f}" + (f" ± {error:.2f}" if error else ""),
+                "" if prediction.change is None else signed(prediction.change),
+                *_line(effect)[-3:],
+            ]
         )
-        rows[-1] += [foretold, *seen]
-    header = ["text", "model", "batch", "arm", "gain foretold", "difference foretold", "seen", "seeds", "verdict"]
-    return table(header, rows)
+    header = ["text", "model", "batch", "good for", "arm", "gain foretold", "difference foretold"]
+    return table([*header, "seen", "seeds", "verdict"], rows)
 
 
 def sources_table(runs: Iterable[Run]) -> str:

@@ -70,7 +70,12 @@ def test_predictions_are_of_the_uniform_runs_and_beside_what_was_seen() -> None:
     line = (4.8 - 5.05) / math.log(450 / 300)
     assert found["clip"].change == pytest.approx(line * math.log(speedup(1.2, 64.0, 32)))
     assert found["clip"].change < 0
-    assert "| permuted-25 | s | 32 | clip at the median | × 1.20 ± 0.10 | −0." in predictions_table(runs)
+    asked = [run("uniform-reference", 0, 5.0, gains={"clip": (0.9, 0.01)}, **figures)]
+    told = [(one.teller, one.gain) for one in predictions(runs + asked) if one.effect.arm == "clip"]
+    assert told == [("uniform", pytest.approx(1.2)), ("uniform-reference", 0.9)]
+    assert "| permuted-25 | s | 32 | the text as it is | clip at the median | × 1.20 ± 0.10 | −0." in predictions_table(
+        runs
+    )
     picture = predictions_figure(runs)
     assert picture.startswith("<svg")
     assert "clip at the median" in picture
