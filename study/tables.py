@@ -47,8 +47,9 @@ def rates_table(runs: Iterable[Run]) -> str:
     rows = []
     for (setting, arm), losses in sorted(found.items()):
         cells = [f"{sum(losses[rate]) / len(losses[rate]):.3f}" if rate in losses else "" for rate in rates]
-        rows.append([setting.text, setting.shape, str(setting.batch), ARMS[arm].title, *cells])
-    return table(["text", "model", "batch", "arm", *(f"{rate:g}" for rate in rates)], rows)
+        places = setting.text, setting.shape, str(setting.batch), str(setting.steps)
+        rows.append([*places, ARMS[arm].title, *cells])
+    return table(["text", "model", "batch", "steps", "arm", *(f"{rate:g}" for rate in rates)], rows)
 
 
 def predictions_table(runs: Sequence[Run]) -> str:

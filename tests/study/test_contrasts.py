@@ -73,4 +73,4 @@ def test_tables_are_made_of_the_committed_rows(tmp_path: Path) -> None:
     assert len(table) == 4
     assert "| clip at the median | 0.01 | 4.945 | 5.050 | −0.1050 (" in table[2]
     assert "| diverged | 2 | worse |" in table[3]
-    assert "| web | s | 32 | uniform | 5.050 |" in rates_table(runs_of(tmp_path))
+    assert "| web | s | 32 | 300 | uniform | 5.050 |" in rates_table(runs_of(tmp_path))
