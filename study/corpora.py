@@ -14,7 +14,7 @@ import yaml
 
 from presence_ds.errors import ConfigError, DataError
 from study.arms import ARMS, BASELINE, CLEAN
-from study.filters import SCORING_RATE, keep
+from study.filters import SCORING_RATE, SCORING_STEPS, keep
 from study.plan import Cell, Plan
 from study.recipes import data_section, has_noise, key, recipe, trained
 
@@ -76,8 +76,8 @@ class Corpora:
             raise DataError(f"text {cell.text} cannot be prepared: above is why")
 
     def _whole(self, cell: Cell) -> Cell:
-        """What a filter of the arm of ``cell`` reads: one for all rates and seeds."""
-        return replace(cell, arm=BASELINE, rate=SCORING_RATE, seed=0)
+        """Whose corpus a filter reads and whose model scores it, in the arm of ``cell``: one for all seeds."""
+        return replace(cell, arm=BASELINE, rate=SCORING_RATE, seed=0, steps=SCORING_STEPS)
 
     def _scoring(self, cell: Cell, corpus: Path) -> dict[str, Any]:
         return recipe(self._plan, self._whole(cell), corpus)

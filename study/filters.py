@@ -11,15 +11,13 @@ import yaml
 from presence_ds.errors import DataError
 from study.ranks import run_rank
 
-SCORING_RATE = 0.003
-SCORING_STEPS = 12  # of the scoring model, over all of which its rate rises
+SCORING_RATE, SCORING_STEPS = 0.01, 12  # of the scoring model, whose rate rises over all of its steps
 
 
 def keep(arguments: Sequence[str], fields: dict[str, Any], work: Path, target: Path, core: int) -> None:
     """Make the corpus ``target`` of what `presence filter` keeps with ``arguments`` of the one that a recipe reads.
 
-    Its samples are scored by a model that the recipe ``fields`` trains for `SCORING_STEPS`, on ``core``, all in the
-    empty folder ``work``.
+    Its samples are scored by a model that the recipe ``fields`` trains: all on ``core``, and in the empty ``work``.
 
     Raises:
         DataError: a step has failed.
@@ -27,7 +25,6 @@ def keep(arguments: Sequence[str], fields: dict[str, Any], work: Path, target: P
     recipe, model, scores = work / "recipe.yaml", work / "model", work / "scores"
     changed = {
         "lr_schedule": {"kind": "constant", "warmup_steps": SCORING_STEPS},
-        "training": fields["training"] | {"steps": SCORING_STEPS},
         "evaluation": {"every_steps": None},
         "checkpoint": {"at_end": True},
     }
