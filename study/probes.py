@@ -22,10 +22,11 @@ def aucs(run_dir: Path, clean: Collection[str], noise: Collection[str], first_st
         first_step: of those whose samples count.
     """
     columns = ", ".join(f"{expression} AS {name}" for name, expression in FIGURES.items())
-    found = duckdb.execute(
-        f"SELECT source, {columns} FROM read_parquet(?) WHERE step >= ? WINDOW step_ AS (PARTITION BY step)",
-        [str(run_dir / "scores" / "*.parquet"), first_step],
-    ).fetchnumpy()
+    with duckdb.connect() as database:  # runs end in threads, and the one that all of them share takes no two calls
+        found = database.execute(
+            f"SELECT source, {columns} FROM read_parquet(?) WHERE step >= ? WINDOW step_ AS (PARTITION BY step)",
+            [str(run_dir / "scores" / "*.parquet"), first_step],
+        ).fetchnumpy()
     sources = found["source"]
     is_clean = sum(sources == name for name in clean).astype(bool)
     return {

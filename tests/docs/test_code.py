@@ -92,7 +92,7 @@ def test_modules_that_are_run_are_there() -> None:
         if option == "-m":
             module = find_spec(name)
             assert module is not None, f"{where}: there is no {name}"
-            if module.submodule_search_locations is not None and name.startswith("benchmarks."):
+            if module.submodule_search_locations is not None and name.startswith(("benchmarks.", "study")):
                 module = find_spec(f"{name}.__main__")
                 assert module is not None, f"{where}: {name} cannot be run"
             source = Path(str(module.origin)).read_text()
