@@ -4,7 +4,6 @@ runs what is missing of a plan; `python -m study collect WORK FOLDER` keeps what
 `python -m study tables FOLDER --document PAGE.md` puts what they say into a page.
 """
 
-import os
 import re
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from presence_ds.errors import ConfigError, PresenceError
 from study.committed import runs_of
 from study.figures import predictions_figure
 from study.plan import read_plan
+from study.ranks import at_a_time
 from study.results import read_rows, read_tables, write_tables
 from study.runs import Runs
 from study.tables import TABLES
@@ -38,20 +38,20 @@ def run(
         texts: Folder with the texts of study/texts.py.
         results: Folder of rows.csv, whose cells have been run already. null: only what is in WORK has been.
         shard: Which part of the cells, 1/4 to 4/4.
-        workers: Runs at a time, each on one core. null: as many as there are cores.
+        workers: Runs at a time, each on one core. null: as many as there are cores; with an accelerator one.
         contrast: One contrast of the plan alone. null: all of them.
     """
     found = read_plan(plan)
     if contrast is not None and contrast not in found.contrasts:
         raise ConfigError(f"contrast is {contrast}: plan {plan} has {', '.join(found.contrasts)}")
     if workers is not None and workers < 1:
-        raise ConfigError(f"workers is {workers}: it must be at least 1, or null for one on each core")
+        raise ConfigError(f"workers is {workers}: it must be at least 1, or null")
     number, count = read_shard(shard)
     cells = found.cells(contrast)[number - 1 :: count]
     known = set() if results is None else {line["key"] for line in read_tables(results)[0]}
     runs = Runs(found, work, texts, known)
     print(f"{len(runs.missing(cells))} of {len(cells)} cells are to run", flush=True)
-    runs.run(cells, workers or len(os.sched_getaffinity(0)), lambda line: print(line, flush=True))
+    runs.run(cells, workers or at_a_time(), lambda line: print(line, flush=True))
 
 
 def collect(work: Path, results: Path) -> None:

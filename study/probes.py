@@ -4,6 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import duckdb
+import numpy as np
 
 from presence_ds.trainer.scores.probe import auc
 
@@ -24,11 +25,12 @@ def aucs(run_dir: Path, clean: Collection[str], noise: Collection[str], first_st
     columns = ", ".join(f"{expression} AS {name}" for name, expression in FIGURES.items())
     with duckdb.connect() as database:  # runs end in threads, and the one that all of them share takes no two calls
         found = database.execute(
-            f"SELECT source, {columns} FROM read_parquet(?) WHERE step >= ? WINDOW step_ AS (PARTITION BY step)",
+            f"SELECT source, {columns} FROM read_parquet(?) "
+            "WHERE step >= ? AND has_targets AND isfinite(self_influence) WINDOW step_ AS (PARTITION BY step)",
             [str(run_dir / "scores" / "*.parquet"), first_step],
         ).fetchnumpy()
     sources = found["source"]
-    is_clean = sum(sources == name for name in clean).astype(bool)
+    is_clean = np.isin(sources, list(clean))
     return {
         name: {figure: auc(found[figure][is_clean], found[figure][sources == name]) for figure in FIGURES}
         for name in noise

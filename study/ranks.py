@@ -10,6 +10,11 @@ import torch
 from torch.distributed.elastic.utils.distributed import get_free_port
 
 
+def at_a_time() -> int:
+    """Runs that this machine has room for: one on an accelerator, else one on every processor that may be used."""
+    return 1 if torch.accelerator.is_available() else len(os.sched_getaffinity(0))
+
+
 def run_rank(arguments: Sequence[Any], core: int, log: int) -> int:
     """``presence ARGUMENTS`` with the optimizers of `study.optimizers`; its exit status.
 

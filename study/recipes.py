@@ -12,8 +12,6 @@ from study.texts import TEXTS, Text
 
 DIGITS = 16  # of a key
 HEAD_WIDTH = 32
-# Spread of a Llama's first logits. With weights of 0.02, runs of small models differ by 0.1 nats by chance.
-LOGITS = 0.8
 WATCHING = ("evaluation", "checkpoint", "logging")  # sections that do not change what is trained
 
 
@@ -72,12 +70,11 @@ def _llama(shape: Shape, length: int) -> dict[str, Any]:
         "num_key_value_heads": heads,
         "max_position_embeddings": length,
         "tie_word_embeddings": True,
-        "initializer_range": LOGITS / math.sqrt(shape.width),
+        "initializer_range": shape.logits / math.sqrt(shape.width),
     }
 
 
 def _mt5(shape: Shape, _: int) -> dict[str, Any]:
-    """With half of the blocks in the encoder."""
     return {
         "model_type": "mt5",
         "d_model": shape.width,

@@ -54,20 +54,23 @@ class SampleLoss:
         targets = self._targets(labels, documents)
         counts = _counts(targets, documents).clamp(min=1)
         wide = torch.promote_types(logits.dtype, torch.float32)
-        by_position = self.by_position(logits, labels, documents)
+        by_position = self._by_position(logits, targets)
         losses = by_position.sum(1) if documents is None else documents.targets.sum(by_position)
         if self.normalizer == "sum":
             return losses
         return losses / (counts.to(wide) if self.normalizer == "token_mean" else self.normalizer)
 
-    def by_position(self, logits: Tensor, labels: Tensor, documents: Documents | None = None) -> Tensor:
+    def by_position(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of every position's target, in nats, not divided: [B, T] as above; 0 without a target."""
-        losses: Tensor = _CrossEntropy.apply(logits, self._targets(labels, documents), self.kernels)
-        return losses
+        return self._by_position(logits, self._targets(labels, None))
 
     def num_targets(self, labels: Tensor, documents: Documents | None = None) -> Tensor:
         """Target tokens of each sample or document, int64: the first label of a causal model's is none."""
         return _counts(self._targets(labels, documents), documents)
+
+    def _by_position(self, logits: Tensor, targets: Tensor) -> Tensor:
+        losses: Tensor = _CrossEntropy.apply(logits, targets, self.kernels)
+        return losses
 
     def _targets(self, labels: Tensor, documents: Documents | None) -> Tensor:
         if self.shifted:

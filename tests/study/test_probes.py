@@ -24,7 +24,16 @@ def test_aucs_are_in_units_of_the_step_and_of_the_last_steps(tmp_path: Path) -> 
         "alignment": draws.normal(size=96) * 10.0**steps,
     }
     (tmp_path / "scores").mkdir()
-    part = pa.table({"step": steps, "source": sources, **columns})
+    nothing = {
+        "step": 8,
+        "source": "random",
+        "self_influence": 0.0,
+        "loss": 0.0,
+        "alignment": 0.0,
+        "has_targets": False,
+    }
+    table = pa.table({"step": steps, "source": sources, **columns, "has_targets": np.ones(96, dtype=bool)})
+    part = pa.concat_tables([table, pa.Table.from_pylist([nothing] * 5, table.schema)])
     pq.write_table(part, tmp_path / "scores" / "ranks_00000.parquet")
     found = aucs(tmp_path, ["web", "wiki"], ["random", "danish"], first_step=5)
     assert list(found) == ["random"]

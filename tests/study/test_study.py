@@ -41,7 +41,8 @@ def checked(plan: Plan, cell: Cell, folder: Path) -> None:
     file = folder / "recipe.yaml"
     fields = recipe(plan, cell, folder)
     sources = [{"name": name, "path": str(folder)} for name in ("web", "wiki")]
-    fields["data"] = {"sources": sources}  # no corpus is prepared
+    objective = {} if TEXTS[cell.text].is_causal else {"objective": {"kind": "span_corruption"}}
+    fields["data"] = {"sources": sources} | objective  # no corpus is prepared
     file.write_text(yaml.safe_dump(fields))
     parser = train.make_parser()
     check_recipe(*read_recipe(parser, parser.parse_args([str(file)])))
@@ -61,6 +62,15 @@ def optimizers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_arm_is_a_recipe(arm: str, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("text")
     checked(read_plan("smoke"), replace(CELL, arm=arm), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["smoke", "small", "gpu"])
+def test_every_plan_is_of_recipes(name: str, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("text")
+    plan = read_plan(name)
+    for shape in plan.shapes:
+        for text in ("pair", "languages"):
+            checked(plan, replace(CELL, text=text, shape=shape, steps=plan.warmup_steps), tmp_path)
 
 
 def test_arms_differ_and_are_told_apart(texts: Path, tmp_path: Path) -> None:
