@@ -115,10 +115,34 @@ def tenths_table(runs: Sequence[Run]) -> str:
     return table(["text", "model", "arm", *map(str, range(1, 11))], rows)
 
 
+def weights_table(runs: Sequence[Run]) -> str:
+    """Mean weight that every arm gave to the samples of each source, at its best rate; 1 is uniform."""
+    found: dict[tuple[Setting, str], Mapping[str, float]] = {}
+    for effect in effects(runs):
+        here = [run for run in runs if run.setting == effect.setting and run.cell.arm == effect.arm]
+        best = [run.weights for run in here if run.cell.rate == effect.rate and run.weights]
+        names = sorted({name for weights in best for name in weights})
+        found[effect.setting, effect.arm] = {
+            name: fmean(weights[name] for weights in best if name in weights) for name in names
+        }
+    names = list(dict.fromkeys(name for weights in found.values() for name in weights))
+    rows = [
+        [
+            *(setting.text, setting.shape),
+            ARMS[arm].title,
+            *(f"{weights[name]:.2f}" if name in weights else "" for name in names),
+        ]
+        for (setting, arm), weights in sorted(found.items())
+        if any(abs(weight - 1.0) > 0.005 for weight in weights.values())
+    ]
+    return table(["text", "model", "arm", *names], rows)
+
+
 TABLES: dict[str, Callable[[Sequence[Run]], str]] = {
     "effects": effects_table,
     "predictions": predictions_table,
     "sources": sources_table,
+    "weights": weights_table,
     "probes": probes_table,
     "tenths": tenths_table,
     "rates": rates_table,

@@ -1,5 +1,6 @@
 """AUCs of score records, counted pair by pair, and the tables of what rows have beside the loss."""
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from study.committed import runs_of
 from study.probes import FIGURES, aucs
 from study.results import write_tables
 from study.rows import VERSIONS, Row
-from study.tables import probes_table, tenths_table
+from study.tables import probes_table, tenths_table, weights_table
 
 
 def test_aucs_are_in_units_of_the_step_and_of_the_last_steps(tmp_path: Path) -> None:
@@ -52,16 +53,19 @@ def test_aucs_are_in_units_of_the_step_and_of_the_last_steps(tmp_path: Path) -> 
         assert found["random"][figure] == pytest.approx(higher / len(pairs))
 
 
-def test_tables_of_tenths_and_probes(tmp_path: Path) -> None:
+def test_tables_of_tenths_probes_and_weights(tmp_path: Path) -> None:
     rows = []
     for arm, seed in product(("uniform", "clip"), (0, 1)):
         cell = {"text": "random-25", "arm": arm, "rate": 0.01, "seed": seed, "batch": 32, "shape": "t", "steps": 300}
         tenths = {tenth: 5.0 + 0.1 * seed - 0.01 * tenth * (arm == "clip") for tenth in range(1, 11)}
         found = {"random": {"si": 0.25, "loss": 0.5 + 0.25 * seed, "alignment": 0.5}} if arm == "uniform" else {}
+        weights = {"web": 1.1, "random": 0.5 + 0.2 * seed} if arm == "clip" else {"web": 1.0, "random": 1.0}
         versions = dict.fromkeys(VERSIONS, "1")
         rows.append(Row(f"{arm}{seed}", 1, cell, versions, "finished", loss=5.0 + seed, tenths=tenths, aucs=found))
+        rows[-1] = replace(rows[-1], weights=weights)
     write_tables(rows, tmp_path)
     runs = runs_of(tmp_path)
     assert "| random-25 | t | random | 0.25 | 0.62 | 0.50 | 2 |" in probes_table(runs)
     assert "| random-25 | t | clip at the median | −0.0100 | −0.0200 |" in tenths_table(runs)
     assert tenths_table(runs).splitlines()[2].endswith("| −0.1000 |")
+    assert weights_table(runs).splitlines()[2:] == ["| random-25 | t | clip at the median | 0.60 | 1.10 |"]
