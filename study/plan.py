@@ -22,7 +22,7 @@ class Shape:
         width: of the model; the feed-forward width is 8/3 of it.
         layers: number of blocks; half of an mT5's are the encoder's.
         logits: spread of a Llama's first logits: the spread of its first weights is that over the root of the width.
-            With weights of 0.02, runs of small models differ by 0.1 nats by chance.
+            With weights of 0.02, pairs of runs of small models differ ten times as much by chance.
     """
 
     width: int
